@@ -1,1 +1,197 @@
-//! app
+//! From settings to a running cloakroom, and to a graceful stop.
+//!
+//! Stopping has two stages: readiness is false for `drain_delay` while requests are still accepted, so that whoever
+//! balances the load looks elsewhere; then the listeners close, and requests and refreshes under way finish within
+//! `drain_timeout`. What is left then is cut.
+
+use crate::admin::Admin;
+use crate::bff::{self, Bff};
+use crate::clock::Clock;
+use crate::config::{ProxyEnvironment, RouteSettings, RouteTable, Settings, StoreSettings};
+use crate::guard::SessionCookie;
+use crate::listener::{self, Bounds};
+use crate::metrics::Metrics;
+use crate::provider::Provider;
+use crate::router::{Inner, Router, Target};
+use crate::session::Sessions;
+use crate::session::seal::KeyRing;
+use crate::static_files::StaticFiles;
+use crate::store::Store;
+use crate::upstream::Upstream;
+use std::future::Future;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+/// The parts that settings make, without anything listening yet: what `run` serves and `check --online` asks.
+#[derive(Debug)]
+pub struct Parts {
+    /// In the config's order.
+    pub providers: Vec<Arc<Provider>>,
+    /// The session store.
+    pub store: Arc<Store>,
+    /// The server keys.
+    pub keys: Arc<KeyRing>,
+    /// The routes, longest first.
+    pub routes: Arc<RouteTable>,
+    /// What stands behind each route.
+    pub targets: Vec<Target>,
+    /// What is counted.
+    pub metrics: Arc<Metrics>,
+    /// The time of day.
+    pub clock: Clock,
+}
+
+impl Parts {
+    /// Makes the parts. Nothing is asked of the network: providers, store and upstreams may be away.
+    ///
+    /// # Errors
+    /// A sentence for the operator.
+    pub fn make(settings: &Settings) -> Result<Self, String> {
+        let (clock, metrics) = (Clock::System, Arc::new(Metrics::default()));
+        let store = match &settings.session.store {
+            StoreSettings::Memory(limits) => Store::memory(limits.max_sessions, clock.clone(), metrics.clone()),
+            StoreSettings::Redis(redis) => Store::redis(redis, metrics.clone())?,
+        };
+        let keys = settings
+            .session
+            .keys
+            .iter()
+            .map(crate::config::SecretSource::current)
+            .collect::<Result<Vec<_>, _>>()?;
+        let keys = if keys.is_empty() {
+            KeyRing::random(settings.public_url.origin())
+        } else {
+            KeyRing::new(settings.public_url.origin(), &keys)?
+        };
+        let proxies = ProxyEnvironment::read();
+        let providers = settings
+            .providers
+            .iter()
+            .map(|provider| Provider::new(provider.clone(), &proxies, clock.clone()).map(Arc::new))
+            .collect::<Result<_, _>>()?;
+        let routes = RouteTable::new(&settings.prefix, &settings.routes);
+        let targets = routes.routes().iter().map(target).collect::<Result<_, _>>()?;
+        Ok(Self { providers, store: Arc::new(store), keys: Arc::new(keys), routes: Arc::new(routes), targets, metrics, clock })
+    }
+}
+
+fn target(route: &RouteSettings) -> Result<Target, String> {
+    if let Some(files) = &route.files {
+        return StaticFiles::new(files).map(Target::Files);
+    }
+    if route.upstream.is_empty() {
+        return Ok(Target::Nothing);
+    }
+    Upstream::new(&route.upstream, route.ca.as_deref()).map(Target::Upstream)
+}
+
+/// Serves until `stop` is ready, then drains.
+///
+/// # Errors
+/// A sentence for the operator: a listener that cannot be bound, a part that cannot be made.
+///
+/// # Cancel safety
+/// Not: dropping it cuts everything that is under way.
+pub async fn run(settings: Settings, stop: impl Future<Output = ()>) -> Result<(), String> {
+    let settings = Arc::new(settings);
+    let parts = Parts::make(&settings)?;
+    let admin_socket = bind(settings.server.admin, "server.admin").await?;
+    let mut public_sockets = Vec::new();
+    for address in &settings.server.listen {
+        public_sockets.push(bind(*address, "server.listen").await?);
+    }
+    let (tasks, stopping, cut) = (TaskTracker::new(), CancellationToken::new(), CancellationToken::new());
+    let admin = Admin::new(settings.clone(), parts.store.clone(), parts.metrics.clone());
+    let router = router(&settings, parts, &tasks, &cut);
+    let bounds = Bounds {
+        header_timeout: settings.server.header_timeout,
+        max_header_size: usize::try_from(settings.server.max_header_size).unwrap_or(usize::MAX),
+        max_headers: settings.server.max_headers,
+        max_connections: settings.server.max_connections,
+    };
+    let listeners = TaskTracker::new();
+    let admin_stop = CancellationToken::new();
+    let admin_cut = CancellationToken::new();
+    let admin_task = tasks.spawn(listener::serve(
+        admin_socket,
+        Bounds { max_connections: 256, ..bounds.clone() },
+        admin.clone(),
+        admin_stop.clone(),
+        admin_cut.clone(),
+    ));
+    for socket in public_sockets {
+        if let Ok(address) = socket.local_addr() {
+            tracing::info!(%address, public_url = settings.public_url.origin(), "listening");
+        }
+        listeners.spawn(listener::serve(socket, bounds.clone(), router.clone(), stopping.clone(), cut.clone()));
+    }
+    listeners.close();
+
+    stop.await;
+    tracing::info!(delay = ?settings.server.drain_delay, "stopping: not ready any more, still accepting");
+    admin.drain();
+    tokio::time::sleep(settings.server.drain_delay).await;
+    tracing::info!(timeout = ?settings.server.drain_timeout, "stopping: listeners closed, finishing what is under way");
+    stopping.cancel();
+    let deadline = tokio::time::Instant::now() + settings.server.drain_timeout;
+    if tokio::time::timeout_at(deadline, listeners.wait()).await.is_err() {
+        tracing::warn!("stopping: cutting what is still under way");
+    }
+    cut.cancel();
+    admin_stop.cancel();
+    admin_cut.cancel();
+    // The sockets are closed now; what is left are refreshes and deletes, which must not be lost.
+    let _ = admin_task.await;
+    tasks.close();
+    let grace = deadline.max(tokio::time::Instant::now() + std::time::Duration::from_secs(1));
+    if tokio::time::timeout_at(grace, tasks.wait()).await.is_err() {
+        tracing::warn!("stopping: some background work did not finish in time");
+    }
+    tracing::info!("stopped");
+    Ok(())
+}
+
+fn router(settings: &Arc<Settings>, parts: Parts, tasks: &TaskTracker, cut: &CancellationToken) -> Router {
+    let Parts { providers, store, keys, routes, targets, metrics, clock } = parts;
+    let sessions = Arc::new(Sessions::new(
+        store.clone(),
+        keys.clone(),
+        settings.session.clone(),
+        &providers,
+        clock.clone(),
+        tasks.clone(),
+        metrics.clone(),
+    ));
+    let bff = Arc::new(Bff::new(bff::Parts {
+        settings: settings.clone(),
+        routes: routes.clone(),
+        providers,
+        sessions: sessions.clone(),
+        store,
+        keys,
+        clock: clock.clone(),
+        metrics: metrics.clone(),
+        tasks: tasks.clone(),
+    }));
+    Router::new(Inner {
+        cookie: SessionCookie::new(&settings.session),
+        settings: settings.clone(),
+        routes,
+        targets,
+        bff,
+        sessions,
+        metrics,
+        clock,
+        tasks: tasks.clone(),
+        cut: cut.clone(),
+    })
+}
+
+async fn bind(address: SocketAddr, key: &str) -> Result<TcpListener, String> {
+    TcpListener::bind(address).await.map_err(|error| {
+        format!("cannot listen on {address} ({key}): {error}. Is another process using the port? Choose another, or stop it.")
+    })
+}

@@ -1,3 +1,7 @@
 //! The door: argv in, exit code out.
 
-fn main() {}
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    cloakroom::cli::main()
+}

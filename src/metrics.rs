@@ -1,1 +1,179 @@
-//! metrics
+//! What is counted: the families behind `/metrics`.
+//!
+//! Stands on the ground floor; everything above counts through these methods. INVARIANT: labels come from the
+//! config or from fixed words, never from a request, so a stranger cannot make them grow.
+
+use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
+use prometheus_client::registry::{Registry, Unit};
+use std::time::Duration;
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct RequestLabels {
+    route: String,
+    status: u16,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct RouteLabel {
+    route: String,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct UpstreamErrorLabels {
+    route: String,
+    kind: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct LoginLabels {
+    provider: String,
+    outcome: &'static str,
+    reason: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct RefreshLabels {
+    provider: String,
+    outcome: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct StoreLabel {
+    operation: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct KindLabel {
+    kind: &'static str,
+}
+
+/// All metrics of a process.
+#[derive(Debug)]
+pub struct Metrics {
+    registry: Registry,
+    requests: Family<RequestLabels, Counter>,
+    durations: Family<RouteLabel, Histogram, fn() -> Histogram>,
+    upstream_errors: Family<UpstreamErrorLabels, Counter>,
+    logins: Family<LoginLabels, Counter>,
+    logouts: Family<KindLabel, Counter>,
+    refreshes: Family<RefreshLabels, Counter>,
+    store_durations: Family<StoreLabel, Histogram, fn() -> Histogram>,
+    store_errors: Family<StoreLabel, Counter>,
+    evicted: Counter,
+    under_way: Gauge,
+}
+
+fn request_buckets() -> Histogram {
+    Histogram::new(exponential_buckets(0.001, 2.5, 11))
+}
+
+fn store_buckets() -> Histogram {
+    Histogram::new(exponential_buckets(0.0001, 3.0, 10))
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        let mut registry = Registry::with_prefix("cloakroom");
+        let metrics = Self {
+            requests: Family::default(),
+            durations: Family::new_with_constructor(request_buckets),
+            upstream_errors: Family::default(),
+            logins: Family::default(),
+            logouts: Family::default(),
+            refreshes: Family::default(),
+            store_durations: Family::new_with_constructor(store_buckets),
+            store_errors: Family::default(),
+            evicted: Counter::default(),
+            under_way: Gauge::default(),
+            registry: Registry::default(),
+        };
+        registry.register("requests", "Requests answered, by route and status", metrics.requests.clone());
+        registry.register_with_unit(
+            "request_duration",
+            "Time from a request's head to its answer's head",
+            Unit::Seconds,
+            metrics.durations.clone(),
+        );
+        registry.register(
+            "upstream_errors",
+            "Upstreams that did not answer, by route and kind",
+            metrics.upstream_errors.clone(),
+        );
+        registry.register("logins", "Logins finished, by provider, outcome and reason", metrics.logins.clone());
+        registry.register("logouts", "Logouts, by how they were asked for", metrics.logouts.clone());
+        registry.register("refreshes", "Token refreshes, by provider and outcome", metrics.refreshes.clone());
+        registry.register_with_unit(
+            "store_duration",
+            "Time a store operation took",
+            Unit::Seconds,
+            metrics.store_durations.clone(),
+        );
+        registry.register("store_errors", "Store operations that failed", metrics.store_errors.clone());
+        registry.register(
+            "sessions_evicted",
+            "Sessions that a full memory store ended, the longest idle first",
+            metrics.evicted.clone(),
+        );
+        registry.register("requests_under_way", "Requests not yet answered", metrics.under_way.clone());
+        Self { registry, ..metrics }
+    }
+}
+
+impl Metrics {
+    /// A request was answered. `route`: the route's path, or a fixed word.
+    pub fn request(&self, route: &str, status: u16, took: Duration) {
+        self.requests.get_or_create(&RequestLabels { route: route.to_owned(), status }).inc();
+        self.durations.get_or_create(&RouteLabel { route: route.to_owned() }).observe(took.as_secs_f64());
+    }
+
+    /// A request began (`1`) or was answered (`-1`).
+    pub fn under_way(&self, change: i64) {
+        self.under_way.inc_by(change);
+    }
+
+    /// An upstream did not answer. `kind`: `unavailable` or `timeout`.
+    pub fn upstream_error(&self, route: &str, kind: &'static str) {
+        self.upstream_errors.get_or_create(&UpstreamErrorLabels { route: route.to_owned(), kind }).inc();
+    }
+
+    /// A login finished. `reason`: empty for a success.
+    pub fn login(&self, provider: &str, outcome: &'static str, reason: &'static str) {
+        self.logins.get_or_create(&LoginLabels { provider: provider.to_owned(), outcome, reason }).inc();
+    }
+
+    /// A session was logged out. `kind`: how that was asked for.
+    pub fn logout(&self, kind: &'static str) {
+        self.logouts.get_or_create(&KindLabel { kind }).inc();
+    }
+
+    /// A refresh ended.
+    pub fn refresh(&self, provider: &str, outcome: &'static str) {
+        self.refreshes.get_or_create(&RefreshLabels { provider: provider.to_owned(), outcome }).inc();
+    }
+
+    /// A store operation ended, after so many seconds.
+    pub fn store_operation(&self, operation: &'static str, seconds: f64, ok: bool) {
+        self.store_durations.get_or_create(&StoreLabel { operation }).observe(seconds);
+        if !ok {
+            self.store_errors.get_or_create(&StoreLabel { operation }).inc();
+        }
+    }
+
+    /// A full memory store ended a session.
+    pub fn sessions_evicted(&self) {
+        self.evicted.inc();
+    }
+
+    /// Everything, in the Prometheus text format (`OpenMetrics` 1.0).
+    #[must_use]
+    pub fn encode(&self) -> String {
+        let mut text = String::new();
+        // Writing into a String does not fail.
+        let _ = prometheus_client::encoding::text::encode(&mut text, &self.registry);
+        text
+    }
+}

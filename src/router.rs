@@ -1,1 +1,404 @@
-//! router
+//! The whole way of a request, in one function: [`Router::way`]. The numbers are the public contract's rules.
+//!
+//! What stops a request is a [`Failure`], and [`Router::answer`] turns it into HTTP; nothing else does.
+
+use crate::answer::{self, Asking, Body, Failure};
+use crate::bff::{Bff, Visit};
+use crate::clock::Clock;
+use crate::config::{Auth, Csrf, Place, RouteSettings, RouteTable, Settings};
+use crate::guard::authenticate::{self, Caller};
+use crate::guard::csrf::Provenance;
+use crate::guard::{SessionCookie, authenticate::satisfies};
+use crate::listener::Service;
+use crate::metrics::Metrics;
+use crate::protocol::fetch_metadata::Site;
+use crate::protocol::origin::is_well_formed_host;
+use crate::protocol::path::RequestPath;
+use crate::protocol::{forwarded, query};
+use crate::proxy::{self, Passage};
+use crate::session::{FreshError, Session, SessionId, Sessions};
+use crate::static_files::StaticFiles;
+use crate::upstream::Upstream;
+use http::{HeaderValue, Method, StatusCode, header};
+use hyper::body::Incoming;
+use hyper::{Request, Response};
+use std::convert::Infallible;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Instant;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+/// The longest request target, bytes.
+const LONGEST_TARGET: usize = 8 * 1024;
+/// What `Allow` names where a method is refused everywhere.
+const METHODS: &str = "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS";
+
+/// What stands behind a route.
+#[derive(Debug)]
+pub enum Target {
+    /// An API.
+    Upstream(Upstream),
+    /// Files.
+    Files(StaticFiles),
+    /// Nothing to be asked directly: the route serves forward-auth only.
+    Nothing,
+}
+
+/// The public listener's service.
+#[derive(Clone, Debug)]
+pub struct Router(Arc<Inner>);
+
+/// The parts that `app` puts together.
+#[derive(Debug)]
+pub struct Inner {
+    /// The checked config.
+    pub settings: Arc<Settings>,
+    /// Where paths belong.
+    pub routes: Arc<RouteTable>,
+    /// What stands behind each of `routes`, in its order.
+    pub targets: Vec<Target>,
+    /// cloakroom's own endpoints.
+    pub bff: Arc<Bff>,
+    /// All sessions.
+    pub sessions: Arc<Sessions>,
+    /// The session cookie.
+    pub cookie: SessionCookie,
+    /// What is counted.
+    pub metrics: Arc<Metrics>,
+    /// The time of day.
+    pub clock: Clock,
+    /// Tunnels and what else outlives an answer.
+    pub tasks: TaskTracker,
+    /// Cancelled when what is still under way is cut.
+    pub cut: CancellationToken,
+}
+
+impl Service for Router {
+    type Body = Body;
+
+    async fn call(&self, request: Request<Incoming>, peer: SocketAddr) -> Result<Response<Body>, Infallible> {
+        Ok(self.answer(request, peer).await)
+    }
+}
+
+impl Router {
+    /// Puts the parts together.
+    #[must_use]
+    pub fn new(parts: Inner) -> Self {
+        Self(Arc::new(parts))
+    }
+
+    /// Answers a request, whatever becomes of it.
+    pub async fn answer(&self, request: Request<Incoming>, peer: SocketAddr) -> Response<Body> {
+        let inner = &*self.0;
+        let begun = Instant::now();
+        let way = Way::begin(inner, &request, peer);
+        let (method, headers) = (request.method().clone(), cookie_headers(&request));
+        inner.metrics.under_way(1);
+        let mut route = "other";
+        let response = match inner.way(request, &way, &mut route).await {
+            Ok(response) => response,
+            Err(failure) => inner.fail(&failure, &way, &headers, route),
+        };
+        inner.metrics.under_way(-1);
+        let status = response.status().as_u16();
+        inner.metrics.request(route, status, begun.elapsed());
+        tracing::debug!(
+            target: "cloakroom::access",
+            request_id = %way.request_id, %method, route, status, micros = begun.elapsed().as_micros(),
+        );
+        response
+    }
+}
+
+/// What is known of a request before it is let in anywhere.
+#[derive(Debug)]
+struct Way {
+    request_id: String,
+    client: std::net::IpAddr,
+    provenance: Provenance,
+    login_path: String,
+}
+
+impl Way {
+    fn begin(inner: &Inner, request: &Request<Incoming>, peer: SocketAddr) -> Self {
+        let settings = &inner.settings;
+        Self {
+            request_id: request_id(),
+            client: forwarded::client_address(peer.ip(), request.headers(), &settings.server.trusted_proxies),
+            provenance: Provenance::of(request.method(), request.headers(), &settings.public_url),
+            login_path: format!("{}/login", settings.prefix),
+        }
+    }
+}
+
+impl Inner {
+    /// The way of a request. `label`: the route's name for the metrics, as soon as it is known.
+    async fn way<'a>(
+        &'a self,
+        request: Request<Incoming>,
+        way: &Way,
+        label: &mut &'a str,
+    ) -> Result<Response<Body>, Failure> {
+        // 2.8: no, two or a malformed Host: 400 everywhere.
+        let ours = self.settings.public_url.is_host(host(&request)?);
+        // 4.2: methods that nobody forwards, targets that have no path.
+        check_method(request.method())?;
+        if request.uri().path() == "*" && request.method() == Method::OPTIONS {
+            return Ok(no_content());
+        }
+        // 4.2: one parse of the path, for everybody.
+        let path = parse_path(&request)?;
+        let place = self.routes.place(&path).map_err(|doubt| Failure::BadRequest(doubt.0))?;
+        let (number, route) = match place {
+            Place::Nowhere => return Err(Failure::NotFound),
+            Place::Own => {
+                *label = &self.settings.prefix;
+                // 2.8: the prefix answers under its own name only.
+                if !ours {
+                    return Err(Failure::Misdirected);
+                }
+                let (parts, _) = request.into_parts();
+                let visit = Visit {
+                    method: &parts.method,
+                    headers: &parts.headers,
+                    path: &path,
+                    query: parts.uri.query(),
+                    client: way.client,
+                    provenance: way.provenance,
+                    request_id: &way.request_id,
+                };
+                return self.bff.answer(visit).await;
+            }
+            Place::Route(number, route) => (number, route),
+        };
+        *label = &route.path;
+        if matches!(self.targets[number], Target::Nothing) {
+            return Err(Failure::NotFound);
+        }
+        // 2.8: so do routes that look at sessions.
+        if route.auth() != Auth::None && !ours {
+            return Err(Failure::Misdirected);
+        }
+        // 4.1 (pages), 4.3–4.5: where does it come from?
+        self.check_provenance(route, way, &request)?;
+        // 4.1, 4.6, 2.7: whose is it?
+        let caller = match self.admit(route, way, &request).await? {
+            Admitted::As(caller) => caller,
+            Admitted::ElsewhereFirst(response) => return Ok(response),
+        };
+        // 4.7, 4.8, 4.11–4.13: up, and back.
+        self.pass_on(request, &path, route, number, way, caller).await
+    }
+
+    fn check_provenance(&self, route: &RouteSettings, way: &Way, request: &Request<Incoming>) -> Result<(), Failure> {
+        let provenance = &way.provenance;
+        if !route.pages() && provenance.is_foreign_navigation() {
+            return Err(Failure::Csrf("This address cannot be opened from another site."));
+        }
+        if route.auth() == Auth::None || route.csrf == Csrf::Off {
+            return Ok(());
+        }
+        if provenance.websocket {
+            return provenance.check_websocket();
+        }
+        provenance.check_preflight()?;
+        if route.csrf == Csrf::Header && !provenance.header {
+            return Err(Failure::Csrf("This address wants the header X-CSRF: 1."));
+        }
+        if self.cookie.came(request.headers()) { provenance.check(route.pages()) } else { Ok(()) }
+    }
+
+    /// Lets a request in, as somebody or as nobody, or sends the browser elsewhere first.
+    async fn admit(&self, route: &RouteSettings, way: &Way, request: &Request<Incoming>) -> Result<Admitted, Failure> {
+        let auth = route.auth();
+        if auth == Auth::None {
+            return Ok(Admitted::As(None));
+        }
+        let headers = request.headers();
+        let gone = match authenticate::authenticate(&self.cookie, &self.sessions, headers).await? {
+            Caller::Known(id, session) => {
+                if !satisfies(&session, &route.require) {
+                    return Err(Failure::Forbidden("Your session does not have what this address requires."));
+                }
+                return Ok(Admitted::As(Some((id, session))));
+            }
+            Caller::Gone => true,
+            Caller::Anonymous => false,
+        };
+        if auth == Auth::Optional {
+            if !route.require.scopes.is_empty() || !route.require.claims.is_empty() {
+                return Err(Failure::Forbidden("This address requires what only a session has."));
+            }
+            return Ok(Admitted::As(None));
+        }
+        if !way.provenance.navigation {
+            return Err(Failure::Unauthenticated { clear_cookie: gone });
+        }
+        // 4.1: a Strict cookie does not come from another site: ask again from our own origin.
+        let came = self.cookie.came(headers);
+        if way.provenance.site == Site::CrossSite && self.cookie.is_strict() && !came {
+            return Ok(Admitted::ElsewhereFirst(answer::move_on(target(request))));
+        }
+        // 3.6: a browser that was just signed in and brings nothing back is told why.
+        if let Some(page) = self.bff.stuck(headers, way.provenance.site) {
+            return Ok(Admitted::ElsewhereFirst(page));
+        }
+        let login = format!("{}?return_to={}", way.login_path, query::encode(target(request)));
+        Ok(Admitted::ElsewhereFirst(answer::redirect(StatusCode::FOUND, &login)))
+    }
+
+    async fn pass_on(
+        &self,
+        request: Request<Incoming>,
+        path: &RequestPath,
+        route: &RouteSettings,
+        number: usize,
+        way: &Way,
+        caller: Option<(SessionId, Box<Session>)>,
+    ) -> Result<Response<Body>, Failure> {
+        if let Some((id, session)) = &caller {
+            self.sessions.touch(id, session);
+        }
+        let upstream = match &self.targets[number] {
+            Target::Files(files) => return files.serve(request, path).await,
+            Target::Nothing => return Err(Failure::NotFound),
+            Target::Upstream(upstream) => upstream,
+        };
+        let bearer = match &caller {
+            None => None,
+            Some((id, session)) => self.bearer(route, id, session).await?,
+        };
+        let passage = Passage {
+            route,
+            upstream,
+            path,
+            bearer,
+            client: way.client,
+            request_id: &way.request_id,
+            public_url: &self.settings.public_url,
+            session_cookie: self.cookie.name(),
+            tasks: &self.tasks,
+            cut: &self.cut,
+        };
+        proxy::forward(request, passage).await
+    }
+
+    /// A token that lives, as the header that goes up (4.7, 4.8).
+    async fn bearer(
+        &self,
+        route: &RouteSettings,
+        id: &SessionId,
+        session: &Session,
+    ) -> Result<Option<HeaderValue>, Failure> {
+        match self.sessions.fresh(id, session).await {
+            Ok(token) => {
+                let mut value = HeaderValue::from_str(&format!("Bearer {}", token.expose()))
+                    .map_err(|_| Failure::ProviderUnavailable)?;
+                value.set_sensitive(true);
+                Ok(Some(value))
+            }
+            // A session that is gone: anonymous where that is allowed.
+            Err(FreshError::Ended(_)) if route.auth() == Auth::Optional => Ok(None),
+            Err(FreshError::Ended(why)) => {
+                tracing::info!(target: "cloakroom::audit", event = "session_ended", reason = why);
+                Err(Failure::Unauthenticated { clear_cookie: true })
+            }
+            Err(FreshError::ProviderAway) => Err(Failure::ProviderUnavailable),
+            Err(FreshError::Session(error)) => Err(authenticate::unavailable(&error)),
+        }
+    }
+
+    /// The answer to a request that was stopped.
+    fn fail(&self, failure: &Failure, way: &Way, headers: &http::HeaderMap, route: &str) -> Response<Body> {
+        match failure {
+            Failure::Csrf(reason) => {
+                tracing::info!(target: "cloakroom::audit", event = "csrf_refused", route, reason, request_id = %way.request_id);
+            }
+            Failure::UpstreamUnavailable => self.metrics.upstream_error(route, "unavailable"),
+            Failure::UpstreamTimeout => self.metrics.upstream_error(route, "timeout"),
+            _ => {}
+        }
+        let asking = Asking {
+            request_id: &way.request_id,
+            navigation: way.provenance.navigation,
+            login_path: &way.login_path,
+        };
+        let mut response = failure.answer(asking);
+        if matches!(failure, Failure::Unauthenticated { clear_cookie: true }) {
+            for cookie in self.bff.clear_cookies(headers) {
+                response.headers_mut().append(header::SET_COOKIE, cookie);
+            }
+        }
+        response
+    }
+}
+
+/// How a request is let in.
+enum Admitted {
+    /// As somebody, or as nobody.
+    As(Option<(SessionId, Box<Session>)>),
+    /// Not yet.
+    ElsewhereFirst(Response<Body>),
+}
+
+/// The host that a request is for. An absolute-form target's authority goes before `Host` (RFC 9112 §3.2.2), but
+/// RFC 9112 §3.2: a server MUST respond with 400 where `Host` is missing, doubled or invalid.
+fn host(request: &Request<Incoming>) -> Result<&str, Failure> {
+    let malformed = Failure::BadRequest("The request has no Host, more than one, or one that is no host name.");
+    let mut lines = request.headers().get_all(header::HOST).iter();
+    let (Some(line), None) = (lines.next(), lines.next()) else { return Err(malformed) };
+    let line = line.to_str().map_err(|_| malformed.clone())?;
+    if !is_well_formed_host(line) {
+        return Err(malformed);
+    }
+    match request.uri().authority() {
+        None => Ok(line),
+        Some(authority) if is_well_formed_host(authority.as_str()) => Ok(authority.as_str()),
+        Some(_) => Err(malformed),
+    }
+}
+
+fn check_method(method: &Method) -> Result<(), Failure> {
+    if matches!(*method, Method::TRACE | Method::CONNECT) || method.as_str().eq_ignore_ascii_case("TRACK") {
+        return Err(Failure::MethodNotAllowed(METHODS));
+    }
+    Ok(())
+}
+
+fn parse_path(request: &Request<Incoming>) -> Result<RequestPath, Failure> {
+    let uri = request.uri();
+    if uri.path_and_query().map_or(0, |target| target.as_str().len()) > LONGEST_TARGET {
+        return Err(Failure::TargetTooLong);
+    }
+    // Authority-form is for CONNECT alone (RFC 9112 §3.2.3).
+    if uri.scheme().is_none() && uri.authority().is_some() {
+        return Err(Failure::BadRequest("The request target has no path."));
+    }
+    RequestPath::parse(uri.path()).map_err(|doubt| Failure::BadRequest(doubt.0))
+}
+
+/// Path and query as sent.
+fn target(request: &Request<Incoming>) -> &str {
+    request.uri().path_and_query().map_or("/", http::uri::PathAndQuery::as_str)
+}
+
+/// The `Cookie` lines, kept for the answer when the request itself has gone up.
+fn cookie_headers(request: &Request<Incoming>) -> http::HeaderMap {
+    request.headers().get_all(header::COOKIE).iter().map(|line| (header::COOKIE, line.clone())).collect()
+}
+
+fn no_content() -> Response<Body> {
+    let mut response = Response::new(answer::empty());
+    *response.status_mut() = StatusCode::NO_CONTENT;
+    response
+}
+
+/// 128 random bits, in hex: names one request in logs and answers; not a secret.
+fn request_id() -> String {
+    let mut bytes = [0; 16];
+    // A request without a unique name is still a request.
+    let _ = aws_lc_rs::rand::fill(&mut bytes);
+    format!("{:032x}", u128::from_be_bytes(bytes))
+}

@@ -1,1 +1,186 @@
-//! bff
+//! cloakroom's own endpoints, under the prefix (contract §3): a file per endpoint.
+//!
+//! `router` sends here what is under the prefix; nothing here is ever forwarded, and nothing that is forwarded comes
+//! through here. INVARIANT: every answer carries `Cache-Control: no-store`.
+
+mod callback;
+mod landing;
+mod login;
+mod login_rate;
+mod logout;
+mod logout_continue;
+mod user;
+
+use crate::answer::{Body, Failure};
+use crate::clock::Clock;
+use crate::config::{RouteTable, Settings};
+use crate::guard::SessionCookie;
+use crate::guard::csrf::Provenance;
+use crate::metrics::Metrics;
+use crate::protocol::fetch_metadata;
+use crate::protocol::path::RequestPath;
+use crate::provider::Provider;
+use crate::session::Sessions;
+use crate::session::login_attempt::Attempts;
+use crate::session::seal::KeyRing;
+use crate::store::Store;
+use http::{HeaderMap, Method, Response};
+use std::net::IpAddr;
+use std::sync::Arc;
+use tokio_util::task::TaskTracker;
+
+/// What the endpoints need; one for the whole process.
+#[derive(Debug)]
+pub struct Bff {
+    settings: Arc<Settings>,
+    routes: Arc<RouteTable>,
+    providers: Vec<Arc<Provider>>,
+    sessions: Arc<Sessions>,
+    store: Arc<Store>,
+    keys: Arc<KeyRing>,
+    attempts: Attempts,
+    cookie: SessionCookie,
+    clock: Clock,
+    metrics: Arc<Metrics>,
+    tasks: TaskTracker,
+    login_rate: Option<login_rate::LoginRate>,
+}
+
+/// The parts of [`Bff`] that `app` makes.
+#[derive(Debug)]
+pub struct Parts {
+    /// The checked config.
+    pub settings: Arc<Settings>,
+    /// Where a login may land.
+    pub routes: Arc<RouteTable>,
+    /// In the config's order.
+    pub providers: Vec<Arc<Provider>>,
+    /// All sessions.
+    pub sessions: Arc<Sessions>,
+    /// For claims and results of login attempts.
+    pub store: Arc<Store>,
+    /// For login attempts and logout continuations.
+    pub keys: Arc<KeyRing>,
+    /// The time of day.
+    pub clock: Clock,
+    /// What is counted.
+    pub metrics: Arc<Metrics>,
+    /// What no disconnect may cancel runs here.
+    pub tasks: TaskTracker,
+}
+
+/// One request to an endpoint.
+#[derive(Debug)]
+pub struct Visit<'a> {
+    /// Its method.
+    pub method: &'a Method,
+    /// Its headers.
+    pub headers: &'a HeaderMap,
+    /// Its path, parsed once.
+    pub path: &'a RequestPath,
+    /// Its query, as sent.
+    pub query: Option<&'a str>,
+    /// Who asks, after trusted proxies.
+    pub client: IpAddr,
+    /// What the browser says of where it comes from.
+    pub provenance: Provenance,
+    /// Our request id.
+    pub request_id: &'a str,
+}
+
+impl Bff {
+    /// Puts the parts together.
+    #[must_use]
+    pub fn new(parts: Parts) -> Self {
+        let Parts { settings, routes, providers, sessions, store, keys, clock, metrics, tasks } = parts;
+        Self {
+            attempts: Attempts::new(keys.clone(), &settings.session.cookie.name),
+            cookie: SessionCookie::new(&settings.session),
+            login_rate: settings.limits.logins_per_address.map(login_rate::LoginRate::new),
+            settings,
+            routes,
+            providers,
+            sessions,
+            store,
+            keys,
+            clock,
+            metrics,
+            tasks,
+        }
+    }
+
+    /// Answers a request under the prefix.
+    ///
+    /// # Errors
+    /// [`Failure`]
+    pub async fn answer(self: &Arc<Self>, visit: Visit<'_>) -> Result<Response<Body>, Failure> {
+        let path = visit.path.decoded();
+        if let Some(provider) = self.providers.iter().find(|provider| self.redirect_path(provider) == path) {
+            refuse_prefetch(visit.headers)?;
+            return self.callback(&visit, provider).await;
+        }
+        match path.strip_prefix(self.settings.prefix.as_str()).unwrap_or_default() {
+            "/login" => {
+                refuse_prefetch(visit.headers)?;
+                self.login(&visit).await
+            }
+            "/logout" => {
+                refuse_prefetch(visit.headers)?;
+                self.logout(&visit).await
+            }
+            "/logout/continue" => {
+                refuse_prefetch(visit.headers)?;
+                self.logout_continue(&visit).await
+            }
+            "/user" => self.user(&visit).await,
+            "/session/extend" => self.extend(&visit).await,
+            _ => Err(Failure::NotFound),
+        }
+    }
+
+    /// A path under the prefix.
+    fn own_path(&self, rest: &str) -> String {
+        format!("{}{rest}", self.settings.prefix)
+    }
+
+    /// Where the provider sends the browser back to: `redirect_path`, or the default for its place in the config.
+    fn redirect_path(&self, provider: &Provider) -> String {
+        let settings = provider.settings();
+        if let Some(path) = &settings.redirect_path {
+            return path.clone();
+        }
+        if self.providers.first().is_some_and(|first| first.settings().name == settings.name) {
+            return self.own_path("/callback");
+        }
+        self.own_path(&format!("/callback/{}", settings.name))
+    }
+
+    fn provider(&self, name: &str) -> Option<&Arc<Provider>> {
+        self.providers.iter().find(|provider| provider.settings().name == name)
+    }
+
+    /// Contract 4.3 and 4.4 for what is judged only where a session cookie is there.
+    fn check_where_cookie(&self, visit: &Visit<'_>) -> Result<(), Failure> {
+        if self.cookie.came(visit.headers) { visit.provenance.check(false) } else { Ok(()) }
+    }
+
+    /// `Set-Cookie` lines that end what this browser holds of us: the session, and the marks of finished logins (a
+    /// mark without a session would look like a browser that keeps no cookies).
+    pub fn clear_cookies(&self, headers: &HeaderMap) -> Vec<http::HeaderValue> {
+        std::iter::once(self.cookie.clear()).chain(self.clear_attempts(headers)).collect()
+    }
+
+    fn clear_attempts(&self, headers: &HeaderMap) -> Vec<http::HeaderValue> {
+        self.attempts.names(headers).map(clear_attempt).collect()
+    }
+}
+
+/// `Set-Cookie` that deletes an attempt's cookie.
+fn clear_attempt(name: &str) -> http::HeaderValue {
+    crate::protocol::cookie::clear(name, crate::protocol::cookie::SameSite::Lax)
+}
+
+/// Contract 3.10: a browser that only looks ahead changes nothing.
+fn refuse_prefetch(headers: &HeaderMap) -> Result<(), Failure> {
+    if fetch_metadata::is_prefetch(headers) { Err(Failure::Prefetch) } else { Ok(()) }
+}

@@ -1,1 +1,112 @@
-//! cli
+//! The command line: one file per command (contract §1). Only here something is printed.
+
+mod check;
+mod demo;
+mod healthcheck;
+mod logs;
+mod run;
+
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use clap::{Parser, Subcommand};
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+/// The program's exit codes.
+const FAILED: u8 = 1;
+const BAD_CONFIG: u8 = 2;
+
+#[derive(Debug, Parser)]
+#[command(name = "cloakroom", version, about = "A Backend-for-Frontend: OAuth tokens stay on the server, the browser holds an opaque cookie")]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Serve.
+    Run {
+        /// The config file. Default: $CLOAKROOM_CONFIG, ./cloakroom.yaml, /etc/cloakroom/cloakroom.yaml.
+        #[arg(long)]
+        config: Option<PathBuf>,
+    },
+    /// Print every mistake in the config, and with --online ask the provider, the store and the upstreams.
+    Check {
+        /// The config file. Default: as for run.
+        #[arg(long)]
+        config: Option<PathBuf>,
+        /// Also ask the provider (discovery, JWKS), the store (PING, write, read, delete) and each upstream (connect).
+        #[arg(long)]
+        online: bool,
+    },
+    /// The whole thing on this machine, with nothing else installed.
+    Demo {
+        /// The port on localhost.
+        #[arg(long, default_value_t = 8080)]
+        port: u16,
+    },
+    /// Print the config's JSON Schema.
+    Schema,
+    /// Session encryption keys.
+    Keys {
+        #[command(subcommand)]
+        command: Keys,
+    },
+    /// Ask a running cloakroom whether it is well: for images without a shell.
+    Healthcheck {
+        /// What to ask.
+        #[arg(long, default_value = "http://127.0.0.1:9090/healthz")]
+        url: String,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+enum Keys {
+    /// Print a fresh key: 256 bits, base64url, one line.
+    Generate,
+}
+
+/// Reads the command line, does what it says, and tells how it ended.
+#[must_use]
+pub fn main() -> ExitCode {
+    // clap prints usage errors itself and ends with 2.
+    match Arguments::parse().command {
+        Command::Run { config } => run::run(config.as_deref()),
+        Command::Check { config, online } => check::check(config.as_deref(), online),
+        Command::Demo { port } => demo::demo(port),
+        Command::Schema => {
+            println!("{}", crate::config::schema());
+            ExitCode::SUCCESS
+        }
+        Command::Keys { command: Keys::Generate } => generate_key(),
+        Command::Healthcheck { url } => healthcheck::healthcheck(&url),
+    }
+}
+
+fn generate_key() -> ExitCode {
+    let mut key = zeroize::Zeroizing::new([0_u8; 32]);
+    if aws_lc_rs::rand::fill(key.as_mut()).is_err() {
+        eprintln!("cloakroom: the system gives no random bytes; no key was made");
+        return ExitCode::from(FAILED);
+    }
+    println!("{}", URL_SAFE_NO_PAD.encode(key.as_ref()));
+    ExitCode::SUCCESS
+}
+
+/// Prints every mistake, a line each.
+fn print_mistakes(mistakes: &[crate::config::Mistake]) {
+    for mistake in mistakes {
+        eprintln!("{mistake}");
+    }
+    let count = mistakes.len();
+    eprintln!("cloakroom: {count} mistake{} in the config", if count == 1 { "" } else { "s" });
+}
+
+/// The runtime for commands that need one.
+fn runtime() -> Result<tokio::runtime::Runtime, ExitCode> {
+    tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(|error| {
+        eprintln!("cloakroom: cannot start: {error}");
+        ExitCode::from(FAILED)
+    })
+}

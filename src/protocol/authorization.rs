@@ -25,3 +25,9 @@ pub struct AttemptSecrets {
     /// `code_verifier` (RFC 7636 §4.1).
     pub code_verifier: CodeVerifier,
 }
+
+impl AttemptSecrets {
+    /// Fresh ones.
+    #[must_use]
+    pub fn random() -> Self { unimplemented!() }
+}

@@ -11,6 +11,7 @@ pub mod id_token;
 pub mod metadata;
 pub mod origin;
 pub mod path;
+pub mod query;
 pub mod return_to;
 pub mod token_response;
 

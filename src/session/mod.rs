@@ -3,6 +3,7 @@
 //! On a request's way this comes after `guard` has found the cookie and before `proxy` sends the token.
 
 pub mod id;
+pub mod login_attempt;
 pub mod record;
 pub mod refresh;
 pub mod seal;

@@ -17,6 +17,8 @@ pub enum Kind {
     AttemptClaim,
     /// What a finished login attempt brought.
     AttemptResult,
+    /// Where a logout that a script asked for leads on.
+    LogoutContinuation,
 }
 
 /// A key in the store: a kind, and a hash that tells nothing.

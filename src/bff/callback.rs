@@ -1,0 +1,445 @@
+//! The redirect URI: finishes a login (contract 3.3–3.5).
+//!
+//! | what comes                               | what happens                                              |
+//! | ---------------------------------------- | --------------------------------------------------------- |
+//! | an attempt under way, and its code       | claimed in the store, redeemed once, session, landing     |
+//! | the same again while that runs or after  | waits for the first one's result, same session, landing   |
+//! | the mark of a finished attempt           | landing                                                   |
+//! | anything else                            | a page that says what happened and offers the way back    |
+//!
+//! INVARIANT: a code goes to the provider at most once: whoever claims the attempt redeems it, and the claim is given
+//! back only where the code cannot have reached the provider. INVARIANT: redeeming runs in a task that no disconnect
+//! cancels. INVARIANT: nothing that was sent is reflected.
+//!
+//! Sources: RFC 6749 §4.1.2, §10.12; RFC 9207 §2.4; OpenID Connect Core §3.1.2.5, §3.1.3.
+
+use super::{Bff, Visit, clear_attempt};
+use crate::answer::{self, Body, Failure, Link};
+use crate::clock::UnixTime;
+use crate::protocol::cookie::{self, SameSite};
+use crate::protocol::id_token::LoginExpectations;
+use crate::protocol::query::{self, Parameter};
+use crate::protocol::token_response::{TokenError, TokenResponse};
+use crate::provider::{Provider, ProviderError};
+use crate::secret::AuthorizationCode;
+use crate::session::login_attempt::{LIFETIME, LoginAttempt, Opened, hash_of_state};
+use crate::session::seal::Purpose;
+use crate::session::{NewSession, SessionId, Tokens};
+use crate::store::{Kind, StoreKey};
+use bytes::Bytes;
+use http::{Method, Response, StatusCode, header};
+use serde::{Deserialize, Serialize};
+use std::sync::Arc;
+use std::time::Duration;
+use zeroize::Zeroizing;
+
+/// How long the result of a redeemed attempt is kept for a callback that comes twice.
+const RESULT_LIFETIME: Duration = Duration::from_secs(60);
+/// How long a doubled callback waits for the first one's result, and how often it looks.
+const WAIT: Duration = Duration::from_secs(10);
+const LOOK_EVERY: Duration = Duration::from_millis(50);
+
+/// Why a login failed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+enum Trouble {
+    /// The parameters cannot be an authorization response.
+    Malformed,
+    /// No attempt of this browser belongs to it.
+    NoAttempt,
+    /// `iss` is not the provider's that was asked (RFC 9207).
+    WrongIssuer,
+    /// `access_denied`.
+    Denied,
+    /// Another error from the provider.
+    Refused,
+    /// The provider does not take the code.
+    CodeRefused,
+    /// An answer that does not hold.
+    BadAnswer,
+    /// The provider cannot be reached; the code was not sent.
+    ProviderAway,
+    /// The code was sent, and the answer was lost.
+    AnswerLost,
+    /// The session store does not answer.
+    StoreAway,
+}
+
+impl Trouble {
+    /// Status, a word for metrics and logs, title, explanation.
+    fn words(self) -> (StatusCode, &'static str, &'static str, &'static str) {
+        use StatusCode as S;
+        match self {
+            Self::Malformed => (
+                S::BAD_REQUEST,
+                "malformed",
+                "This sign-in cannot be finished",
+                "The address that your browser was sent to is incomplete. Please start again.",
+            ),
+            Self::NoAttempt => (
+                S::BAD_REQUEST,
+                "no_attempt",
+                "This sign-in cannot be finished",
+                "Your browser did not bring the cookie of this sign-in. Perhaps it took longer than ten minutes, was \
+                 begun in another browser or under another host name, or cookies are blocked for this site. Please \
+                 start again.",
+            ),
+            Self::WrongIssuer => (
+                S::BAD_REQUEST,
+                "wrong_issuer",
+                "This sign-in was stopped",
+                "The answer does not come from the sign-in service that was asked. Nothing was passed on; please start \
+                 again.",
+            ),
+            Self::Denied => (
+                S::FORBIDDEN,
+                "access_denied",
+                "Sign-in was cancelled",
+                "The sign-in service reports that access was denied or cancelled. You are not signed in.",
+            ),
+            Self::Refused => (
+                S::BAD_REQUEST,
+                "provider_refused",
+                "The sign-in service refused",
+                "The sign-in service did not sign you in. Please start again; if it happens again, tell whoever runs \
+                 this site.",
+            ),
+            Self::CodeRefused => (
+                S::BAD_REQUEST,
+                "code_refused",
+                "This sign-in cannot be finished",
+                "The sign-in service does not accept this answer (any more). Please start again.",
+            ),
+            Self::BadAnswer => (
+                S::BAD_GATEWAY,
+                "bad_answer",
+                "The sign-in service gave a wrong answer",
+                "What the sign-in service answered could not be accepted. Please start again; if it happens again, \
+                 tell whoever runs this site.",
+            ),
+            Self::ProviderAway => (
+                S::SERVICE_UNAVAILABLE,
+                "provider_away",
+                "Sign-in is not available",
+                "The sign-in service does not answer at the moment. Please try again in a little while.",
+            ),
+            Self::AnswerLost => (
+                S::SERVICE_UNAVAILABLE,
+                "answer_lost",
+                "This sign-in was interrupted",
+                "The sign-in service was asked, and its answer was lost. Please sign in anew.",
+            ),
+            Self::StoreAway => (
+                S::SERVICE_UNAVAILABLE,
+                "store_away",
+                "Sign-in is not available",
+                "Sessions cannot be kept at the moment. Please try again in a little while.",
+            ),
+        }
+    }
+}
+
+/// How an attempt ended.
+enum Outcome {
+    SignedIn(SessionId),
+    Failed(Trouble),
+    /// Failed, and the same callback may be tried again.
+    Released(Trouble),
+}
+
+/// What the store keeps of an outcome, sealed.
+#[derive(Serialize, Deserialize)]
+enum Kept {
+    SignedIn(String),
+    Failed(Trouble),
+}
+
+impl Bff {
+    pub(super) async fn callback(
+        self: &Arc<Self>,
+        visit: &Visit<'_>,
+        provider: &Arc<Provider>,
+    ) -> Result<Response<Body>, Failure> {
+        if visit.method != Method::GET {
+            return Err(Failure::MethodNotAllowed("GET"));
+        }
+        let name = &provider.settings().name;
+        let Some(answer) = AuthorizationResponse::read(visit.query.unwrap_or_default()) else {
+            return Ok(self.failed(visit, name, None, Trouble::Malformed));
+        };
+        match self.attempts.find(visit.headers, &answer.state, self.clock.now()) {
+            Some(Opened::Finished { return_to, .. }) => Ok(self.land(&self.landing_for(Some(&return_to)))),
+            Some(Opened::UnderWay(attempt)) if attempt.provider == *name => {
+                self.finish(visit, provider, *attempt, answer).await
+            }
+            _ => Ok(self.failed(visit, name, None, Trouble::NoAttempt)),
+        }
+    }
+
+    async fn finish(
+        self: &Arc<Self>,
+        visit: &Visit<'_>,
+        provider: &Arc<Provider>,
+        attempt: LoginAttempt,
+        answer: AuthorizationResponse,
+    ) -> Result<Response<Body>, Failure> {
+        let name = &provider.settings().name;
+        let cookie_name = self.attempts.cookie_name(attempt.secrets.state.expose());
+        // RFC 9207 §2.4: clients MUST compare `iss`, in error responses as well, before anything is sent anywhere.
+        match provider.check_response_issuer(answer.iss.as_deref()).await {
+            Ok(()) => {}
+            Err(ProviderError::Away(_)) => return Ok(self.failed(visit, name, None, Trouble::ProviderAway)),
+            Err(_) => return Ok(self.failed(visit, name, Some(&cookie_name), Trouble::WrongIssuer)),
+        }
+        let code = match answer.outcome {
+            Ok(code) => code,
+            Err(error) if attempt.silent && error.wants_interaction() => {
+                // A refused `prompt=none` is an answer, not a failure; the old session is untouched (3.1).
+                let mut response = self.land(&self.landing_for(Some(&attempt.return_to)));
+                response.headers_mut().append(header::SET_COOKIE, clear_attempt(&cookie_name));
+                return Ok(response);
+            }
+            Err(error) => return Ok(self.failed(visit, name, Some(&cookie_name), error.trouble())),
+        };
+        let (bff, provider, task_attempt) = (self.clone(), provider.clone(), attempt.clone());
+        let task = self.tasks.spawn(async move { bff.redeem_once(&provider, &task_attempt, &code).await });
+        match task.await.map_err(|_| Failure::Internal)? {
+            Outcome::SignedIn(id) => {
+                tracing::info!(target: "cloakroom::audit", event = "login", provider = %name);
+                self.metrics.login(name, "success", "");
+                let now = self.clock.now();
+                let mut response = self.land(&self.landing_for(Some(&attempt.return_to)));
+                let headers = response.headers_mut();
+                headers.append(header::SET_COOKIE, self.cookie.set(&id));
+                let left = LIFETIME.saturating_sub(now.since(attempt.begun));
+                let mark = self.attempts.seal_mark(&attempt, now);
+                headers.append(header::SET_COOKIE, cookie::set(&cookie_name, &mark, SameSite::Lax, Some(left)));
+                Ok(response)
+            }
+            Outcome::Failed(trouble) => Ok(self.failed(visit, name, Some(&cookie_name), trouble)),
+            Outcome::Released(trouble) => Ok(self.failed(visit, name, None, trouble)),
+        }
+    }
+
+    /// Redeems the code if this is the one callback that may, else waits for the result of the one that does.
+    ///
+    /// # Cancel safety
+    /// Not: runs in a tracked task.
+    async fn redeem_once(&self, provider: &Provider, attempt: &LoginAttempt, code: &AuthorizationCode) -> Outcome {
+        let hash = hash_of_state(attempt.secrets.state.expose());
+        let claim = StoreKey { kind: Kind::AttemptClaim, hash };
+        let result = StoreKey { kind: Kind::AttemptResult, hash };
+        let owner: [u8; 16] = random();
+        let left = LIFETIME.saturating_sub(self.clock.now().since(attempt.begun)).max(RESULT_LIFETIME);
+        let deadline = tokio::time::Instant::now() + WAIT;
+        loop {
+            match self.store.claim(claim, &owner, left).await {
+                Ok(true) => break,
+                Ok(false) => {}
+                Err(_) => return Outcome::Released(Trouble::StoreAway),
+            }
+            match self.store.read(result).await {
+                Ok(Some(record)) => return self.open_result(attempt, &record.sealed),
+                Ok(None) if tokio::time::Instant::now() >= deadline => return Outcome::Failed(Trouble::AnswerLost),
+                Ok(None) => tokio::time::sleep(LOOK_EVERY).await,
+                Err(_) => return Outcome::Released(Trouble::StoreAway),
+            }
+        }
+        let outcome = self.redeem(provider, attempt, code).await;
+        let kept = match &outcome {
+            Outcome::SignedIn(id) => Kept::SignedIn(id.cookie_value()),
+            Outcome::Failed(trouble) => Kept::Failed(*trouble),
+            Outcome::Released(_) => {
+                if let Err(error) = self.store.release(claim, &owner).await {
+                    tracing::warn!(%error, "a login attempt could not be released for another try");
+                }
+                return outcome;
+            }
+        };
+        if let Err(error) = self.store.create(result, self.seal_result(attempt, &kept), RESULT_LIFETIME).await {
+            // Only a callback that comes twice would have needed it.
+            tracing::warn!(%error, "the result of a login attempt could not be kept");
+        }
+        outcome
+    }
+
+    /// Code → tokens → ID token → userinfo → session.
+    async fn redeem(&self, provider: &Provider, attempt: &LoginAttempt, code: &AuthorizationCode) -> Outcome {
+        let asked = self.clock.now();
+        let redirect_uri = self.settings.public_url.url(&self.redirect_path(provider));
+        let answer = match provider.exchange(code, &attempt.secrets.code_verifier, &redirect_uri).await {
+            Ok(answer) => answer,
+            Err(error) => {
+                tracing::warn!(provider = %provider.settings().name, %error, "a code was not exchanged for tokens");
+                return match error {
+                    TokenError::Unreachable(_) => Outcome::Released(Trouble::ProviderAway),
+                    TokenError::NoAnswer { .. } => Outcome::Failed(Trouble::AnswerLost),
+                    TokenError::InvalidGrant => Outcome::Failed(Trouble::CodeRefused),
+                    TokenError::Refused(_) => Outcome::Failed(Trouble::BadAnswer),
+                };
+            }
+        };
+        let new = match self.check(provider, attempt, &answer, asked).await {
+            Ok(new) => new,
+            Err(error) => {
+                tracing::warn!(provider = %provider.settings().name, %error, "a login does not hold");
+                provider.revoke(answer.refresh_token.as_ref(), Some(&answer.access_token)).await;
+                return Outcome::Failed(match error {
+                    ProviderError::Away(_) => Trouble::AnswerLost,
+                    _ => Trouble::BadAnswer,
+                });
+            }
+        };
+        match self.sessions.begin(new).await {
+            Ok((id, _)) => {
+                if let Some(old) = attempt.replaces {
+                    // Where the store is away, the session is denied here and its delete is repeated.
+                    if let Err(error) = self.sessions.end(old).await {
+                        tracing::warn!(%error, "the session that a login replaces could not be ended yet");
+                    }
+                }
+                Outcome::SignedIn(id)
+            }
+            Err(error) => {
+                tracing::warn!(%error, "a session could not be begun");
+                provider.revoke(answer.refresh_token.as_ref(), Some(&answer.access_token)).await;
+                Outcome::Failed(Trouble::StoreAway)
+            }
+        }
+    }
+
+    /// Nothing is used before the ID token has passed (OpenID Connect Core §3.1.3.7, RFC 9700 §4.5.3.2).
+    async fn check(
+        &self,
+        provider: &Provider,
+        attempt: &LoginAttempt,
+        answer: &TokenResponse,
+        asked: UnixTime,
+    ) -> Result<NewSession, ProviderError> {
+        let id_token =
+            answer.id_token.as_ref().ok_or_else(|| ProviderError::Bad("there is no ID token in it".into()))?;
+        let expect = LoginExpectations {
+            nonce: attempt.secrets.nonce.expose(),
+            max_age: attempt.max_age,
+            acr_values: attempt.acr_values.as_deref(),
+            access_token: answer.access_token.expose(),
+        };
+        let verified = provider.verify_login(id_token, &expect).await?;
+        let mut claims = verified.all;
+        if provider.settings().userinfo == crate::config::Userinfo::OnLogin {
+            for (name, value) in provider.userinfo(&answer.access_token, &verified.sub).await? {
+                claims.entry(name).or_insert(value);
+            }
+        }
+        let granted = answer.scope.as_deref().map_or_else(
+            || provider.settings().scopes.clone(),
+            |scope| scope.split(' ').filter(|word| !word.is_empty()).map(String::from).collect(),
+        );
+        if answer.refresh_token.is_none() {
+            tracing::info!(provider = %provider.settings().name, "no refresh token: the session ends with its access token");
+        }
+        Ok(NewSession {
+            provider: provider.settings().name.clone(),
+            sub: verified.sub,
+            sid: verified.sid,
+            claims,
+            tokens: Tokens {
+                access_token: answer.access_token.clone(),
+                obtained: asked,
+                expires: asked.plus(answer.expires_in),
+                refresh_token: answer.refresh_token.clone(),
+                id_token: answer.id_token.clone(),
+                scopes: granted,
+            },
+        })
+    }
+
+    fn seal_result(&self, attempt: &LoginAttempt, kept: &Kept) -> Bytes {
+        // Plain enums of strings always serialize.
+        let plain = Zeroizing::new(serde_json::to_vec(kept).unwrap_or_default());
+        let secret = attempt.secrets.code_verifier.expose().as_bytes();
+        self.keys.seal(Purpose::AttemptResult, secret, &[], &plain).into()
+    }
+
+    fn open_result(&self, attempt: &LoginAttempt, sealed: &[u8]) -> Outcome {
+        let secret = attempt.secrets.code_verifier.expose().as_bytes();
+        let opened = self.keys.open(Purpose::AttemptResult, secret, &[], sealed).map(Zeroizing::new);
+        match opened.ok().and_then(|plain| serde_json::from_slice(&plain).ok()) {
+            Some(Kept::SignedIn(cookie)) => SessionId::parse(cookie.as_bytes())
+                .map_or(Outcome::Failed(Trouble::AnswerLost), Outcome::SignedIn),
+            Some(Kept::Failed(trouble)) => Outcome::Failed(trouble),
+            None => Outcome::Failed(Trouble::AnswerLost),
+        }
+    }
+
+    /// The page of a failed callback. `attempt`: the cookie of an attempt that is over.
+    fn failed(&self, visit: &Visit<'_>, provider: &str, attempt: Option<&str>, trouble: Trouble) -> Response<Body> {
+        let (status, reason, title, text) = trouble.words();
+        tracing::warn!(target: "cloakroom::audit", event = "login_failed", provider, reason, request_id = visit.request_id);
+        self.metrics.login(provider, "failed", reason);
+        let login = self.own_path("/login");
+        let links = [
+            Link { href: &login, text: "Sign in again" },
+            Link { href: &self.settings.login.landing, text: "Go to the start page" },
+        ];
+        let mut response = answer::page(status, title, &[text], &links, Some(visit.request_id));
+        if let Some(name) = attempt {
+            response.headers_mut().append(header::SET_COOKIE, clear_attempt(name));
+        }
+        response
+    }
+}
+
+/// The authorization response (RFC 6749 §4.1.2): extra parameters are ignored, doubled ones refused (§3.1).
+struct AuthorizationResponse {
+    state: String,
+    iss: Option<String>,
+    outcome: Result<AuthorizationCode, ErrorCode>,
+}
+
+impl AuthorizationResponse {
+    fn read(query: &str) -> Option<Self> {
+        let parameters = query::parse(query)?;
+        let one = |name: &str| match query::find(&parameters, name) {
+            Parameter::Absent => Some(None),
+            Parameter::One(value) => Some(Some(value.to_owned())),
+            Parameter::Doubled => None,
+        };
+        let (state, iss, code, error) = (one("state")??, one("iss")?, one("code")?, one("error")?);
+        let outcome = match (code, error) {
+            (Some(code), None) if !code.is_empty() => Ok(AuthorizationCode::new(code)),
+            (None, Some(error)) => Err(ErrorCode(error)),
+            _ => return None,
+        };
+        Some(Self { state, iss, outcome })
+    }
+}
+
+/// `error` of an authorization response: compared with what is known, never shown.
+struct ErrorCode(String);
+
+impl ErrorCode {
+    /// What a provider answers to `prompt=none` where it would have to show something (Core §3.1.2.6).
+    fn wants_interaction(&self) -> bool {
+        matches!(
+            self.0.as_str(),
+            "login_required" | "interaction_required" | "consent_required" | "account_selection_required"
+        )
+    }
+
+    fn trouble(&self) -> Trouble {
+        match self.0.as_str() {
+            "access_denied" => Trouble::Denied,
+            "temporarily_unavailable" => Trouble::ProviderAway,
+            "server_error" => Trouble::BadAnswer,
+            _ => Trouble::Refused,
+        }
+    }
+}
+
+/// Random bytes; the process cannot go on without them.
+fn random<const N: usize>() -> [u8; N] {
+    let mut bytes = [0; N];
+    #[expect(clippy::expect_used, reason = "without randomness nothing here is safe: stop rather than go on")]
+    aws_lc_rs::rand::fill(&mut bytes).expect("the system gives random bytes");
+    bytes
+}

@@ -1,0 +1,52 @@
+//! `cloakroom run`: serves until it is told to stop.
+
+use super::{BAD_CONFIG, FAILED, logs, print_mistakes, runtime};
+use crate::{app, config};
+use std::path::Path;
+use std::process::ExitCode;
+use tokio::signal::unix::{SignalKind, signal};
+
+pub(super) fn run(file: Option<&Path>) -> ExitCode {
+    let loaded = match config::load(file) {
+        Ok(loaded) => loaded,
+        Err(mistakes) => {
+            print_mistakes(&mistakes);
+            return ExitCode::from(BAD_CONFIG);
+        }
+    };
+    logs::start(&loaded.settings.log);
+    for warning in &loaded.warnings {
+        tracing::warn!("{warning}");
+    }
+    serve(loaded.settings)
+}
+
+/// Serves these settings until SIGTERM or SIGINT.
+pub(super) fn serve(settings: config::Settings) -> ExitCode {
+    let runtime = match runtime() {
+        Ok(runtime) => runtime,
+        Err(code) => return code,
+    };
+    let ended = runtime.block_on(async {
+        let stop = stop_signal().map_err(|error| format!("cannot listen for signals: {error}"))?;
+        app::run(settings, stop).await
+    });
+    match ended {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(reason) => {
+            eprintln!("cloakroom: {reason}");
+            ExitCode::from(FAILED)
+        }
+    }
+}
+
+/// Ready at the first SIGTERM or SIGINT.
+pub(super) fn stop_signal() -> std::io::Result<impl Future<Output = ()>> {
+    let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+    Ok(async move {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+    })
+}
