@@ -86,3 +86,81 @@ enum Number {
     Route(usize),
     Nowhere,
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::protocol::return_to;
+
+    /// `/api/public` open, `/api` with a session, `/` files: the routes that the corpora assume.
+    fn table() -> RouteTable {
+        let route = |path: &str, more: &str| -> RouteSettings {
+            let mut value = serde_json::json!({ "path": path, "upstream": "http://127.0.0.1:1" });
+            for pair in more.split_whitespace() {
+                let (key, word) = pair.split_once('=').unwrap();
+                value[key] = word.into();
+            }
+            serde_json::from_value(value).unwrap()
+        };
+        RouteTable::new("/bff", &[route("/", "auth=none"), route("/api", ""), route("/api/public", "auth=none")])
+    }
+
+    /// What a login that was asked for with this `return_to` leads to: itself, or the default.
+    fn leads_to_itself(table: &RouteTable, value: &str) -> bool {
+        return_to::parse(value).is_some_and(|path| table.may_land(&path))
+    }
+
+    #[test]
+    fn class_a_rt_01_no_return_to_of_the_corpus_leads_elsewhere() {
+        let table = table();
+        let corpus = include_str!("../../tests/corpus/return_to.tsv");
+        let mut seen = 0;
+        for row in corpus.lines().skip(1).filter(|row| !row.is_empty()) {
+            let fields: Vec<&str> = row.split('\t').collect();
+            let (id, expect, json) = (fields[0], fields[2], fields[3]);
+            seen += 1;
+            // A lone surrogate is no string at all: it never gets as far as this.
+            let Ok(value) = serde_json::from_str::<String>(json) else {
+                assert_eq!(expect, "reject", "{id}");
+                continue;
+            };
+            // `/api` is a route where nobody may land.
+            let wanted = expect == "accept";
+            assert_eq!(leads_to_itself(&table, &value), wanted, "{id} {value:?}");
+        }
+        assert_eq!(seen, 136);
+    }
+
+    #[test]
+    fn rt_03_the_prefix_is_no_landing_place_in_any_case_or_encoding() {
+        let table = table();
+        for value in ["/bff", "/BFF/logout", "/%62ff/user", "/bff/callback?code=x", "/bFf/"] {
+            assert!(!leads_to_itself(&table, value), "{value}");
+        }
+        for value in ["/bffx", "/a/bff", "/nowhere/at/all"] {
+            assert!(leads_to_itself(&table, value), "{value}");
+        }
+    }
+
+    #[test]
+    fn rm_04_the_longest_path_wins_on_whole_segments() {
+        let table = table();
+        let place = |path: &str| match table.place(&RequestPath::parse(path).unwrap()) {
+            Ok(Place::Route(_, route)) => route.path.clone(),
+            Ok(Place::Own) => "own".into(),
+            Ok(Place::Nowhere) => "nowhere".into(),
+            Err(_) => "refused".into(),
+        };
+        for (path, wanted) in [
+            ("/api/public", "/api/public"),
+            ("/api/publicX", "/api"),
+            ("/apix", "/"),
+            ("/bff/anything", "own"),
+            ("/API", "/"),
+            ("/api;x=1/orders", "refused"),
+            ("/api%2Fpublic", "refused"),
+        ] {
+            assert_eq!(place(path), wanted, "{path}");
+        }
+    }
+}

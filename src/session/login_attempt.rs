@@ -257,3 +257,77 @@ impl Attempts {
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use http::{HeaderValue, header};
+    use std::sync::Arc;
+
+    const NAME: &str = "__Host-Http-cloakroom";
+
+    fn attempts() -> Attempts {
+        Attempts::new(Arc::new(KeyRing::random("https://app.example")), NAME)
+    }
+
+    fn attempt(begun: UnixTime) -> LoginAttempt {
+        LoginAttempt {
+            secrets: AttemptSecrets::random(),
+            return_to: "/orders?tab=1".into(),
+            provider: "main".into(),
+            replaces: Some([7; 32]),
+            silent: false,
+            max_age: Some(60),
+            acr_values: None,
+            begun,
+        }
+    }
+
+    fn headers(cookies: &[(String, String)]) -> HeaderMap {
+        let line = cookies.iter().map(|(name, value)| format!("{name}={value}")).collect::<Vec<_>>().join("; ");
+        HeaderMap::from_iter([(header::COOKIE, HeaderValue::from_str(&line).unwrap())])
+    }
+
+    fn as_cookie(attempts: &Attempts, attempt: &LoginAttempt) -> (String, String) {
+        (attempts.cookie_name(attempt.secrets.state.expose()), attempts.seal(attempt))
+    }
+
+    #[test]
+    fn az_04_an_attempt_opens_for_its_own_state_within_ten_minutes() {
+        let (attempts, now) = (attempts(), UnixTime::from_secs(1_000_000));
+        let (one, other) = (attempt(now), attempt(now));
+        let held = headers(&[as_cookie(&attempts, &one)]);
+        let found = attempts.find(&held, one.secrets.state.expose(), now.plus(Duration::from_secs(599)));
+        assert!(matches!(found, Some(Opened::UnderWay(found)) if found.return_to == "/orders?tab=1" && found.replaces == Some([7; 32])));
+        assert!(attempts.find(&held, one.secrets.state.expose(), now.plus(LIFETIME)).is_none());
+        assert!(attempts.find(&held, other.secrets.state.expose(), now).is_none());
+    }
+
+    #[test]
+    fn class_e_a_mark_or_another_attempts_cookie_is_no_attempt() {
+        let (attempts, now) = (attempts(), UnixTime::from_secs(1_000_000));
+        let (one, other) = (attempt(now), attempt(now));
+        let (name, _) = as_cookie(&attempts, &one);
+        // Under this name, what was sealed under another does not open.
+        let swapped = headers(&[(name.clone(), attempts.seal(&other))]);
+        assert!(attempts.find(&swapped, one.secrets.state.expose(), now).is_none());
+        let marked = headers(&[(name.clone(), attempts.seal_mark(&one, now))]);
+        assert!(matches!(attempts.find(&marked, one.secrets.state.expose(), now), Some(Opened::Finished { .. })));
+        let twice = headers(&[(name.clone(), attempts.seal(&one)), (name, attempts.seal(&one))]);
+        assert!(attempts.find(&twice, one.secrets.state.expose(), now).is_none());
+    }
+
+    #[test]
+    fn az_08_the_oldest_attempts_make_room_and_unreadable_ones_first() {
+        let (attempts, now) = (attempts(), UnixTime::from_secs(1_000_000));
+        let mut cookies: Vec<_> =
+            (0..5).map(|n| as_cookie(&attempts, &attempt(now.plus(Duration::from_secs(n))))).collect();
+        assert_eq!(attempts.crowded_out(&headers(&cookies[..4]), 300, now.plus(Duration::from_secs(9))), Vec::<String>::new());
+        let later = now.plus(Duration::from_secs(9));
+        assert_eq!(attempts.crowded_out(&headers(&cookies), 300, later), [cookies[0].0.clone()]);
+        cookies[3].1 = "garbage".into();
+        assert_eq!(attempts.crowded_out(&headers(&cookies), 300, later), [cookies[3].0.clone()]);
+        let gone = attempts.crowded_out(&headers(&cookies), 4000, later);
+        assert_eq!(gone.len(), 5, "one large attempt leaves room for nothing else");
+    }
+}
