@@ -4,7 +4,7 @@ use super::reply::{Reply, Under};
 use super::wire::{Following, Wire};
 use super::{Bounds, Service};
 use http::header::CONNECTION;
-use http::{HeaderValue, StatusCode};
+use http::{HeaderValue, Method, StatusCode};
 use http_body::Body as _;
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
@@ -19,6 +19,7 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::task::Poll;
 use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::sync::OwnedSemaphorePermit;
 use tokio_util::sync::CancellationToken;
 
 /// The longest request target, bytes.
@@ -31,13 +32,15 @@ const MAX_BUFFER: usize = 256 * 1024;
 pub async fn serve<S: Service>(
     stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
     peer: SocketAddr,
+    place: OwnedSemaphorePermit,
     bounds: &Bounds,
     service: S,
     stop: CancellationToken,
     cut: CancellationToken,
 ) {
     let following = Arc::new(Following::default());
-    let wire = Wire::new(stream, bounds.header_timeout, following.clone());
+    // The place goes with the bytes: a tunnel is still a connection.
+    let wire = Wire::new(stream, place, bounds.header_timeout, following.clone());
     let answer = service_fn(move |request| answer(service.clone(), request, peer, following.clone()));
     let connection = http1::Builder::new()
         // The wire keeps the time.
@@ -72,6 +75,7 @@ async fn answer<S: Service>(
 ) -> Result<Response<Reply<S::Body>>, Infallible> {
     // Before anything else: the wire has to know where this request's body ends.
     let head = following.take_head(request.body().size_hint().exact());
+    let is_last = head.is_last || request.method() == Method::CONNECT;
     let under_way = Under::way(following.clone());
     // "A server that receives a request-target longer than any URI it wishes to parse MUST respond with a 414"
     // (RFC 9112 §3). hyper's own bound is 64 KiB.
@@ -92,7 +96,7 @@ async fn answer<S: Service>(
     };
     if response.status() == StatusCode::SWITCHING_PROTOCOLS {
         following.leave_http();
-    } else if head.is_last {
+    } else if is_last {
         response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
     }
     Ok(response)

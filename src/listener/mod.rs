@@ -20,6 +20,7 @@ mod wire;
 use http_body::Body;
 use hyper::body::Incoming;
 use hyper::{Request, Response};
+use socket2::{SockRef, TcpKeepalive};
 use std::convert::Infallible;
 use std::future::Future;
 use std::net::SocketAddr;
@@ -31,6 +32,9 @@ use tokio_util::task::TaskTracker;
 
 /// How long accepting rests after a failure that the next attempt would meet again, such as no free descriptors.
 const REST: Duration = Duration::from_millis(100);
+
+/// How long a connection is silent before TCP asks whether the other side is still there, and between such questions.
+const KEEPALIVE: Duration = Duration::from_secs(30);
 
 /// Bounds of a listener.
 #[derive(Clone, Debug)]
@@ -48,7 +52,7 @@ pub struct Bounds {
 /// What answers requests.
 pub trait Service: Clone + Send + Sync + 'static {
     /// The response's body.
-    type Body: Body<Data = bytes::Bytes, Error: Into<crate::protocol::BodyError>> + Send + 'static;
+    type Body: Body<Data = bytes::Bytes, Error: Into<crate::protocol::BodyError>> + Send + Unpin + 'static;
     /// Answers one request.
     fn call(
         &self,
@@ -84,15 +88,11 @@ pub async fn serve<S: Service>(
         let Some((place, accepted)) = accepted else { break };
         match accepted {
             Ok((stream, peer)) => {
-                // Answers are written whole; waiting for more of them would only delay them.
-                if let Err(error) = stream.set_nodelay(true) {
-                    tracing::debug!(%error, "TCP_NODELAY cannot be set");
-                }
+                tune(&stream);
                 let (bounds, service, stop, cut) =
                     (bounds.clone(), service.clone(), stop.clone(), cut.clone());
                 connections.spawn(async move {
-                    connection::serve(stream, peer, &bounds, service, stop, cut).await;
-                    drop(place);
+                    connection::serve(stream, peer, place, &bounds, service, stop, cut).await;
                 });
             }
             Err(error) if is_of_one_connection(&error) => {}
@@ -105,6 +105,18 @@ pub async fn serve<S: Service>(
     drop(socket);
     connections.close();
     connections.wait().await;
+}
+
+/// Answers are written whole, so nothing is gained by waiting for more of them; and a browser that vanished without a
+/// word is noticed, also by a stream or tunnel that has nothing to say.
+fn tune(stream: &tokio::net::TcpStream) {
+    let probes = TcpKeepalive::new().with_time(KEEPALIVE).with_interval(KEEPALIVE);
+    let tuned = stream
+        .set_nodelay(true)
+        .and_then(|()| SockRef::from(stream).set_tcp_keepalive(&probes));
+    if let Err(error) = tuned {
+        tracing::debug!(%error, "a connection's options cannot be set");
+    }
 }
 
 /// Whether an error of `accept` is about the connection that was not taken rather than about us.

@@ -7,9 +7,6 @@ use crate::protocol::BodyError;
 use bytes::Bytes;
 use http::{HeaderValue, Response, StatusCode, header};
 use http_body::{Body, Frame, SizeHint};
-use http_body_util::combinators::UnsyncBoxBody;
-use http_body_util::{BodyExt, Empty};
-use std::marker::PhantomData;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -32,29 +29,23 @@ impl Drop for Under {
 
 /// An answer's body.
 pub struct Reply<B> {
-    body: UnsyncBoxBody<Bytes, BodyError>,
+    body: Option<B>,
     _under_way: Under,
-    _of: PhantomData<fn() -> B>,
 }
 
-impl<B> Reply<B>
-where
-    B: Body<Data = Bytes, Error: Into<BodyError>> + Send + 'static,
-{
+impl<B> Reply<B> {
     pub fn of(body: B, under_way: Under) -> Self {
         Self {
-            body: body.map_err(Into::into).boxed_unsync(),
+            body: Some(body),
             _under_way: under_way,
-            _of: PhantomData,
         }
     }
 
     /// An answer of the listener's own: no body, and the connection ends.
     pub fn refusal(status: StatusCode, under_way: Under) -> Response<Self> {
         let mut response = Response::new(Self {
-            body: Empty::new().map_err(|never| match never {}).boxed_unsync(),
+            body: None,
             _under_way: under_way,
-            _of: PhantomData,
         });
         *response.status_mut() = status;
         let headers = response.headers_mut();
@@ -64,19 +55,25 @@ where
     }
 }
 
-impl<B> Body for Reply<B> {
+impl<B> Body for Reply<B>
+where
+    B: Body<Data = Bytes, Error: Into<BodyError>> + Unpin,
+{
     type Data = Bytes;
     type Error = BodyError;
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-        Pin::new(&mut self.body).poll_frame(cx)
+        match &mut self.body {
+            Some(body) => Pin::new(body).poll_frame(cx).map_err(Into::into),
+            None => Poll::Ready(None),
+        }
     }
 
     fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
+        self.body.as_ref().is_none_or(Body::is_end_stream)
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
+        self.body.as_ref().map_or_else(|| SizeHint::with_exact(0), Body::size_hint)
     }
 }

@@ -19,6 +19,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::{Instant, Sleep};
 
 /// How long a connection may wait for its next request. Above the 60 s for which load balancers keep theirs.
@@ -129,10 +130,12 @@ pub struct Wire<T> {
     requests: bool,
     lingered: u64,
     write_closed: bool,
+    /// The connection's place among those that the listener allows.
+    _place: OwnedSemaphorePermit,
 }
 
 impl<T: AsyncRead + AsyncWrite + Unpin> Wire<T> {
-    pub fn new(io: T, header_timeout: Duration, following: Arc<Following>) -> Self {
+    pub fn new(io: T, place: OwnedSemaphorePermit, header_timeout: Duration, following: Arc<Following>) -> Self {
         Self {
             io,
             at: NEXT_HEAD,
@@ -145,6 +148,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Wire<T> {
             requests: false,
             lingered: 0,
             write_closed: false,
+            _place: place,
         }
     }
 
