@@ -1,14 +1,40 @@
 //! Takes connections and turns them into requests.
 //!
-//! Generic over what answers, so the public, admin and demo listeners share it.
+//! Generic over what answers, so the public, admin and demo listeners share it. Everything a stranger can make grow is
+//! bounded here: connections (a further one waits in the kernel's queue), the head's size, lines and time, the target's
+//! length, the time between requests, what is read of a body that nobody wanted.
+//!
+//! INVARIANT: bytes of one request are never read as another: a body that was not read to its end, or whose framing was
+//! chunked, ends the connection.
+//! INVARIANT: a panic while one request is answered is that request's 500, and nobody else's trouble.
+//!
+//! Sources: RFC 9112 §2.2, §3, §9.3, §9.6; RFC 6585 §5; hyper's header-read timeout needs a timer, so the time is
+//! kept here ([`wire`]).
+
+mod connection;
+mod reply;
+#[cfg(test)]
+mod tests;
+mod wire;
 
 use http_body::Body;
 use hyper::body::Incoming;
 use hyper::{Request, Response};
+use socket2::{SockRef, TcpKeepalive};
 use std::convert::Infallible;
 use std::future::Future;
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
+use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+/// How long accepting rests after a failure that the next attempt would meet again, such as no free descriptors.
+const REST: Duration = Duration::from_millis(100);
+
+/// How long a connection is silent before TCP asks whether the other side is still there, and between such questions.
+const KEEPALIVE: Duration = Duration::from_secs(30);
 
 /// Bounds of a listener.
 #[derive(Clone, Debug)]
@@ -26,7 +52,7 @@ pub struct Bounds {
 /// What answers requests.
 pub trait Service: Clone + Send + Sync + 'static {
     /// The response's body.
-    type Body: Body<Data = bytes::Bytes, Error: Into<crate::protocol::BodyError>> + Send + 'static;
+    type Body: Body<Data = bytes::Bytes, Error: Into<crate::protocol::BodyError>> + Send + Unpin + 'static;
     /// Answers one request.
     fn call(
         &self,
@@ -38,11 +64,66 @@ pub trait Service: Clone + Send + Sync + 'static {
 /// Serves connections until `stop` is cancelled; then no new ones are taken and no new request on old ones, and it
 /// returns when those under way are finished or `cut` is cancelled.
 pub async fn serve<S: Service>(
-    _socket: tokio::net::TcpListener,
-    _bounds: Bounds,
-    _service: S,
-    _stop: tokio_util::sync::CancellationToken,
-    _cut: tokio_util::sync::CancellationToken,
+    socket: tokio::net::TcpListener,
+    bounds: Bounds,
+    service: S,
+    stop: CancellationToken,
+    cut: CancellationToken,
 ) {
-    unimplemented!()
+    let places = Arc::new(Semaphore::new(bounds.max_connections.clamp(1, Semaphore::MAX_PERMITS)));
+    let bounds = Arc::new(bounds);
+    let connections = TaskTracker::new();
+    loop {
+        let accepted = async {
+            // A place first: what is not accepted waits in the kernel's queue, which is bounded.
+            let place = places.clone().acquire_owned().await.ok()?;
+            Some((place, socket.accept().await))
+        };
+        let accepted = tokio::select! {
+            biased;
+            () = stop.cancelled() => break,
+            () = cut.cancelled() => break,
+            accepted = accepted => accepted,
+        };
+        let Some((place, accepted)) = accepted else { break };
+        match accepted {
+            Ok((stream, peer)) => {
+                tune(&stream);
+                let (bounds, service, stop, cut) =
+                    (bounds.clone(), service.clone(), stop.clone(), cut.clone());
+                connections.spawn(async move {
+                    connection::serve(stream, peer, place, &bounds, service, stop, cut).await;
+                });
+            }
+            Err(error) if is_of_one_connection(&error) => {}
+            Err(error) => {
+                tracing::warn!(%error, "no connection can be accepted; trying again");
+                tokio::time::sleep(REST).await;
+            }
+        }
+    }
+    drop(socket);
+    connections.close();
+    connections.wait().await;
+}
+
+/// Answers are written whole, so nothing is gained by waiting for more of them; and a browser that vanished without a
+/// word is noticed, also by a stream or tunnel that has nothing to say.
+fn tune(stream: &tokio::net::TcpStream) {
+    let probes = TcpKeepalive::new().with_time(KEEPALIVE).with_interval(KEEPALIVE);
+    let tuned = stream
+        .set_nodelay(true)
+        .and_then(|()| SockRef::from(stream).set_tcp_keepalive(&probes));
+    if let Err(error) = tuned {
+        tracing::debug!(%error, "a connection's options cannot be set");
+    }
+}
+
+/// Whether an error of `accept` is about the connection that was not taken rather than about us.
+fn is_of_one_connection(error: &std::io::Error) -> bool {
+    use std::io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset, Interrupted};
+    matches!(
+        error.kind(),
+        ConnectionAborted | ConnectionRefused | ConnectionReset | Interrupted
+    )
 }

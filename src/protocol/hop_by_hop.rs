@@ -1,10 +1,191 @@
-//! Headers that belong to one connection and go no further.
+//! Headers that belong to one connection and go no further, and headers by which a browser could pass for somebody.
 //!
-//! Source: RFC 9110 §7.6.1.
+//! Stands at the edge of both ways: `proxy` calls it before it adds headers of its own, so that nothing a browser
+//! names in `Connection` or spells in another way can take away or stand beside what cloakroom says.
+//!
+//! Sources: RFC 9110 §7.6.1; the `_` variants: CGI, WSGI and their kin read `X_Forwarded_For` as `X-Forwarded-For`.
 
-use http::HeaderMap;
+use http::header::{CONNECTION, HeaderName};
+use http::{HeaderMap, HeaderValue};
 
 /// Removes the hop-by-hop headers and whatever any `Connection` line names.
-pub fn remove(_headers: &mut HeaderMap) {
-    unimplemented!()
+pub fn remove(headers: &mut HeaderMap) {
+    // "Intermediaries MUST […] remove any header or trailer field(s) from the message with the same name as the
+    // connection-option" (RFC 9110 §7.6.1); there may be several lines of it.
+    let named: Vec<HeaderName> = headers.get_all(CONNECTION).iter().flat_map(tokens).collect();
+    for name in named {
+        headers.remove(name);
+    }
+    remove_if(headers, is_hop_by_hop);
+}
+
+/// Removes what only we may say of a request: who asks, for which host and path, by which method. In any case and with
+/// `_` for `-`. `Authorization` stays where the route passes it.
+pub fn drop_spoofable(headers: &mut HeaderMap, pass_authorization: bool) {
+    remove_if(headers, |name| {
+        if name.contains('_') {
+            let name = name.replace('_', "-");
+            is_spoofable(&name) || is_hop_by_hop(&name) || name == "content-length"
+        } else {
+            is_spoofable(name) && !(pass_authorization && name == "authorization")
+        }
+    });
+}
+
+/// The names that a comma-separated header lists; what is no header name is passed over.
+pub fn tokens(value: &HeaderValue) -> impl Iterator<Item = HeaderName> {
+    value
+        .as_bytes()
+        .split(|b| *b == b',')
+        .filter_map(|token| HeaderName::from_bytes(token.trim_ascii()).ok())
+}
+
+fn is_hop_by_hop(name: &str) -> bool {
+    matches!(
+        name,
+        "connection"
+            | "keep-alive"
+            | "proxy-connection"
+            | "te"
+            | "transfer-encoding"
+            | "upgrade"
+            | "trailer"
+            | "http2-settings"
+            | "proxy-authenticate"
+            | "proxy-authorization"
+            | "proxy-authentication-info"
+    )
+}
+
+fn is_spoofable(name: &str) -> bool {
+    matches!(
+        name,
+        "authorization"
+            | "forwarded"
+            | "x-forwarded"
+            | "x-real-ip"
+            | "x-rewrite-url"
+            | "x-http-method-override"
+            | "x-http-method"
+            | "x-method-override"
+            | "x-request-id"
+            // What CGI would hand on as HTTP_PROXY.
+            | "proxy"
+    ) || ["x-forwarded-", "x-original-", "x-auth-request-", "proxy-"]
+        .iter()
+        .any(|family| name.starts_with(family))
+}
+
+/// Removes every header whose name is told.
+pub fn remove_if(headers: &mut HeaderMap, told: impl Fn(&str) -> bool) {
+    let doomed: Vec<HeaderName> = headers
+        .keys()
+        .filter(|name| told(name.as_str()))
+        .cloned()
+        .collect();
+    for name in doomed {
+        headers.remove(name);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn map(lines: &[(&str, &str)]) -> HeaderMap {
+        let mut headers = HeaderMap::new();
+        for (name, value) in lines {
+            headers.append(
+                HeaderName::from_bytes(name.as_bytes()).unwrap(),
+                HeaderValue::from_str(value).unwrap(),
+            );
+        }
+        headers
+    }
+
+    #[test]
+    fn hp_01_every_connection_line_is_heeded() {
+        let mut headers = map(&[
+            ("connection", "close, X-One"),
+            ("Connection", " x-TWO ,, @bad, keep-alive"),
+            ("connection", "X-Three"),
+            ("x-one", "1"),
+            ("x-one", "again"),
+            ("x-two", "2"),
+            ("x-three", "3"),
+            ("keep-alive", "timeout=5"),
+            ("proxy-connection", "close"),
+            ("te", "trailers"),
+            ("transfer-encoding", "chunked"),
+            ("upgrade", "h2c"),
+            ("http2-settings", "AAMAAABkAAQAoAAAAAIAAAAA"),
+            ("trailer", "x"),
+            ("proxy-authenticate", "Basic"),
+            ("proxy-authorization", "Basic eA=="),
+            ("x-stays", "yes"),
+            ("x-stays", "twice"),
+        ]);
+        remove(&mut headers);
+        assert_eq!(headers, map(&[("x-stays", "yes"), ("x-stays", "twice")]));
+    }
+
+    #[test]
+    fn hp_14_and_fh_01_spoofable_headers_go_in_every_spelling() {
+        for name in [
+            "Authorization",
+            "Forwarded",
+            "X-Forwarded-For",
+            "X-Forwarded-Proto",
+            "X-Forwarded-Host",
+            "X-Forwarded-Port",
+            "X-Forwarded-Prefix",
+            "X-Forwarded-User",
+            "X-Forwarded-Anything",
+            "X-Real-IP",
+            "X-Original-URL",
+            "X-Original-Method",
+            "X-Rewrite-URL",
+            "X-Auth-Request-User",
+            "X-Auth-Request-Groups",
+            "X-HTTP-Method-Override",
+            "X-HTTP-Method",
+            "X-Method-Override",
+            "Proxy-Authorization",
+            "Proxy",
+            "X-Request-Id",
+        ] {
+            let lower = name.to_ascii_lowercase();
+            let upper = name.to_ascii_uppercase();
+            let under = name.replace('-', "_");
+            let last = name
+                .rsplitn(2, '-')
+                .collect::<Vec<_>>()
+                .into_iter()
+                .rev()
+                .collect::<Vec<_>>()
+                .join("_");
+            for spelling in [name, &lower, &upper, &under, &last] {
+                let mut headers = map(&[
+                    (spelling, "evil"),
+                    (spelling, "twice"),
+                    ("x-mine", "1"),
+                    ("x_other", "1"),
+                ]);
+                drop_spoofable(&mut headers, false);
+                assert_eq!(headers, map(&[("x-mine", "1"), ("x_other", "1")]), "{spelling}");
+            }
+        }
+        for framing in ["content_length", "transfer_encoding", "Content_Length"] {
+            let mut headers = map(&[(framing, "5")]);
+            drop_spoofable(&mut headers, false);
+            assert!(headers.is_empty(), "{framing}");
+        }
+    }
+
+    #[test]
+    fn authorization_stays_where_it_is_passed() {
+        let mut headers = map(&[("authorization", "Basic eA=="), ("x-real-ip", "1.1.1.1")]);
+        drop_spoofable(&mut headers, true);
+        assert_eq!(headers, map(&[("authorization", "Basic eA==")]));
+    }
 }

@@ -7,6 +7,7 @@ pub mod cookie;
 pub mod fetch_metadata;
 pub mod forwarded;
 pub mod hop_by_hop;
+pub mod host;
 pub mod id_token;
 pub mod metadata;
 pub mod origin;
@@ -14,6 +15,7 @@ pub mod path;
 pub mod query;
 pub mod return_to;
 pub mod token_response;
+pub mod websocket;
 
 /// Any error of a body under way.
 pub type BodyError = Box<dyn std::error::Error + Send + Sync>;

@@ -1,14 +1,36 @@
 //! The way up and back: what leaves for the upstream, what returns to the browser (contract 4.11, 4.12).
+//!
+//! Comes last on a request's way: the guard has let it through, the session's token is fresh. The heads are changed in
+//! place by [`request`] and [`response`]; the bodies pass through, a frame at a time, each side waiting for the other.
+//!
+//! INVARIANT: a request that is refused here has opened no upstream connection.
+//! INVARIANT: a body that breaks off on one side breaks off on the other; it never ends as if it were whole.
+//!
+//! Sources: RFC 9110 §7.6, §9.2.2, §10.1.1; RFC 9112 §6.3, §8.
+
+mod body;
+mod cookies;
+mod request;
+mod response;
+#[cfg(test)]
+mod tests;
+mod trace_context;
+mod upgrade;
 
 use crate::answer::{Body, Failure};
 use crate::config::RouteSettings;
 use crate::protocol::origin::PublicUrl;
 use crate::protocol::path::RequestPath;
-use crate::upstream::Upstream;
-use http::HeaderValue;
+use crate::protocol::websocket;
+use crate::upstream::{Upstream, UpstreamError};
+use http::{HeaderValue, StatusCode};
+use http_body::Body as _;
+use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use hyper::{Request, Response};
 use std::net::IpAddr;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 
 /// What is known of a request when it is let through.
 #[derive(Debug)]
@@ -29,12 +51,70 @@ pub struct Passage<'a> {
     pub public_url: &'a PublicUrl,
     /// The session cookie's name.
     pub session_cookie: &'a str,
+    /// Where tunnels run; draining waits for it.
+    pub tasks: &'a TaskTracker,
+    /// Cuts tunnels: when draining has lasted long enough, or when the session ends.
+    pub cut: &'a CancellationToken,
 }
 
 /// Forwards a request and brings its answer back, both streaming; WebSocket upgrades become tunnels.
 ///
 /// # Errors
 /// [`Failure`]: nothing has gone back to the browser yet.
-pub async fn forward(_request: Request<Incoming>, _passage: Passage<'_>) -> Result<Response<Body>, Failure> {
-    unimplemented!()
+///
+/// # Cancel safety
+/// Dropping the future breaks the upstream request off: it may have been carried out or not.
+pub async fn forward(mut request: Request<Incoming>, passage: Passage<'_>) -> Result<Response<Body>, Failure> {
+    let length = request.body().size_hint().exact();
+    if let (Some(limit), Some(length)) = (passage.route.body_limit, length)
+        && length > limit
+    {
+        return Err(Failure::TooLarge);
+    }
+    let is_websocket = websocket::is_upgrade(request.method(), request.version(), request.headers());
+    let asked_upgrade = request.headers().contains_key(http::header::UPGRADE);
+    let takes_trailers = response::takes_trailers(request.headers());
+    let browser = is_websocket.then(|| hyper::upgrade::on(&mut request));
+
+    let (mut parts, incoming) = request.into_parts();
+    let opening = is_websocket.then(|| upgrade::Opening::take(&parts.headers));
+    request::prepare(&mut parts, &passage, length.is_none())?;
+    if let Some(opening) = opening {
+        opening.restore(&mut parts.headers);
+    }
+    let (body, overflow) = body::limited(incoming, passage.route.body_limit);
+    let sent = passage
+        .upstream
+        .send(Request::from_parts(parts, body), passage.route.timeout)
+        .await;
+    if overflow.happened() {
+        return Err(Failure::TooLarge);
+    }
+    let mut response = sent.map_err(|error| {
+        tracing::warn!(request_id = passage.request_id, route = passage.route.path, %error, "no answer from the upstream");
+        match error {
+            UpstreamError::Timeout => Failure::UpstreamTimeout,
+            UpstreamError::Unavailable(_) => Failure::UpstreamUnavailable,
+        }
+    })?;
+
+    let upstream = hyper::upgrade::on(&mut response);
+    let (mut parts, body) = response.into_parts();
+    let switched = parts.status == StatusCode::SWITCHING_PROTOCOLS;
+    if switched && !upgrade::is_accepted(&parts.headers) {
+        tracing::warn!(route = passage.route.path, "the upstream switched to a protocol that nobody asked for");
+        return Err(Failure::UpstreamUnavailable);
+    }
+    response::prepare(&mut parts, &passage, takes_trailers)?;
+    if switched {
+        let Some(browser) = browser else {
+            return Err(Failure::UpstreamUnavailable);
+        };
+        upgrade::accept(&mut parts.headers);
+        upgrade::tunnel(browser, upstream, passage.tasks, passage.cut.clone());
+    } else if asked_upgrade {
+        // What the browser sent after its request was meant for another protocol: it is not read as a request.
+        upgrade::refuse(&mut parts.headers);
+    }
+    Ok(Response::from_parts(parts, body.map_err(Into::into).boxed_unsync()))
 }

@@ -1,0 +1,344 @@
+//! The bytes of one connection, between the socket and hyper: where a head begins and ends, and how long it may take.
+//!
+//! hyper keeps three things to itself that a proxy needs: a `#` in a request target is dropped without a word, an idle
+//! connection and a slow head share one timeout, and an early answer is lost when the socket is closed over bytes that
+//! were not read. So the wire hands hyper no more than one head at a time, notes what it saw, and is told by the service
+//! ([`Following::take_head`]) how long the body is that follows. Where the two views part, the connection ends after the
+//! answer.
+//!
+//! INVARIANT: no byte is changed, dropped or reordered; only how many are handed over at once is decided here.
+//!
+//! Sources: RFC 9112 §2.2 (lines, empty lines before a request), §9.6 (closing in stages).
+
+use bytes::{Buf, BytesMut};
+use std::future::Future;
+use std::io::{self, BufRead, IoSlice};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::sync::OwnedSemaphorePermit;
+use tokio::time::{Instant, Sleep};
+
+/// How long a connection may wait for its next request. Above the 60 s for which load balancers keep theirs.
+const IDLE: Duration = Duration::from_secs(75);
+
+/// How long a body may stand still while somebody waits for it.
+const BODY_STALL: Duration = Duration::from_secs(60);
+
+/// How long, and how far, the rest of an unwanted body is read away so that the early answer arrives.
+const LINGER: Duration = Duration::from_secs(2);
+const LINGER_BYTES: u64 = 16 * 1024 * 1024;
+
+const UNTOLD: u64 = u64::MAX;
+const UNKNOWN_LENGTH: u64 = u64::MAX - 1;
+
+/// What the wire and the service tell each other. Both run in the connection's own task.
+#[derive(Debug)]
+pub struct Following {
+    /// The length of the body after the head that was handed over last, or one of the two constants above.
+    body: AtomicU64,
+    head_complete: AtomicBool,
+    fragment: AtomicBool,
+    lost: AtomicBool,
+    busy: AtomicBool,
+    left_http: AtomicBool,
+}
+
+/// What was seen of a request's head.
+#[derive(Clone, Copy, Debug)]
+pub struct Head {
+    /// A `#` stands in the request target.
+    pub has_fragment: bool,
+    /// Nothing can follow this request on the connection: where its body ends is not for the wire to see.
+    pub is_last: bool,
+}
+
+impl Default for Following {
+    fn default() -> Self {
+        Self {
+            body: AtomicU64::new(UNTOLD),
+            head_complete: AtomicBool::new(false),
+            fragment: AtomicBool::new(false),
+            lost: AtomicBool::new(false),
+            busy: AtomicBool::new(false),
+            left_http: AtomicBool::new(false),
+        }
+    }
+}
+
+impl Following {
+    /// The service has a request: its body is `length` bytes long, or chunked. Must be told before more is read.
+    pub fn take_head(&self, length: Option<u64>) -> Head {
+        self.body.store(length.unwrap_or(UNKNOWN_LENGTH).min(UNKNOWN_LENGTH), Relaxed);
+        let in_step = self.head_complete.swap(false, Relaxed);
+        Head {
+            has_fragment: self.fragment.swap(false, Relaxed),
+            is_last: length.is_none() || !in_step || self.lost.load(Relaxed),
+        }
+    }
+
+    /// A request is under way, or no longer.
+    pub fn set_busy(&self, busy: bool) {
+        self.busy.store(busy, Relaxed);
+    }
+
+    /// From here on the bytes are another protocol's.
+    pub fn leave_http(&self) {
+        self.left_http.store(true, Relaxed);
+    }
+}
+
+/// Where in the stream the next byte from the socket stands.
+#[derive(Clone, Copy, Debug)]
+enum At {
+    /// In a head: whether the request line is behind us, and whether the line under way has a byte yet.
+    Head { request_line_done: bool, line_begun: bool },
+    /// Behind a head that the service has not told us about.
+    HeadDone,
+    /// In a body, so many bytes before its end.
+    Body(u64),
+    /// Somewhere that is not followed: a chunked body, another protocol, or out of step with hyper.
+    Unfollowed,
+}
+
+const NEXT_HEAD: At = At::Head {
+    request_line_done: false,
+    line_begun: false,
+};
+
+#[derive(Clone, Copy, PartialEq)]
+enum Wait {
+    Idle,
+    Head,
+    Body,
+    Linger,
+}
+
+/// A connection's bytes.
+pub struct Wire<T> {
+    io: T,
+    at: At,
+    /// Read from the socket, not yet handed over.
+    held: BytesMut,
+    following: Arc<Following>,
+    header_timeout: Duration,
+    timer: Pin<Box<Sleep>>,
+    waiting: Option<Wait>,
+    requests: bool,
+    lingered: u64,
+    write_closed: bool,
+    /// The connection's place among those that the listener allows.
+    _place: OwnedSemaphorePermit,
+}
+
+impl<T: AsyncRead + AsyncWrite + Unpin> Wire<T> {
+    pub fn new(io: T, place: OwnedSemaphorePermit, header_timeout: Duration, following: Arc<Following>) -> Self {
+        Self {
+            io,
+            at: NEXT_HEAD,
+            held: BytesMut::new(),
+            following,
+            header_timeout,
+            timer: Box::pin(tokio::time::sleep(header_timeout)),
+            // The first head's time runs from the connection's first moment, bytes or none.
+            waiting: Some(Wait::Head),
+            requests: false,
+            lingered: 0,
+            write_closed: false,
+            _place: place,
+        }
+    }
+
+    /// Follows bytes that hyper is about to see; returns how many of them it may see now.
+    fn follow(&mut self, bytes: &[u8]) -> usize {
+        if self.following.left_http.load(Relaxed) {
+            self.at = At::Unfollowed;
+        }
+        if let At::HeadDone = self.at {
+            self.at = match self.following.body.swap(UNTOLD, Relaxed) {
+                UNTOLD | UNKNOWN_LENGTH => At::Unfollowed,
+                0 => NEXT_HEAD,
+                length => At::Body(length),
+            };
+        } else if self.following.body.load(Relaxed) != UNTOLD {
+            // hyper saw the end of a head where we saw none.
+            self.at = At::Unfollowed;
+        }
+        match self.at {
+            At::Head { request_line_done, line_begun } => self.follow_head(bytes, request_line_done, line_begun),
+            At::Body(left) => {
+                let now = usize::try_from(left).unwrap_or(usize::MAX).min(bytes.len());
+                let left = left - now as u64;
+                self.at = if left == 0 { NEXT_HEAD } else { At::Body(left) };
+                now
+            }
+            At::HeadDone | At::Unfollowed => {
+                self.following.lost.store(true, Relaxed);
+                bytes.len()
+            }
+        }
+    }
+
+    fn follow_head(&mut self, bytes: &[u8], mut request_line_done: bool, mut line_begun: bool) -> usize {
+        let mut rest = bytes;
+        while !rest.is_empty() {
+            let mut after = rest;
+            // The standard library's search for one byte; a slice has nothing to fail with.
+            let length = after.skip_until(b'\n').unwrap_or(rest.len());
+            let line = &rest[..length];
+            rest = after;
+            let ended = line.ends_with(b"\n");
+            line_begun |= line.iter().any(|b| !matches!(b, b'\r' | b'\n'));
+            if !request_line_done && line.contains(&b'#') {
+                self.following.fragment.store(true, Relaxed);
+            }
+            if ended {
+                // Empty lines before a request line are passed over (RFC 9112 §2.2); after it, one ends the head.
+                if !line_begun && request_line_done {
+                    self.at = At::HeadDone;
+                    self.following.head_complete.store(true, Relaxed);
+                    self.requests = true;
+                    return bytes.len() - rest.len();
+                }
+                request_line_done |= line_begun;
+                line_begun = false;
+            }
+        }
+        self.at = At::Head { request_line_done, line_begun };
+        bytes.len()
+    }
+
+    /// What the socket is being waited for, if that may not take for ever.
+    fn wait(&self) -> Option<(Wait, Duration)> {
+        if self.following.left_http.load(Relaxed) {
+            return None;
+        }
+        match self.at {
+            At::Head { request_line_done: false, line_begun: false } if self.following.busy.load(Relaxed) => None,
+            At::Head { request_line_done: false, line_begun: false } if self.requests => Some((Wait::Idle, IDLE)),
+            At::Head { .. } => Some((Wait::Head, self.header_timeout)),
+            // The service has told of a body, or of none, and hyper waits: for the body, or for the browser to go.
+            At::HeadDone => match self.following.body.load(Relaxed) {
+                0 if !self.following.busy.load(Relaxed) => Some((Wait::Idle, IDLE)),
+                0 | UNTOLD | UNKNOWN_LENGTH => None,
+                _ => Some((Wait::Body, BODY_STALL)),
+            },
+            At::Body(_) => Some((Wait::Body, BODY_STALL)),
+            At::Unfollowed => None,
+        }
+    }
+
+    /// Polls the time that is left of a wait; ready when there is none.
+    fn poll_wait(&mut self, cx: &mut Context<'_>, wait: Option<(Wait, Duration)>) -> Poll<()> {
+        let Some((wait, span)) = wait else {
+            self.waiting = None;
+            return Poll::Pending;
+        };
+        if self.waiting != Some(wait) {
+            self.waiting = Some(wait);
+            self.timer.as_mut().reset(Instant::now() + span);
+        }
+        self.timer.as_mut().poll(cx)
+    }
+
+    /// Whether the browser may still be sending something that nobody will read.
+    fn has_unread(&self) -> bool {
+        match self.at {
+            At::Body(_) | At::Unfollowed => true,
+            At::Head { request_line_done, line_begun } => request_line_done || line_begun,
+            At::HeadDone => self.following.body.load(Relaxed) != 0,
+        }
+    }
+}
+
+impl<T: AsyncRead + AsyncWrite + Unpin> AsyncRead for Wire<T> {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        let before = buf.filled().len();
+        if !this.held.is_empty() {
+            let held = std::mem::take(&mut this.held);
+            let room = held.len().min(buf.remaining());
+            let seen = this.follow(&held[..room]);
+            buf.put_slice(&held[..seen]);
+            this.held = held;
+            this.held.advance(seen);
+            return Poll::Ready(Ok(()));
+        }
+        match Pin::new(&mut this.io).poll_read(cx, buf) {
+            Poll::Ready(result) => result?,
+            Poll::Pending => {
+                let wait = this.wait();
+                ready!(this.poll_wait(cx, wait));
+                return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
+            }
+        }
+        let read = &buf.filled()[before..];
+        if read.is_empty() {
+            return Poll::Ready(Ok(()));
+        }
+        let seen = this.follow(read);
+        if seen < read.len() {
+            this.held.extend_from_slice(&read[seen..]);
+            buf.set_filled(before + seen);
+        }
+        // A head's time runs on from its first byte; a body's begins again with each of its bytes.
+        if !matches!(this.at, At::Head { .. }) || this.waiting == Some(Wait::Idle) {
+            this.waiting = None;
+        }
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl<T: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Wire<T> {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.io).poll_write(cx, buf)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.io).poll_write_vectored(cx, bufs)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.io.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.io).poll_flush(cx)
+    }
+
+    /// Closes in stages (RFC 9112 §9.6): were the socket closed over unread bytes, TCP's reset could overtake the answer.
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        if !this.write_closed {
+            ready!(Pin::new(&mut this.io).poll_shutdown(cx))?;
+            this.write_closed = true;
+        }
+        if this.following.left_http.load(Relaxed) || !this.has_unread() {
+            return Poll::Ready(Ok(()));
+        }
+        let mut scrap = [0; 8 * 1024];
+        while this.lingered < LINGER_BYTES {
+            let mut buf = ReadBuf::new(&mut scrap);
+            match Pin::new(&mut this.io).poll_read(cx, &mut buf) {
+                Poll::Ready(Ok(())) if !buf.filled().is_empty() => this.lingered += buf.filled().len() as u64,
+                Poll::Ready(_) => break,
+                Poll::Pending => {
+                    ready!(this.poll_wait(cx, Some((Wait::Linger, LINGER))));
+                    break;
+                }
+            }
+        }
+        Poll::Ready(Ok(()))
+    }
+}

@@ -1,0 +1,100 @@
+//! What leaves for the upstream (contract 4.11): the request as it came, less what only concerns this connection, less
+//! what only we may say, plus what we say.
+//!
+//! The order is the safeguard: first everything goes that the browser may have made up or named in `Connection`, then our
+//! own headers are set, so that no browser can take them away or stand beside them.
+//!
+//! Sources: RFC 9110 §7.6.1, §7.6.3 (Via), §7.7 (a proxy does not rewrite path and query).
+
+use super::{Passage, cookies, trace_context};
+use crate::answer::Failure;
+use crate::config::{Auth, AuthorizationMode, HostMode};
+use crate::protocol::hop_by_hop;
+use http::header::{AUTHORIZATION, HOST, TRAILER, TRANSFER_ENCODING, VIA};
+use http::uri::PathAndQuery;
+use http::{HeaderMap, HeaderName, HeaderValue, Uri, request::Parts};
+
+const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
+const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
+const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+
+/// Changes a request's head into the one that goes up. `is_chunked`: its body's length is not known.
+pub fn prepare(parts: &mut Parts, passage: &Passage<'_>, is_chunked: bool) -> Result<(), Failure> {
+    let announced = is_chunked.then(|| trailers(&parts.headers)).flatten();
+    let headers = &mut parts.headers;
+    hop_by_hop::remove(headers);
+    hop_by_hop::drop_spoofable(headers, passes_authorization(passage));
+    cookies::strip(headers, passage.session_cookie);
+
+    if let Some(bearer) = &passage.bearer {
+        headers.insert(AUTHORIZATION, bearer.clone());
+    }
+    headers.insert(X_FORWARDED_FOR, value(&passage.client.to_string())?);
+    headers.insert(X_FORWARDED_PROTO, HeaderValue::from_static(passage.public_url.scheme()));
+    let public_host = value(passage.public_url.authority())?;
+    match passage.route.host {
+        HostMode::Keep => headers.insert(HOST, public_host.clone()),
+        // The upstream that is chosen puts its own name.
+        HostMode::Rewrite => headers.remove(HOST),
+    };
+    headers.insert(X_FORWARDED_HOST, public_host);
+    headers.insert(X_REQUEST_ID, value(passage.request_id)?);
+    trace_context::carry_on(headers);
+    // "A gateway […] MUST send an appropriate Via header field in each inbound request message" (RFC 9110 §7.6.3).
+    headers.append(VIA, HeaderValue::from_static("1.1 cloakroom"));
+    if is_chunked {
+        headers.insert(TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
+        if let Some(announced) = announced {
+            headers.insert(TRAILER, announced);
+        }
+    }
+    parts.uri = target(&parts.uri, passage)?;
+    parts.extensions.clear();
+    Ok(())
+}
+
+fn passes_authorization(passage: &Passage<'_>) -> bool {
+    passage.route.authorization == AuthorizationMode::Pass && passage.route.auth() == Auth::None
+}
+
+/// Path and query as they came, in origin form; without the route's prefix where it says so.
+fn target(uri: &Uri, passage: &Passage<'_>) -> Result<Uri, Failure> {
+    let sent = uri.path_and_query().cloned();
+    let target = if passage.route.strip_prefix {
+        let mut target = passage.path.strip_prefix(&passage.route.path);
+        if let Some(query) = uri.query() {
+            target.push('?');
+            target.push_str(query);
+        }
+        Some(PathAndQuery::try_from(target).map_err(|_| Failure::BadRequest("the request target is malformed"))?)
+    } else {
+        sent
+    };
+    Ok(target.map(Uri::from).unwrap_or_default())
+}
+
+/// The trailers that a message announces and that may go on. A trailer is never merged into the headers, and one that
+/// frames, routes, authenticates or bears a cookie is none (RFC 9110 §6.5.1).
+pub fn trailers(headers: &HeaderMap) -> Option<HeaderValue> {
+    let mut only = HeaderMap::new();
+    for name in headers.get_all(TRAILER).iter().flat_map(hop_by_hop::tokens) {
+        only.insert(name, HeaderValue::from_static(""));
+    }
+    hop_by_hop::remove_if(&mut only, |name| {
+        name.starts_with("access-control-")
+            || matches!(
+                name,
+                "cookie" | "set-cookie" | "host" | "content-length" | "content-type" | "content-encoding"
+                    | "content-range" | "cache-control" | "clear-site-data" | "location" | "www-authenticate"
+            )
+    });
+    hop_by_hop::remove(&mut only);
+    hop_by_hop::drop_spoofable(&mut only, false);
+    let names: Vec<&str> = only.keys().map(HeaderName::as_str).collect();
+    (!names.is_empty()).then(|| HeaderValue::try_from(names.join(", ")).ok())?
+}
+
+fn value(text: &str) -> Result<HeaderValue, Failure> {
+    HeaderValue::from_str(text).map_err(|_| Failure::Internal)
+}

@@ -1,0 +1,132 @@
+//! Connections to upstreams: names, TCP, TLS, and one deadline over the three.
+//!
+//! `localhost` and `*.localhost` are this machine, whatever the resolver says (RFC 6761 §6.3).
+
+use super::CONNECT_TIMEOUT;
+use crate::protocol::BodyError;
+use http::Uri;
+use hyper_rustls::{HttpsConnector, MaybeHttpsStream};
+use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_util::client::legacy::connect::dns::Name;
+use hyper_util::rt::TokioIo;
+use rustls::ClientConfig;
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject;
+use rustls_platform_verifier::Verifier;
+use std::future::Future;
+use std::io;
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::path::Path;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+use tokio::net::TcpStream;
+use tower::Service;
+
+/// The connection was not there in time.
+#[derive(Debug, thiserror::Error)]
+#[error("no connection in time")]
+pub struct Late;
+
+/// Connects to origins, within [`CONNECT_TIMEOUT`].
+#[derive(Clone, Debug)]
+pub struct Connector(HttpsConnector<HttpConnector<Resolver>>);
+
+type Stream = MaybeHttpsStream<TokioIo<TcpStream>>;
+type Boxed<T, E> = Pin<Box<dyn Future<Output = Result<T, E>> + Send>>;
+
+impl Connector {
+    /// The system's authorities are read only where TLS is needed: an image without any can still speak http.
+    pub fn new(needs_tls: bool, ca: Option<&Path>) -> Result<Self, String> {
+        let mut tcp = HttpConnector::new_with_resolver(Resolver);
+        tcp.enforce_http(false);
+        tcp.set_nodelay(true);
+        // Tunnels and streams have no other bound than TCP's own.
+        tcp.set_keepalive(Some(Duration::from_secs(60)));
+        let connector = hyper_rustls::HttpsConnectorBuilder::new()
+            .with_tls_config(tls(needs_tls, ca)?)
+            .https_or_http()
+            .enable_http1()
+            .wrap_connector(tcp);
+        Ok(Self(connector))
+    }
+
+    /// Connects and closes again.
+    pub async fn try_connect(&self, uri: Uri) -> Result<(), BodyError> {
+        self.clone().call(uri).await.map(drop)
+    }
+}
+
+fn tls(needed: bool, ca: Option<&Path>) -> Result<ClientConfig, String> {
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let builder = ClientConfig::builder_with_provider(provider.clone())
+        .with_safe_default_protocol_versions()
+        .map_err(|error| format!("TLS cannot be set up: {error}"))?;
+    if !needed {
+        let nobody = rustls::RootCertStore::empty();
+        return Ok(builder.with_root_certificates(nobody).with_no_client_auth());
+    }
+    let mut authorities = Vec::new();
+    if let Some(ca) = ca {
+        let unreadable = |error| format!("{} holds no readable PEM certificates: {error}", ca.display());
+        for authority in CertificateDer::pem_file_iter(ca).map_err(unreadable)? {
+            authorities.push(authority.map_err(unreadable)?);
+        }
+        if authorities.is_empty() {
+            return Err(format!("{} holds no PEM certificate", ca.display()));
+        }
+    }
+    let verifier = Verifier::new_with_extra_roots(authorities, provider)
+        .map_err(|error| format!("the trusted authorities cannot be read: {error}"))?;
+    Ok(builder
+        .dangerous()
+        .with_custom_certificate_verifier(Arc::new(verifier))
+        .with_no_client_auth())
+}
+
+impl Service<Uri> for Connector {
+    type Response = Stream;
+    type Error = BodyError;
+    type Future = Boxed<Stream, BodyError>;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), BodyError>> {
+        self.0.poll_ready(cx)
+    }
+
+    fn call(&mut self, uri: Uri) -> Self::Future {
+        let connecting = self.0.call(uri);
+        Box::pin(async move {
+            tokio::time::timeout(CONNECT_TIMEOUT, connecting)
+                .await
+                .unwrap_or_else(|_| Err(Late.into()))
+        })
+    }
+}
+
+/// The system's resolver, but for this machine's own names.
+#[derive(Clone, Debug)]
+pub struct Resolver;
+
+impl Service<Name> for Resolver {
+    type Response = std::vec::IntoIter<SocketAddr>;
+    type Error = io::Error;
+    type Future = Boxed<Self::Response, io::Error>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, name: Name) -> Self::Future {
+        Box::pin(async move {
+            let name = name.as_str();
+            let bare = name.strip_suffix('.').unwrap_or(name).to_ascii_lowercase();
+            if bare == "localhost" || bare.ends_with(".localhost") {
+                let here: [SocketAddr; 2] = [(Ipv4Addr::LOCALHOST, 0).into(), (Ipv6Addr::LOCALHOST, 0).into()];
+                return Ok(Vec::from(here).into_iter());
+            }
+            let addresses: Vec<SocketAddr> = tokio::net::lookup_host((name, 0)).await?.collect();
+            Ok(addresses.into_iter())
+        })
+    }
+}
