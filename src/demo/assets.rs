@@ -15,11 +15,13 @@ const SCRIPT: &str = "text/javascript; charset=utf-8";
 const SVG: &str = "image/svg+xml";
 
 /// The single-page app. The first one also answers where no file is, for addresses that only the app knows.
-const APP: [File; 6] = [
+const APP: [File; 8] = [
     ("/index.html", HTML, include_str!("spa/index.html")),
     ("/app.css", CSS, include_str!("spa/app.css")),
     ("/app.js", SCRIPT, include_str!("spa/app.js")),
-    ("/watch.js", SCRIPT, include_str!("spa/watch.js")),
+    ("/net.js", SCRIPT, include_str!("spa/net.js")),
+    ("/calls.js", SCRIPT, include_str!("spa/calls.js")),
+    ("/panels.js", SCRIPT, include_str!("spa/panels.js")),
     ("/hanger.svg", SVG, include_str!("spa/hanger.svg")),
     ("/ticket.svg", SVG, include_str!("spa/ticket.svg")),
 ];
