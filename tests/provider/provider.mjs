@@ -31,10 +31,21 @@
 //     POST /control/end-grant     every grant and token dies ({"sub":…}: that account's): the next refresh is `invalid_grant`
 //     POST /control/backchannel-logout   {"sub":…[,"client_id":…]}: logout tokens to the clients that this account is signed in to
 
-import { generateKeyPairSync, randomBytes } from 'node:crypto';
+import { spawn } from 'node:child_process';
+import crypto, { generateKeyPairSync, randomBytes } from 'node:crypto';
 import http from 'node:http';
+import { fileURLToPath } from 'node:url';
 import { MapAdapter, entries } from './adapter.mjs';
 import { cancelPage, loginPage, logoutPage, readForm, readJson, sendJson, sendPage } from './pages.mjs';
+
+// The library needs Node 20.19 or newer. Debian 12 has 18: there `tests/run` puts a newer one beside the build, and this hands over.
+if (!crypto.hash || !URL.parse) {
+  const newer = fileURLToPath(new URL(`../../target/tools/node/node_modules/node-linux-${process.arch}/bin/node`, import.meta.url));
+  spawn(newer, process.argv.slice(1), { stdio: 'inherit' })
+    .on('error', () => { console.error(`Node ${process.version} is too old for the test provider: tests/run brings a newer one`); process.exit(1); })
+    .on('exit', (code) => process.exit(code ?? 1));
+  await new Promise(() => {});
+}
 
 console.log = console.error;
 console.info = console.error; // the library's notices; stdout belongs to the ready line

@@ -17,7 +17,7 @@ async function start(t, config) {
     backchannel_logout_uri: config.backchannel,
   }];
   const env = { ...process.env, OP_CONFIG: JSON.stringify({ issuer_host: '127.0.0.1', login: 'auto', clients, ...config }) };
-  const child = spawn(process.execPath, [fileURLToPath(new URL('provider.mjs', import.meta.url))], { env, stdio: ['pipe', 'pipe', 'ignore'] });
+  const child = spawn(process.execPath, [fileURLToPath(new URL('provider.mjs', import.meta.url))], { env, stdio: ['pipe', 'pipe', 'inherit'] });
   t.after(async () => {
     child.stdin.end();
     if (child.exitCode === null) await once(child, 'exit');
