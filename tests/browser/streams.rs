@@ -1,4 +1,4 @@
-//! What stays open: WebSockets and event streams, and that they end with their session.
+//! What stays open: `WebSocket`s and event streams, and that they end with their session.
 
 use crate::support::World;
 use serde_json::json;

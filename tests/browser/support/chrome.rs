@@ -1,4 +1,4 @@
-//! Chromium, driven over WebDriver: each with an empty profile of its own, gone without a trace when dropped.
+//! Chromium, driven over `WebDriver`: each with an empty profile of its own, gone without a trace when dropped.
 
 use super::DEADLINE;
 use super::process::{Running, folder, in_checkout, kill_users_of};

@@ -101,7 +101,7 @@ pub fn config(
         &op.issuer,
         &op.address,
         upstream.origin(),
-        in_checkout("tests/browser/pages/spa"),
+        in_checkout("tests/browser/pages/spa").display().to_string(),
     );
     let (same_site, session) = (wish.same_site, wish.session);
     format!(
@@ -121,7 +121,7 @@ session:
 routes:
   - {{ path: /api, upstream: {api:?} }}
   - {{ path: /docs, upstream: {api:?}, pages: true }}
-  - {{ path: /, static: {{ root: {spa:?}, fallback: index.html }} }}
+  - {{ path: /, static: {{ root: {spa}, fallback: index.html }} }}
 log: {{ format: json, level: trace }}
 "
     )

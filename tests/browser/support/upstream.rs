@@ -9,6 +9,7 @@ use hyper::body::{Frame, Incoming};
 use hyper_util::rt::TokioIo;
 use serde_json::json;
 use std::convert::Infallible;
+use std::future::ready;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio_tungstenite::WebSocketStream;
@@ -38,7 +39,7 @@ impl Upstream {
     pub async fn start() -> Self {
         let memory = Memory::default();
         let (known, tasks) = (memory.clone(), TaskTracker::new());
-        let server = Server::start(move |request| serve(request, known.clone(), tasks.clone())).await;
+        let server = Server::start(move |request| ready(serve(request, &known, &tasks))).await;
         Self { server, memory }
     }
 
@@ -75,7 +76,7 @@ impl Upstream {
     }
 }
 
-async fn serve(mut request: Request<Incoming>, memory: Memory, tasks: TaskTracker) -> Answer {
+fn serve(mut request: Request<Incoming>, memory: &Memory, tasks: &TaskTracker) -> Answer {
     let text = |name: &str| {
         request
             .headers()
@@ -90,7 +91,7 @@ async fn serve(mut request: Request<Incoming>, memory: Memory, tasks: TaskTracke
     let (path, authorized) = (request.uri().path().to_owned(), seen.authorization.is_some());
     memory.0.lock().unwrap_or_else(PoisonError::into_inner).push(seen);
     if request.headers().contains_key("sec-websocket-key") {
-        return echo(&mut request, &tasks);
+        return echo(&mut request, tasks);
     }
     match path.as_str() {
         "/api/events" => ticks(),
