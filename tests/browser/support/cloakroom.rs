@@ -1,0 +1,128 @@
+//! The product itself: the binary that this package builds, started as a user would.
+
+use super::http::ask;
+use super::process::{Running, in_checkout};
+use super::{Provider, Upstream, Wish};
+use std::fs;
+use std::net::TcpListener;
+use std::path::Path;
+use std::process::Command;
+use std::time::Duration;
+use tokio::time::Instant;
+
+/// How long anything may take before a test gives up on it.
+pub const DEADLINE: Duration = Duration::from_secs(20);
+
+/// A running cloakroom.
+pub struct Cloakroom {
+    running: Running,
+    /// `public_url`.
+    pub origin: String,
+}
+
+impl Cloakroom {
+    /// `cloakroom run` with this config; returns when it is ready.
+    pub async fn run(folder: &Path, origin: String, admin: u16, config: &str) -> Self {
+        let file = folder.join("cloakroom.yaml");
+        fs::write(&file, config).expect("a config file");
+        let mut command = binary();
+        command.arg("run").arg("--config").arg(file);
+        let app = Self::started(&mut command, folder, origin);
+        app.wait_for(&format!("127.0.0.1:{admin}"), "/readyz").await
+    }
+
+    /// `cloakroom demo` on this port; returns when its page is there.
+    pub async fn demo(folder: &Path, port: u16) -> Self {
+        let mut command = binary();
+        command.arg("demo").arg("--port").arg(port.to_string());
+        let app = Self::started(&mut command, folder, format!("http://localhost:{port}"));
+        app.wait_for(&format!("localhost:{port}"), "/").await
+    }
+
+    fn started(command: &mut Command, folder: &Path, origin: String) -> Self {
+        Self {
+            running: Running::start(command, folder.join("cloakroom.log")),
+            origin,
+        }
+    }
+
+    async fn wait_for(mut self, authority: &str, path: &str) -> Self {
+        let began = Instant::now();
+        loop {
+            let answer = ask("GET", authority, path, "").await;
+            if matches!(answer, Ok((200, _))) {
+                return self;
+            }
+            assert!(
+                !self.running.has_ended(),
+                "cloakroom ended at once:\n{}",
+                self.log()
+            );
+            assert!(
+                began.elapsed() < DEADLINE,
+                "cloakroom is not ready: {answer:?}\n{}",
+                self.log()
+            );
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+
+    /// What it logged so far.
+    pub fn log(&self) -> String {
+        self.running.output()
+    }
+}
+
+fn binary() -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_cloakroom"));
+    command
+        .env_remove("CLOAKROOM_CONFIG")
+        .stdout(std::process::Stdio::null());
+    command
+}
+
+/// A port that nobody listens on at this moment.
+pub fn free_port() -> u16 {
+    let listener = TcpListener::bind(("127.0.0.1", 0)).expect("a free port");
+    listener.local_addr().expect("its address").port()
+}
+
+/// A config as a user would write it. The provider is named by its own name for the browser, and by its address for
+/// cloakroom, because not every system's resolver knows `*.localhost`.
+pub fn config(
+    origin: &str,
+    port: u16,
+    admin: u16,
+    op: &Provider,
+    upstream: &Upstream,
+    wish: &Wish,
+) -> String {
+    let (issuer, direct, api, spa) = (
+        &op.issuer,
+        &op.address,
+        upstream.origin(),
+        in_checkout("tests/browser/pages/spa").display().to_string(),
+    );
+    let (same_site, session) = (wish.same_site, wish.session);
+    format!(
+        "public_url: {origin}
+server: {{ listen: 127.0.0.1:{port}, admin: 127.0.0.1:{admin}, drain_delay: 0s, drain_timeout: 1s }}
+providers:
+  main:
+    issuer: {issuer}
+    discovery_url: {direct}/.well-known/openid-configuration
+    endpoints: {{ token: {direct}/token, jwks: {direct}/jwks, revocation: {direct}/token/revocation }}
+    client_id: app
+    client_secret: \"a secret of the tests & nobody else's\"
+    scopes: [openid, profile, email, groups, offline_access]
+session:
+  cookie: {{ same_site: {same_site} }}
+{session}
+routes:
+  - {{ path: /api, upstream: {api:?} }}
+  - {{ path: /docs, upstream: {api:?}, pages: true }}
+  - {{ path: /, static: {{ root: {spa}, fallback: index.html }} }}
+log: {{ format: json, level: trace }}
+"
+    )
+}

@@ -1,0 +1,116 @@
+//! The world of a test, and the parts that it is made of. Dropping it ends every process in it.
+
+mod chrome;
+mod cloakroom;
+mod http;
+mod process;
+mod provider;
+mod sites;
+mod upstream;
+
+pub use chrome::{Chrome, Cookie};
+pub use cloakroom::{Cloakroom, DEADLINE, free_port};
+pub use provider::Provider;
+pub use sites::Elsewhere;
+pub use upstream::Upstream;
+
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+/// What differs from test to test.
+pub struct Wish {
+    /// `session.cookie.same_site`.
+    pub same_site: &'static str,
+    /// Further lines under `session:`, each with two spaces in front.
+    pub session: &'static str,
+    /// Seconds that an access token lives.
+    pub token_ttl: u32,
+    /// The provider's `login`: `form`, or `auto` to sign alice in without a page.
+    pub login: &'static str,
+    /// Chromium preferences, by dotted path.
+    pub prefs: Value,
+}
+
+impl Default for Wish {
+    fn default() -> Self {
+        Self {
+            same_site: "strict",
+            session: "",
+            token_ttl: 300,
+            login: "form",
+            prefs: json!({}),
+        }
+    }
+}
+
+/// Provider, upstream, cloakroom and browser, connected and ready. Fields are dropped in this order.
+pub struct World {
+    pub chrome: Chrome,
+    pub app: Cloakroom,
+    pub provider: Provider,
+    pub upstream: Upstream,
+    _folder: TempDir,
+}
+
+impl World {
+    pub async fn new() -> Self {
+        Self::with(Wish::default()).await
+    }
+
+    pub async fn with(wish: Wish) -> Self {
+        let folder = process::folder();
+        let (port, admin) = (free_port(), free_port());
+        let origin = format!("http://app.localhost:{port}");
+        let upstream = Upstream::start().await;
+        let provider = Provider::start(&json!({
+            "issuer_host": "op.localhost", "login": wish.login, "access_token_ttl": wish.token_ttl, "rotate": true,
+            "clients": [{
+                "client_id": "app", "client_secret": "a secret of the tests & nobody else's",
+                "redirect_uris": [format!("{origin}/bff/callback")],
+                "post_logout_redirect_uris": [format!("{origin}/")],
+                "backchannel_logout_uri": format!("{origin}/bff/backchannel-logout"),
+            }],
+        }));
+        let config = cloakroom::config(&origin, port, admin, &provider, &upstream, &wish);
+        let app = Cloakroom::run(folder.path(), origin, admin, &config).await;
+        let chrome = Chrome::start(wish.prefs).await;
+        Self {
+            chrome,
+            app,
+            provider,
+            upstream,
+            _folder: folder,
+        }
+    }
+
+    /// An address on the app's origin.
+    pub fn url(&self, path: &str) -> String {
+        format!("{}{path}", self.app.origin)
+    }
+
+    /// Signs alice in from the page, and waits until the page says so.
+    pub async fn sign_in(&self) {
+        self.chrome.goto(&self.url("/")).await;
+        self.chrome.text("#state", "signed out").await;
+        self.chrome.click("#sign-in").await;
+        self.chrome.fill("#username", "alice").await;
+        self.chrome.click("#sign-in").await;
+        self.chrome.text("#state", "signed in as Alice").await;
+    }
+
+    /// The app's cookies whose names are ours.
+    pub async fn own_cookies(&self) -> Vec<Cookie> {
+        let all = self.chrome.cookies().await;
+        all.into_iter()
+            .filter(|cookie| cookie.domain == "app.localhost" && cookie.name.contains("cloakroom"))
+            .collect()
+    }
+
+    /// The session cookie, if the browser has one.
+    pub async fn session_cookie(&self) -> Option<Cookie> {
+        self.own_cookies()
+            .await
+            .into_iter()
+            .find(|cookie| cookie.name == "__Host-Http-cloakroom")
+    }
+}
