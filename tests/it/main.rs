@@ -7,4 +7,9 @@
 #![expect(clippy::disallowed_methods, reason = "the suite is not the product: it has no clock and no task tracker")]
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on says so by panicking")]
 
+mod callback;
+mod login;
+mod paths;
+mod return_to;
 mod support;
+mod tokens;

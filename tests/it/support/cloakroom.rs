@@ -139,7 +139,7 @@ impl Cloakroom {
             let admin = SocketAddr::from(([127, 0, 0, 1], self.admin));
             let public = SocketAddr::from(([127, 0, 0, 1], self.port));
             if let Ok(stream) = TcpStream::connect(admin)
-                && let Some(found) = ask(stream, "/readyz").and_then(|answer| answer.get(9..12)?.parse().ok())
+                && let Some(found) = ask(stream, "/readyz").and_then(|answer| answer.get(9..12)?.parse::<u16>().ok())
                 && (found == status || status == 0)
                 && (status != 200 && status != 0 || TcpStream::connect(public).is_ok())
             {

@@ -29,7 +29,8 @@ fn attribute(page: &str, name: &str) -> Option<String> {
 /// Every tag of that name, as it stands.
 fn tags<'a>(page: &'a str, name: &str) -> Vec<&'a str> {
     let lower = page.to_ascii_lowercase();
-    let starts = lower.match_indices(&format!("<{name}")).map(|(at, _)| at);
+    let opening = format!("<{name}");
+    let starts = lower.match_indices(&opening).map(|(at, _)| at);
     starts.map(|at| page[at..].split_inclusive('>').next().unwrap_or_default()).collect()
 }
 

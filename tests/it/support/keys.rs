@@ -1,6 +1,5 @@
 //! Signing keys of the suite's provider, made once, and JWTs made by hand so that they can also be wrong.
 
-use aws_lc_rs::encoding::AsBigEndian as _;
 use aws_lc_rs::hmac;
 use aws_lc_rs::rand::SystemRandom;
 use aws_lc_rs::rsa::KeySize;

@@ -194,6 +194,7 @@ async fn serve(mut wire: Wire<TcpStream>, book: &Mutex<Book>) -> std::io::Result
             None | Some(Play::Deaf) => {
                 let body = r#"{"ok":true}"#;
                 let length = body.len();
+                let body = if head.start.starts_with("HEAD ") { "" } else { body };
                 let head = format!("HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: {length}");
                 wire.send(format!("{head}\r\n\r\n{body}").as_bytes()).await?;
             }
