@@ -15,8 +15,6 @@ async fn ck_01_ck_05_a_finished_login_lands_with_a_cookie_that_is_usable_at_once
     for same_site in ["strict", "lax"] {
         let rig = Rig::with(|config| config.set("session.cookie.same_site", same_site)).await;
         let mut browser = rig.browser();
-        let url = browser.begin("?return_to=/pages/orders%3Fa%3Db%26c%3D%22").await;
-        assert!(url.starts_with(&rig.rogue.issuer));
         let url = browser.begin("?return_to=/pages/orders%3Fa%3Db%26c").await;
         let reply = browser.come_back(&rig.rogue.authorize(&url)).await;
         assert!(matches!(reply.status, 200 | 302 | 303), "{}", reply.status);

@@ -13,3 +13,5 @@ mod paths;
 mod return_to;
 mod support;
 mod tokens;
+mod csrf;
+mod sessions;

@@ -19,11 +19,7 @@ fn request_line(target: &str, host: &str) -> Vec<u8> {
     };
     let target = target.replace("app.example:443", host).replace("app.example", host);
     let mut line = format!("{method} ").into_bytes();
-    if target.contains('\u{fc}') {
-        line.extend(target.bytes());
-    } else {
-        line.extend(target.as_bytes());
-    }
+    line.extend(target.bytes());
     line.extend(format!(" HTTP/1.1\r\nHost: {host}\r\n").bytes());
     line.extend(b"Sec-Fetch-Site: same-origin\r\nSec-Fetch-Mode: cors\r\nSec-Fetch-Dest: empty\r\n");
     line
