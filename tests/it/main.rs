@@ -15,3 +15,5 @@ mod support;
 mod tokens;
 mod csrf;
 mod sessions;
+mod messages;
+mod proxying;
