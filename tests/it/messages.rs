@@ -1,0 +1,168 @@
+//! Requests that a proxy and the server behind it could read differently, over raw sockets (RFC 9112).
+
+use crate::support::browser::{SESSION, raw};
+use crate::support::rig::Rig;
+use crate::support::wire::values;
+
+#[tokio::test]
+async fn hp_08_hp_09_hosts_are_ours_or_the_request_goes_nowhere() {
+    let rig = Rig::start().await;
+    let browser = rig.signed_in().await;
+    let ours = browser.host().to_owned();
+    let port = ours.split(':').nth(1).unwrap().to_owned();
+    let cookie = format!("Cookie: {SESSION}={}\r\n", browser.session().unwrap());
+    let lines = |hosts: &[&str]| -> String { hosts.iter().map(|host| format!("Host: {host}\r\n")).collect() };
+    let upper = ours.to_uppercase();
+    let dotted = format!("app.localhost.:{port}");
+    let suffix = format!("app.localhost.evil.example:{port}");
+    let prefix = format!("evil-app.localhost:{port}");
+    for (hosts, wanted) in [
+        (vec![ours.as_str()], 200),
+        (vec![upper.as_str()], 200),
+        (vec![dotted.as_str()], 200),
+        (vec!["evil.example"], 421),
+        (vec![suffix.as_str()], 421),
+        (vec![prefix.as_str()], 421),
+        (vec!["app.localhost"], 421),
+        (vec!["app.localhost:1"], 421),
+        (vec![&*format!("127.0.0.1:{port}").leak()], 421),
+        (vec![], 400),
+        (vec![ours.as_str(), ours.as_str()], 400),
+        (vec![ours.as_str(), "evil.example"], 400),
+        (vec!["a b"], 400),
+        (vec!["user@app.localhost"], 400),
+        (vec!["app.localhost:x"], 400),
+        (vec![""], 400),
+        (vec!["app.localhost/x"], 400),
+    ] {
+        for path in ["/api/x", "/bff/user", "/api/optional/x"] {
+            let request = format!("GET {path} HTTP/1.1\r\n{}{cookie}\r\n", lines(&hosts));
+            let (reply, _) = raw(rig.cloakroom.address(), request.as_bytes()).await;
+            let reply = reply.unwrap();
+            assert_eq!(reply.status, wanted, "{path} {hosts:?}");
+            if wanted == 421 {
+                assert_eq!(reply.problem(), "misdirected");
+            }
+        }
+    }
+    let open = b"GET /api/public/x HTTP/1.1\r\nHost: probe.internal\r\n\r\n";
+    assert_eq!(raw(rig.cloakroom.address(), open).await.0.unwrap().status, 200, "open routes have no host");
+    let none = b"GET /api/public/x HTTP/1.1\r\n\r\n";
+    assert_eq!(raw(rig.cloakroom.address(), none).await.0.unwrap().status, 400, "but one is needed everywhere");
+}
+
+#[tokio::test]
+async fn hp_03_to_hp_07_class_d_framing_that_can_be_read_in_two_ways_is_refused() {
+    let rig = Rig::start().await;
+    let host = rig.browser().host().to_owned();
+    let start = format!("POST /api/public/x HTTP/1.1\r\nHost: {host}\r\n");
+    let old = format!("POST /api/public/x HTTP/1.0\r\nHost: {host}\r\n");
+    let smuggled = format!("GET /api/public/smuggled HTTP/1.1\r\nHost: {host}\r\n\r\n");
+    let chunked = "Transfer-Encoding: chunked\r\n";
+    let probes: Vec<(&str, String)> = vec![
+        ("differing lengths", format!("{start}Content-Length: 5\r\nContent-Length: 6\r\n\r\n{smuggled}")),
+        ("a list of lengths", format!("{start}Content-Length: 5, 6\r\n\r\n{smuggled}")),
+        ("a length with a sign", format!("{start}Content-Length: +5\r\n\r\n{smuggled}")),
+        ("a negative length", format!("{start}Content-Length: -0\r\n\r\n{smuggled}")),
+        ("a length in hex", format!("{start}Content-Length: 0x5\r\n\r\n{smuggled}")),
+        ("no length in the line", format!("{start}Content-Length: \r\n\r\n{smuggled}")),
+        ("a length beyond 64 bits", format!("{start}Content-Length: 18446744073709551621\r\n\r\n{smuggled}")),
+        ("gzip, chunked", format!("{start}Transfer-Encoding: gzip, chunked\r\n\r\n0\r\n\r\n{smuggled}")),
+        ("chunked, chunked", format!("{start}Transfer-Encoding: chunked, chunked\r\n\r\n0\r\n\r\n{smuggled}")),
+        ("chunked twice", format!("{start}{chunked}{chunked}\r\n0\r\n\r\n{smuggled}")),
+        ("identity", format!("{start}Transfer-Encoding: identity\r\n\r\n{smuggled}")),
+        ("xchunked", format!("{start}Transfer-Encoding: xchunked\r\n\r\n0\r\n\r\n{smuggled}")),
+        ("chunked, then identity", format!("{start}{chunked}Transfer-Encoding: identity\r\n\r\n0\r\n\r\n{smuggled}")),
+        ("a vertical tab", format!("{start}Transfer-Encoding:\u{b}chunked\r\n\r\n0\r\n\r\n{smuggled}")),
+        ("HTTP/1.0 with a coding", format!("{old}{chunked}\r\n0\r\n\r\n{smuggled}")),
+        ("a space before the colon", format!("{start}Transfer-Encoding : chunked\r\n\r\n0\r\n\r\n{smuggled}")),
+        ("a folded line", format!("{start}X-A: 1\r\n Transfer-Encoding: chunked\r\n\r\n{smuggled}")),
+        ("a space before the first field", format!("POST /api/public/x HTTP/1.1\r\n Host: {host}\r\n\r\n")),
+        ("a bare CR in a value", format!("{start}X-A: 1\rX-B: 2\r\n\r\n")),
+        ("NUL in a value", format!("{start}X-A: 1\02\r\n\r\n")),
+        ("an overflowing chunk", format!("{start}{chunked}\r\nFFFFFFFFFFFFFFFF1\r\nx\r\n0\r\n\r\n{smuggled}")),
+        ("a chunk size with a sign", format!("{start}{chunked}\r\n+1\r\nx\r\n0\r\n\r\n{smuggled}")),
+        ("a chunk with no end", format!("{start}{chunked}\r\n1\r\nxx\r\n0\r\n\r\n{smuggled}")),
+    ];
+    for (name, probe) in probes {
+        let before = rig.upstream.requests().len();
+        let (reply, _) = raw(rig.cloakroom.address(), probe.as_bytes()).await;
+        let status = reply.map_or(0, |reply| reply.status);
+        let seen = rig.upstream.requests();
+        assert!(seen.iter().all(|request| !request.target.contains("smuggled")), "{name}: smuggled");
+        for request in &seen[before..] {
+            let lengths = request.values("content-length").len();
+            assert!(lengths <= 1 && lengths + request.values("transfer-encoding").len() <= 1, "{name}");
+            assert!(!request.complete || status != 200 || name == "chunked twice", "{name}: {request:?}");
+        }
+        assert!(matches!(status, 0 | 400 | 501 | 502), "{name}: {status}");
+    }
+}
+
+#[tokio::test]
+async fn hp_03_a_length_beside_chunks_never_goes_up_and_the_connection_ends() {
+    let rig = Rig::start().await;
+    let host = rig.browser().host().to_owned();
+    let smuggled = format!("GET /api/public/smuggled HTTP/1.1\r\nHost: {host}\r\n\r\n");
+    for fields in [
+        "Content-Length: 6\r\nTransfer-Encoding: chunked\r\n",
+        "Transfer-Encoding: chunked\r\nContent-Length: 6\r\n",
+    ] {
+        let probe = format!("POST /api/public/x HTTP/1.1\r\nHost: {host}\r\n{fields}\r\n0\r\n\r\n{smuggled}");
+        let (reply, ended) = raw(rig.cloakroom.address(), probe.as_bytes()).await;
+        let reply = reply.unwrap();
+        assert!(matches!(reply.status, 200 | 400), "{}", reply.status);
+        assert!(ended, "{fields}");
+        for request in rig.upstream.requests() {
+            assert!(!request.target.contains("smuggled"));
+            assert!(values(&request.fields, "content-length").iter().all(|length| *length == "0"), "{request:?}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn lm_01_lm_03_class_h_heads_are_bounded_in_size_number_and_time() {
+    let rig = Rig::with(|config| config.set("server.header_timeout", "500ms")).await;
+    let host = rig.browser().host().to_owned();
+    let start = format!("GET /api/public/x HTTP/1.1\r\nHost: {host}\r\n");
+    let many: String = (0..300).map(|n| format!("X-{n}: 1\r\n")).collect();
+    let large = format!("X-Large: {}\r\n", "a".repeat(200_000));
+    for head in [many, large] {
+        let (reply, _) = raw(rig.cloakroom.address(), format!("{start}{head}\r\n").as_bytes()).await;
+        assert!(reply.is_none_or(|reply| matches!(reply.status, 400 | 431)));
+    }
+    assert_eq!(rig.upstream.count(), 0);
+    let begun = std::time::Instant::now();
+    let (reply, ended) = raw(rig.cloakroom.address(), start.as_bytes()).await;
+    assert!(reply.is_none_or(|reply| reply.status == 408) && ended);
+    assert!(begun.elapsed() < std::time::Duration::from_secs(4), "{:?}", begun.elapsed());
+}
+
+#[tokio::test]
+async fn ws_02_ws_03_only_websockets_are_upgraded_and_only_after_the_upstream_agreed() {
+    let rig = Rig::start().await;
+    let browser = rig.signed_in().await;
+    let host = browser.host().to_owned();
+    let smuggled = format!("GET /api/public/smuggled HTTP/1.1\r\nHost: {host}\r\n\r\n");
+    let head = format!(
+        "GET /api/ws HTTP/1.1\r\nHost: {host}\r\nCookie: {SESSION}={}\r\nOrigin: {}\r\nConnection: Upgrade\r\n",
+        browser.session().unwrap(),
+        browser.origin
+    );
+    let websocket = "Upgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n";
+    // The upstream answers 200 and no 101: what follows must not be tunnelled to it.
+    let (reply, _) = raw(rig.cloakroom.address(), format!("{head}{websocket}\r\n{smuggled}").as_bytes()).await;
+    assert_eq!(reply.unwrap().status, 200);
+    let raw_smuggle = rig.upstream.requests().into_iter().filter(|request| {
+        request.target.contains("smuggled") && request.values("x-forwarded-for").is_empty()
+    });
+    assert_eq!(raw_smuggle.count(), 0, "bytes went up by themselves");
+    for other in ["Upgrade: h2c\r\nHTTP2-Settings: AAMAAABkAAQAAP__\r\n", "Upgrade: tls/1.0\r\n"] {
+        let (reply, _) = raw(rig.cloakroom.address(), format!("{head}{other}\r\n").as_bytes()).await;
+        let status = reply.unwrap().status;
+        assert!(matches!(status, 200 | 400), "{other}: {status}");
+        if status == 200 {
+            assert!(rig.upstream.last().values("upgrade").is_empty());
+        }
+    }
+}
