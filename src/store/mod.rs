@@ -1,13 +1,36 @@
 //! Where sessions are kept: opaque, sealed bytes under hashed keys.
 //!
-//! The store cannot leak a token, because it cannot read one. It knows versions (for compare-and-swap), times to
-//! live and leases. INVARIANT: every key has a TTL. INVARIANT: "not there" and "did not answer" are different types.
+//! On a request's way `session` asks here, once per request. The store cannot leak a token, because it cannot read
+//! one. It knows versions (for compare-and-swap), times to live and leases.
+//!
+//! INVARIANT: every key has a TTL.
+//! INVARIANT: "not there" (`None`, [`Replaced::Gone`]) and "did not answer" ([`StoreError`]) are different types.
+//! INVARIANT: every operation ends within [`PATIENCE`], whatever the server does (contract 4.6).
 
+mod memory;
+mod online;
+mod redis;
+
+#[cfg(test)]
+mod conformance;
+#[cfg(test)]
+pub(crate) mod testing;
+
+pub use online::OnlineStep;
+
+use crate::clock::Clock;
+use crate::config::RedisSettings;
+use crate::metrics::Metrics;
 use bytes::Bytes;
+use std::sync::Arc;
 use std::time::Duration;
+use tokio::time::Instant;
+
+/// The longest that one operation takes, a new connection included.
+pub const PATIENCE: Duration = Duration::from_secs(2);
 
 /// What a key is for; part of the key's text.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Kind {
     /// A session's record.
     Session,
@@ -19,10 +42,26 @@ pub enum Kind {
     AttemptResult,
     /// Where a logout that a script asked for leads on.
     LogoutContinuation,
+    /// Written, read and deleted by `cloakroom check --online`.
+    Probe,
+}
+
+impl Kind {
+    /// The word in the key's text.
+    const fn word(self) -> &'static str {
+        match self {
+            Self::Session => "session",
+            Self::RefreshLock => "refresh",
+            Self::AttemptClaim => "claim",
+            Self::AttemptResult => "result",
+            Self::LogoutContinuation => "logout",
+            Self::Probe => "probe",
+        }
+    }
 }
 
 /// A key in the store: a kind, and a hash that tells nothing.
-#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct StoreKey {
     /// What it is for.
     pub kind: Kind,
@@ -61,63 +100,159 @@ pub enum Replaced {
 #[error("the session store does not answer: {0}")]
 pub struct StoreError(pub String);
 
-/// A session store.
+/// A session store, and who counts its operations.
 #[derive(Debug)]
-pub enum Store {}
+pub struct Store {
+    backend: Backend,
+    metrics: Arc<Metrics>,
+}
+
+#[derive(Debug)]
+enum Backend {
+    Memory(memory::MemoryStore),
+    Redis(redis::RedisStore),
+}
+
+/// Asks the backend, and tells the metrics how it went.
+macro_rules! ask {
+    ($store:ident, $method:ident($($argument:expr),*)) => {{
+        let began = Instant::now();
+        let answer = match &$store.backend {
+            Backend::Memory(memory) => Ok(memory.$method($($argument),*)),
+            Backend::Redis(redis) => redis.$method($($argument),*).await,
+        };
+        $store.metrics.store_operation(stringify!($method), began.elapsed().as_secs_f64(), answer.is_ok());
+        answer
+    }};
+}
 
 impl Store {
+    /// A store in this process, for one machine: at most `max_sessions` sessions, of which the longest idle goes first.
+    #[must_use]
+    pub fn memory(max_sessions: usize, clock: Clock) -> Self {
+        Self {
+            backend: Backend::Memory(memory::MemoryStore::new(max_sessions, clock)),
+            metrics: Arc::default(),
+        }
+    }
+
+    /// A store in Redis. Nothing is connected yet: the server may be away.
+    ///
+    /// # Errors
+    /// A sentence for the operator: what in the settings cannot be used. Never a password.
+    pub fn redis(settings: &RedisSettings) -> Result<Self, String> {
+        Ok(Self {
+            backend: Backend::Redis(redis::RedisStore::new(settings)?),
+            metrics: Arc::default(),
+        })
+    }
+
+    /// The same store, counted by `metrics`.
+    #[must_use]
+    pub fn counted_by(mut self, metrics: Arc<Metrics>) -> Self {
+        self.metrics = metrics;
+        self
+    }
+
+    /// How many sessions a full memory store has dropped since it began; always 0 in Redis.
+    #[must_use]
+    pub fn evicted(&self) -> u64 {
+        match &self.backend {
+            Backend::Memory(memory) => memory.evicted(),
+            Backend::Redis(_) => 0,
+        }
+    }
+
     /// Reads a value: one round trip.
+    ///
     /// # Errors
     /// [`StoreError`]: answer 503.
-    pub async fn read(&self, _key: StoreKey) -> Result<Option<Record>, StoreError> {
-        unimplemented!()
+    pub async fn read(&self, key: StoreKey) -> Result<Option<Record>, StoreError> {
+        ask!(self, read(key))
     }
+
     /// Writes a new value with version 1, over whatever was there.
-    /// # Errors
-    /// [`StoreError`]
-    pub async fn create(&self, _key: StoreKey, _sealed: Bytes, _ttl: Duration) -> Result<(), StoreError> {
-        unimplemented!()
-    }
-    /// Writes only if the version is still `expected`.
+    ///
     /// # Errors
     /// [`StoreError`]: it is not known whether it was written.
+    ///
+    /// # Cancel safety
+    /// Dropped, it may or may not have written.
+    pub async fn create(&self, key: StoreKey, sealed: Bytes, ttl: Duration) -> Result<(), StoreError> {
+        let before = self.evicted();
+        let answer = ask!(self, create(key, sealed, ttl));
+        for _ in before..self.evicted() {
+            self.metrics.sessions_evicted();
+        }
+        answer
+    }
+
+    /// Writes only if the version is still `expected`.
+    ///
+    /// # Errors
+    /// [`StoreError`]: it is not known whether it was written.
+    ///
+    /// # Cancel safety
+    /// Dropped, it may or may not have written.
     pub async fn replace(
         &self,
-        _key: StoreKey,
-        _expected: u64,
-        _sealed: Bytes,
-        _ttl: Duration,
+        key: StoreKey,
+        expected: u64,
+        sealed: Bytes,
+        ttl: Duration,
     ) -> Result<Replaced, StoreError> {
-        unimplemented!()
+        ask!(self, replace(key, expected, sealed, ttl))
     }
+
     /// Deletes; true if it was there.
+    ///
     /// # Errors
     /// [`StoreError`]: repeat until it is confirmed.
-    pub async fn delete(&self, _key: StoreKey) -> Result<bool, StoreError> {
-        unimplemented!()
+    ///
+    /// # Cancel safety
+    /// Dropped, it may or may not have deleted; repeating is safe.
+    pub async fn delete(&self, key: StoreKey) -> Result<bool, StoreError> {
+        ask!(self, delete(key))
     }
+
     /// Writes `owner` only if the key is not there: a claim, or a lease. True if it is now ours.
+    ///
     /// # Errors
-    /// [`StoreError`]
-    pub async fn claim(&self, _key: StoreKey, _owner: &[u8; 16], _ttl: Duration) -> Result<bool, StoreError> {
-        unimplemented!()
+    /// [`StoreError`]: it may be ours all the same, until its `ttl` ends.
+    ///
+    /// # Cancel safety
+    /// Dropped, it may be ours until its `ttl` ends.
+    pub async fn claim(&self, key: StoreKey, owner: &[u8; 16], ttl: Duration) -> Result<bool, StoreError> {
+        ask!(self, claim(key, owner, ttl))
     }
+
     /// Prolongs a lease that `owner` holds. False if it is no longer ours.
+    ///
     /// # Errors
-    /// [`StoreError`]
-    pub async fn renew(&self, _key: StoreKey, _owner: &[u8; 16], _ttl: Duration) -> Result<bool, StoreError> {
-        unimplemented!()
+    /// [`StoreError`]: it is not known whether it was prolonged.
+    ///
+    /// # Cancel safety
+    /// Repeating is safe.
+    pub async fn renew(&self, key: StoreKey, owner: &[u8; 16], ttl: Duration) -> Result<bool, StoreError> {
+        ask!(self, renew(key, owner, ttl))
     }
+
     /// Gives a claim or lease back, if `owner` holds it.
+    ///
     /// # Errors
-    /// [`StoreError`]
-    pub async fn release(&self, _key: StoreKey, _owner: &[u8; 16]) -> Result<(), StoreError> {
-        unimplemented!()
+    /// [`StoreError`]: it ends by itself.
+    ///
+    /// # Cancel safety
+    /// Repeating is safe.
+    pub async fn release(&self, key: StoreKey, owner: &[u8; 16]) -> Result<(), StoreError> {
+        ask!(self, release(key, owner))
     }
+
     /// Asks whether the store is there.
+    ///
     /// # Errors
     /// [`StoreError`]
     pub async fn ping(&self) -> Result<(), StoreError> {
-        unimplemented!()
+        ask!(self, ping())
     }
 }

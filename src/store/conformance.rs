@@ -1,0 +1,247 @@
+//! What every store does, written once and run over each of them.
+
+use super::testing::RedisServer;
+use super::{Kind, Record, Replaced, Store, StoreKey};
+use crate::clock::{Clock, UnixTime};
+use bytes::Bytes;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+const MINUTE: Duration = Duration::from_secs(60);
+const BEGIN: UnixTime = UnixTime::from_secs(1_800_000_000);
+
+/// A store, and how time passes for it.
+struct Fixture {
+    store: Arc<Store>,
+    clock: Clock,
+}
+
+impl Fixture {
+    /// Moves a manual clock; waits where the clock is Redis's own.
+    async fn pass(&self, span: Duration) {
+        match &self.clock {
+            Clock::Manual(_) => self.clock.advance(span),
+            Clock::System => tokio::time::sleep(span).await,
+        }
+    }
+}
+
+fn key(kind: Kind, n: u8) -> StoreKey {
+    StoreKey { kind, hash: [n; 32] }
+}
+
+fn bytes(text: &'static str) -> Bytes {
+    Bytes::from_static(text.as_bytes())
+}
+
+type Check = for<'a> fn(&'a Fixture) -> Pin<Box<dyn Future<Output = ()> + 'a>>;
+
+macro_rules! conformance {
+    ($($name:ident),+ $(,)?) => {
+        const CHECKS: &[(&str, Check)] = &[$((stringify!($name), |fixture| Box::pin($name(fixture)))),+];
+        mod memory {$(
+            #[tokio::test]
+            async fn $name() {
+                let clock = crate::clock::Clock::manual(super::BEGIN);
+                let store = super::Store::memory(1000, clock.clone()).into();
+                super::$name(&super::Fixture { store, clock }).await;
+            }
+        )+}
+    };
+}
+
+conformance!(
+    what_is_created_is_read_with_version_one,
+    a_version_moves_by_one_with_each_replacement,
+    a_slower_older_write_never_wins,
+    a_deleted_session_is_never_revived,
+    an_entry_ends_with_its_time,
+    a_replacement_has_its_own_time,
+    a_claim_is_had_once,
+    only_its_owner_renews_or_releases_a_lease,
+    kinds_of_one_hash_do_not_meet,
+    of_many_writers_at_one_version_one_wins,
+    of_many_claimants_one_wins,
+    every_byte_comes_back,
+    it_answers_a_ping,
+    the_online_check_passes,
+);
+
+/// One server for all checks, each on its own key prefix, so that the last step can look at all the keys.
+#[tokio::test]
+async fn redis_conforms_and_se_07_every_key_has_a_ttl() {
+    let server = RedisServer::start();
+    for (name, check) in CHECKS {
+        let mut settings = server.settings();
+        settings.key_prefix = format!("{name}:");
+        let store = Store::redis(&settings).unwrap().into();
+        println!("redis: {name}");
+        check(&Fixture {
+            store,
+            clock: Clock::System,
+        })
+        .await;
+    }
+    let keys = server.keys();
+    assert!(keys.len() > 5, "{keys:?}");
+    assert!(keys.iter().all(|(_, ttl)| *ttl > 0), "{keys:?}");
+}
+
+async fn what_is_created_is_read_with_version_one(f: &Fixture) {
+    let k = key(Kind::Session, 1);
+    assert_eq!(f.store.read(k).await.unwrap(), None);
+    f.store.create(k, bytes("a"), MINUTE).await.unwrap();
+    let record = Record {
+        version: 1,
+        sealed: bytes("a"),
+    };
+    assert_eq!(f.store.read(k).await.unwrap(), Some(record));
+}
+
+async fn a_version_moves_by_one_with_each_replacement(f: &Fixture) {
+    let k = key(Kind::Session, 2);
+    f.store.create(k, bytes("a"), MINUTE).await.unwrap();
+    for version in 1..300 {
+        let replaced = f.store.replace(k, version, bytes("b"), MINUTE).await.unwrap();
+        assert_eq!(replaced, Replaced::Done(version + 1));
+    }
+    assert_eq!(f.store.read(k).await.unwrap().unwrap().version, 300);
+}
+
+async fn a_slower_older_write_never_wins(f: &Fixture) {
+    let k = key(Kind::Session, 3);
+    f.store.create(k, bytes("a"), MINUTE).await.unwrap();
+    assert_eq!(
+        f.store.replace(k, 1, bytes("new"), MINUTE).await.unwrap(),
+        Replaced::Done(2)
+    );
+    assert_eq!(
+        f.store.replace(k, 1, bytes("old"), MINUTE).await.unwrap(),
+        Replaced::Changed
+    );
+    assert_eq!(f.store.read(k).await.unwrap().unwrap().sealed, bytes("new"));
+}
+
+async fn a_deleted_session_is_never_revived(f: &Fixture) {
+    let k = key(Kind::Session, 4);
+    f.store.create(k, bytes("a"), MINUTE).await.unwrap();
+    assert!(f.store.delete(k).await.unwrap());
+    assert!(!f.store.delete(k).await.unwrap());
+    assert_eq!(
+        f.store.replace(k, 1, bytes("b"), MINUTE).await.unwrap(),
+        Replaced::Gone
+    );
+    assert_eq!(f.store.read(k).await.unwrap(), None);
+}
+
+async fn an_entry_ends_with_its_time(f: &Fixture) {
+    let ttl = Duration::from_millis(200);
+    let (session, claim) = (key(Kind::Session, 5), key(Kind::AttemptClaim, 5));
+    f.store.create(session, bytes("a"), ttl).await.unwrap();
+    assert!(f.store.claim(claim, &[1; 16], ttl).await.unwrap());
+    assert!(f.store.read(session).await.unwrap().is_some());
+    f.pass(Duration::from_millis(300)).await;
+    assert_eq!(f.store.read(session).await.unwrap(), None);
+    assert_eq!(
+        f.store.replace(session, 1, bytes("b"), ttl).await.unwrap(),
+        Replaced::Gone
+    );
+    assert!(!f.store.delete(session).await.unwrap());
+    assert!(!f.store.renew(claim, &[1; 16], ttl).await.unwrap());
+    assert!(f.store.claim(claim, &[2; 16], ttl).await.unwrap());
+}
+
+async fn a_replacement_has_its_own_time(f: &Fixture) {
+    let k = key(Kind::Session, 6);
+    let lease = key(Kind::RefreshLock, 6);
+    let short = Duration::from_millis(200);
+    f.store.create(k, bytes("a"), short).await.unwrap();
+    f.store.replace(k, 1, bytes("b"), MINUTE).await.unwrap();
+    assert!(f.store.claim(lease, &[1; 16], short).await.unwrap());
+    assert!(f.store.renew(lease, &[1; 16], MINUTE).await.unwrap());
+    f.pass(Duration::from_millis(300)).await;
+    assert!(f.store.read(k).await.unwrap().is_some());
+    assert!(!f.store.claim(lease, &[2; 16], short).await.unwrap());
+}
+
+async fn a_claim_is_had_once(f: &Fixture) {
+    let k = key(Kind::AttemptClaim, 7);
+    assert!(f.store.claim(k, &[1; 16], MINUTE).await.unwrap());
+    assert!(!f.store.claim(k, &[2; 16], MINUTE).await.unwrap());
+    // Not even by the same owner: a doubled callback must see that the first is under way.
+    assert!(!f.store.claim(k, &[1; 16], MINUTE).await.unwrap());
+}
+
+async fn only_its_owner_renews_or_releases_a_lease(f: &Fixture) {
+    let k = key(Kind::RefreshLock, 8);
+    assert!(f.store.claim(k, &[1; 16], MINUTE).await.unwrap());
+    assert!(!f.store.renew(k, &[2; 16], MINUTE).await.unwrap());
+    f.store.release(k, &[2; 16]).await.unwrap();
+    assert!(f.store.renew(k, &[1; 16], MINUTE).await.unwrap());
+    f.store.release(k, &[1; 16]).await.unwrap();
+    assert!(!f.store.renew(k, &[1; 16], MINUTE).await.unwrap());
+    assert!(f.store.claim(k, &[2; 16], MINUTE).await.unwrap());
+}
+
+async fn kinds_of_one_hash_do_not_meet(f: &Fixture) {
+    f.store
+        .create(key(Kind::Session, 9), bytes("a"), MINUTE)
+        .await
+        .unwrap();
+    assert!(
+        f.store
+            .claim(key(Kind::RefreshLock, 9), &[1; 16], MINUTE)
+            .await
+            .unwrap()
+    );
+    assert!(f.store.delete(key(Kind::Session, 9)).await.unwrap());
+    assert!(
+        f.store
+            .renew(key(Kind::RefreshLock, 9), &[1; 16], MINUTE)
+            .await
+            .unwrap()
+    );
+}
+
+async fn of_many_writers_at_one_version_one_wins(f: &Fixture) {
+    let k = key(Kind::Session, 10);
+    f.store.create(k, bytes("a"), MINUTE).await.unwrap();
+    let mut writers = tokio::task::JoinSet::new();
+    for n in 0..50u8 {
+        let store = f.store.clone();
+        writers.spawn(async move { store.replace(k, 1, Bytes::from(vec![n]), MINUTE).await.unwrap() });
+    }
+    let outcomes = writers.join_all().await;
+    assert_eq!(outcomes.iter().filter(|o| **o == Replaced::Done(2)).count(), 1);
+    assert_eq!(outcomes.iter().filter(|o| **o == Replaced::Changed).count(), 49);
+}
+
+async fn of_many_claimants_one_wins(f: &Fixture) {
+    let k = key(Kind::RefreshLock, 11);
+    let mut claimants = tokio::task::JoinSet::new();
+    for n in 0..50 {
+        let store = f.store.clone();
+        claimants.spawn(async move { store.claim(k, &[n; 16], MINUTE).await.unwrap() });
+    }
+    assert_eq!(claimants.join_all().await.iter().filter(|won| **won).count(), 1);
+}
+
+async fn every_byte_comes_back(f: &Fixture) {
+    let k = key(Kind::Session, 12);
+    let all: Vec<u8> = (0..=255).cycle().take(64 * 1024).collect();
+    f.store.create(k, all.clone().into(), MINUTE).await.unwrap();
+    f.store.replace(k, 1, all.clone().into(), MINUTE).await.unwrap();
+    assert_eq!(f.store.read(k).await.unwrap().unwrap().sealed, all);
+}
+
+async fn it_answers_a_ping(f: &Fixture) {
+    f.store.ping().await.unwrap();
+}
+
+async fn the_online_check_passes(f: &Fixture) {
+    let steps = f.store.check_online().await;
+    assert_eq!(steps.len(), 4);
+    assert!(steps.iter().all(|step| step.outcome.is_ok()), "{steps:?}");
+}

@@ -1,0 +1,291 @@
+//! The store in this process: one machine, lost on restart.
+//!
+//! Every operation is a handful of tree and hash look-ups under one lock that is never held across an `await`.
+//!
+//! INVARIANT: an entry whose time has come is not there, whether or not it has been swept yet.
+//! INVARIANT: bounded. Beyond `max_sessions` the session goes whose last write is oldest: uses are written (to a
+//! tenth of the idle timeout), so that is the longest idle one. Claims, leases and results are bounded in the same
+//! number; there the one that would end first goes.
+
+use super::{Kind, Record, Replaced, StoreKey};
+use crate::clock::{Clock, UnixTime};
+use bytes::Bytes;
+use std::collections::{BTreeSet, HashMap};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+/// How many entries whose time has come are swept with each write: more than one, so that sweeping keeps up.
+const SWEEP: usize = 4;
+
+/// The store in this process.
+#[derive(Debug)]
+pub(super) struct MemoryStore {
+    clock: Clock,
+    max: usize,
+    sessions: Mutex<Shelf>,
+    /// Claims, leases and results.
+    rest: Mutex<Shelf>,
+    evicted: AtomicU64,
+}
+
+#[derive(Debug, Default)]
+struct Shelf {
+    entries: HashMap<StoreKey, Entry>,
+    by_end: BTreeSet<(UnixTime, u64, StoreKey)>,
+    by_write: BTreeSet<(u64, StoreKey)>,
+    writes: u64,
+}
+
+#[derive(Debug)]
+struct Entry {
+    record: Record,
+    ends: UnixTime,
+    /// Which write of the shelf this was.
+    written: u64,
+}
+
+impl Shelf {
+    fn living(&self, key: StoreKey, now: UnixTime) -> Option<&Entry> {
+        self.entries.get(&key).filter(|entry| entry.ends > now)
+    }
+
+    fn take(&mut self, key: StoreKey) -> Option<Entry> {
+        let entry = self.entries.remove(&key)?;
+        self.by_end.remove(&(entry.ends, entry.written, key));
+        self.by_write.remove(&(entry.written, key));
+        Some(entry)
+    }
+
+    fn put(&mut self, key: StoreKey, record: Record, ends: UnixTime) {
+        self.take(key);
+        self.writes += 1;
+        let written = self.writes;
+        self.by_end.insert((ends, written, key));
+        self.by_write.insert((written, key));
+        self.entries.insert(
+            key,
+            Entry {
+                record,
+                ends,
+                written,
+            },
+        );
+    }
+
+    /// Sweeps some entries whose time has come.
+    fn sweep(&mut self, now: UnixTime) {
+        for _ in 0..SWEEP {
+            match self.by_end.first().copied() {
+                Some((ends, _, key)) if ends <= now => drop(self.take(key)),
+                _ => return,
+            }
+        }
+    }
+
+    /// What goes first where the shelf is full.
+    fn first_to_go(&self, kind: Kind) -> Option<StoreKey> {
+        if kind == Kind::Session {
+            self.by_write.first().map(|(_, key)| *key)
+        } else {
+            self.by_end.first().map(|(_, _, key)| *key)
+        }
+    }
+}
+
+impl MemoryStore {
+    pub(super) fn new(max_sessions: usize, clock: Clock) -> Self {
+        Self {
+            clock,
+            max: max_sessions.max(1),
+            sessions: Mutex::default(),
+            rest: Mutex::default(),
+            evicted: AtomicU64::new(0),
+        }
+    }
+
+    /// A shelf is whole between any two of its calls, so a panic elsewhere under the lock breaks nothing.
+    fn shelf(&self, kind: Kind) -> MutexGuard<'_, Shelf> {
+        let shelf = if kind == Kind::Session {
+            &self.sessions
+        } else {
+            &self.rest
+        };
+        shelf.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn evicted(&self) -> u64 {
+        self.evicted.load(Ordering::Relaxed)
+    }
+
+    fn write_new(&self, shelf: &mut Shelf, key: StoreKey, sealed: Bytes, now: UnixTime, ttl: Duration) {
+        shelf.sweep(now);
+        if !shelf.entries.contains_key(&key)
+            && shelf.entries.len() >= self.max
+            && let Some(first) = shelf.first_to_go(key.kind)
+        {
+            shelf.take(first);
+            if key.kind == Kind::Session {
+                self.evicted.fetch_add(1, Ordering::Relaxed);
+            }
+        }
+        shelf.put(key, Record { version: 1, sealed }, now.plus(ttl));
+    }
+
+    pub(super) fn read(&self, key: StoreKey) -> Option<Record> {
+        let now = self.clock.now();
+        self.shelf(key.kind)
+            .living(key, now)
+            .map(|entry| entry.record.clone())
+    }
+
+    pub(super) fn create(&self, key: StoreKey, sealed: Bytes, ttl: Duration) {
+        let now = self.clock.now();
+        self.write_new(&mut self.shelf(key.kind), key, sealed, now, ttl);
+    }
+
+    pub(super) fn replace(&self, key: StoreKey, expected: u64, sealed: Bytes, ttl: Duration) -> Replaced {
+        let now = self.clock.now();
+        let mut shelf = self.shelf(key.kind);
+        let Some(entry) = shelf.living(key, now) else {
+            return Replaced::Gone;
+        };
+        if entry.record.version != expected {
+            return Replaced::Changed;
+        }
+        let version = expected + 1;
+        shelf.put(key, Record { version, sealed }, now.plus(ttl));
+        Replaced::Done(version)
+    }
+
+    pub(super) fn delete(&self, key: StoreKey) -> bool {
+        let now = self.clock.now();
+        self.shelf(key.kind)
+            .take(key)
+            .is_some_and(|entry| entry.ends > now)
+    }
+
+    pub(super) fn claim(&self, key: StoreKey, owner: &[u8; 16], ttl: Duration) -> bool {
+        let now = self.clock.now();
+        let mut shelf = self.shelf(key.kind);
+        if shelf.living(key, now).is_some() {
+            return false;
+        }
+        self.write_new(&mut shelf, key, Bytes::copy_from_slice(owner), now, ttl);
+        true
+    }
+
+    pub(super) fn renew(&self, key: StoreKey, owner: &[u8; 16], ttl: Duration) -> bool {
+        let now = self.clock.now();
+        let mut shelf = self.shelf(key.kind);
+        match shelf.living(key, now) {
+            Some(entry) if entry.record.sealed == owner[..] => {
+                let record = entry.record.clone();
+                shelf.put(key, record, now.plus(ttl));
+                true
+            }
+            _ => false,
+        }
+    }
+
+    pub(super) fn release(&self, key: StoreKey, owner: &[u8; 16]) {
+        let mut shelf = self.shelf(key.kind);
+        if shelf
+            .entries
+            .get(&key)
+            .is_some_and(|entry| entry.record.sealed == owner[..])
+        {
+            shelf.take(key);
+        }
+    }
+
+    #[expect(clippy::unused_self, reason = "one of a store's operations")]
+    pub(super) fn ping(&self) {}
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MINUTE: Duration = Duration::from_secs(60);
+
+    fn key(kind: Kind, n: u8) -> StoreKey {
+        StoreKey { kind, hash: [n; 32] }
+    }
+
+    fn store(max: usize) -> (MemoryStore, Clock) {
+        let clock = Clock::manual(UnixTime::from_secs(1000));
+        (MemoryStore::new(max, clock.clone()), clock)
+    }
+
+    #[test]
+    fn the_longest_idle_session_goes_first_and_is_counted() {
+        let (store, _) = store(3);
+        for n in 1..=3 {
+            store.create(key(Kind::Session, n), Bytes::new(), MINUTE);
+        }
+        // The first is used again, so the second is the longest idle.
+        assert_eq!(
+            store.replace(key(Kind::Session, 1), 1, Bytes::new(), MINUTE),
+            Replaced::Done(2)
+        );
+        store.create(key(Kind::Session, 4), Bytes::new(), MINUTE);
+        assert_eq!(store.evicted(), 1);
+        let there: Vec<u8> = (1..=4)
+            .filter(|n| store.read(key(Kind::Session, *n)).is_some())
+            .collect();
+        assert_eq!(there, [1, 3, 4]);
+    }
+
+    #[test]
+    fn what_has_ended_makes_room_before_anything_is_evicted() {
+        let (store, clock) = store(3);
+        store.create(key(Kind::Session, 1), Bytes::new(), MINUTE * 9);
+        store.create(key(Kind::Session, 2), Bytes::new(), MINUTE);
+        store.create(key(Kind::Session, 3), Bytes::new(), MINUTE);
+        clock.advance(MINUTE * 2);
+        store.create(key(Kind::Session, 4), Bytes::new(), MINUTE);
+        assert_eq!(store.evicted(), 0);
+        assert!(store.read(key(Kind::Session, 1)).is_some());
+        assert_eq!(store.sessions.lock().unwrap().entries.len(), 2);
+    }
+
+    #[test]
+    fn claims_are_bounded_and_cost_no_session_its_place() {
+        let (store, _) = store(3);
+        for n in 1..=3 {
+            store.create(key(Kind::Session, n), Bytes::new(), MINUTE);
+        }
+        for n in 1..=200 {
+            let ttl = MINUTE * u32::from(n);
+            assert!(store.claim(key(Kind::AttemptClaim, n), &[n; 16], ttl));
+            store.create(key(Kind::AttemptResult, n), Bytes::new(), ttl);
+        }
+        let rest = store.rest.lock().unwrap();
+        assert_eq!(
+            (rest.entries.len(), rest.by_end.len(), rest.by_write.len()),
+            (3, 3, 3)
+        );
+        drop(rest);
+        assert_eq!(store.evicted(), 0);
+        assert!((1..=3).all(|n| store.read(key(Kind::Session, n)).is_some()));
+    }
+
+    #[test]
+    fn the_orders_hold_exactly_the_entries() {
+        let (store, clock) = store(8);
+        for round in 0..2000u32 {
+            let k = key(Kind::Session, u8::try_from(round * 7 % 13).unwrap());
+            match round % 5 {
+                0 | 1 => store.create(k, Bytes::new(), Duration::from_secs(u64::from(round % 9) + 1)),
+                2 => drop(store.replace(k, 1, Bytes::new(), MINUTE)),
+                3 => drop(store.delete(k)),
+                _ => clock.advance(Duration::from_secs(1)),
+            }
+            let shelf = store.sessions.lock().unwrap();
+            assert!(shelf.entries.len() <= 8);
+            assert_eq!(shelf.entries.len(), shelf.by_end.len());
+            assert_eq!(shelf.entries.len(), shelf.by_write.len());
+        }
+    }
+}

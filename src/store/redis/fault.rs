@@ -1,0 +1,99 @@
+//! What went wrong at Redis, in words for the operator.
+//!
+//! INVARIANT: no secret in them. A server quotes the command that it refuses, an AUTH with its password too, so the
+//! server's own words are never passed on: only its error code is, and what to do about it.
+
+use crate::store::StoreError;
+use redis::{ErrorKind, RedisError};
+
+/// Why there is no answer.
+#[derive(Clone, Debug)]
+pub(super) enum Fault {
+    /// The server's or the connection's error.
+    Redis(RedisError),
+    /// Everything else, in words already.
+    Said(String),
+}
+
+impl From<RedisError> for Fault {
+    fn from(error: RedisError) -> Self {
+        Self::Redis(error)
+    }
+}
+
+impl Fault {
+    pub(super) fn said(words: impl Into<String>) -> Self {
+        Self::Said(words.into())
+    }
+
+    /// The kind, where the server or the connection said it.
+    pub(super) fn kind(&self) -> Option<ErrorKind> {
+        match self {
+            Self::Redis(error) => Some(error.kind()),
+            Self::Said(_) => None,
+        }
+    }
+
+    /// Whether another connection may fare better: this one is broken, logged in as nobody, or leads to a server
+    /// that is no longer the primary (a new connection asks the name service again).
+    pub(super) fn spoils_connection(&self) -> bool {
+        match self {
+            Self::Redis(error) => {
+                error.is_unrecoverable_error()
+                    || error.is_io_error()
+                    || matches!(
+                        error.code(),
+                        Some("NOAUTH" | "READONLY" | "MASTERDOWN" | "UNBLOCKED")
+                    )
+            }
+            Self::Said(_) => true,
+        }
+    }
+
+    pub(super) fn into_store_error(self) -> StoreError {
+        StoreError(self.words())
+    }
+
+    pub(super) fn words(&self) -> String {
+        let error = match self {
+            Self::Redis(error) => error,
+            Self::Said(words) => return words.clone(),
+        };
+        let remedy = match error.code() {
+            Some("NOAUTH") => "it wants a password: set one in `session.store.redis`",
+            Some("WRONGPASS") => "it refuses the user or password: check `session.store.redis`",
+            Some("NOPERM") => {
+                "its ACL refuses the user: allow `+get +set +del +eval +evalsha +ping` (and `+select` for a database \
+                 other than 0) on `~<key_prefix>*`"
+            }
+            Some("READONLY") => {
+                "it is a replica and takes no writes: point `session.store.redis` at the primary"
+            }
+            Some("MASTERDOWN") => {
+                "it is a replica that has lost its primary: point `session.store.redis` at the primary"
+            }
+            Some("LOADING") => "it is still loading its data: wait",
+            Some("OOM") => "its memory is full: raise `maxmemory` (with `maxmemory-policy noeviction`)",
+            Some("MISCONF") => "it cannot write its data to disk and refuses writes: see its log",
+            Some("BUSY") => "it is busy with somebody's script: wait, or end that script",
+            Some("NOREPLICAS") => {
+                "it has fewer replicas than `min-replicas-to-write` wants: see to its replicas"
+            }
+            Some("MOVED" | "ASK" | "CLUSTERDOWN" | "CROSSSLOT" | "TRYAGAIN") => {
+                "it is a cluster: configure `session.store.redis.cluster`"
+            }
+            _ if error.kind() == ErrorKind::AuthenticationFailed => {
+                "it refuses the user or password: check `session.store.redis`"
+            }
+            // The connection's own words: an errno, a TLS alert, "terminated".
+            _ if error.is_io_error() => return error.to_string(),
+            _ => "see the server's log",
+        };
+        match error.code() {
+            Some(code) if code.len() <= 16 && code.bytes().all(|b| b.is_ascii_uppercase()) => {
+                format!("the server says {code}: {remedy}")
+            }
+            _ => format!("the server refuses: {remedy}"),
+        }
+    }
+}

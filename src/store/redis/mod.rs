@@ -1,0 +1,205 @@
+//! The store in Redis, shared by all replicas.
+//!
+//! A value is its version (8 bytes, big-endian) and then the sealed bytes, so one GET brings both and one script
+//! compares the version without a second key. Leases and claims hold the same: version 1, then their owner.
+//!
+//! INVARIANT: only GET, SET, DEL, EVALSHA, EVAL and PING are used (AUTH and SELECT when connecting), so the ACL user
+//! may be allowed just these, on keys under the prefix.
+//! INVARIANT: every SET has a PX, so no key is without a TTL.
+//! INVARIANT: all keys of one session share a hash tag, so they live on one node of a cluster.
+
+mod fault;
+mod link;
+mod target;
+
+use super::{Record, Replaced, StoreError, StoreKey};
+use crate::config::RedisSettings;
+use base64::Engine;
+use base64::prelude::BASE64_URL_SAFE_NO_PAD;
+use bytes::Bytes;
+use link::Link;
+use redis::{Cmd, ErrorKind, FromRedisValue, Script, ServerErrorKind, Value, cmd};
+use std::time::Duration;
+
+/// Sets the key to ARGV\[2\] if its version is ARGV\[1\]. 1: done, 0: another version, -1: not there.
+const REPLACE: &str = "local v = redis.call('GET', KEYS[1])
+if not v then return -1 end
+if string.sub(v, 1, 8) ~= ARGV[1] then return 0 end
+redis.call('SET', KEYS[1], ARGV[2], 'PX', ARGV[3])
+return 1";
+
+/// Prolongs the key if its value is ARGV\[1\].
+const RENEW: &str = "if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 0 end
+redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])
+return 1";
+
+/// Deletes the key if its value is ARGV\[1\].
+const RELEASE: &str = "if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 0 end
+return redis.call('DEL', KEYS[1])";
+
+/// The length of a version, in bytes.
+const VERSION: usize = 8;
+
+/// The store in Redis.
+#[derive(Debug)]
+pub(super) struct RedisStore {
+    link: Link,
+    key_prefix: String,
+    replace: Script,
+    renew: Script,
+    release: Script,
+}
+
+/// A value as it is kept.
+fn value(version: u64, sealed: &[u8]) -> Vec<u8> {
+    [&version.to_be_bytes(), sealed].concat()
+}
+
+/// A time to live in whole milliseconds; Redis refuses 0.
+fn millis(ttl: Duration) -> u64 {
+    u64::try_from(ttl.as_millis())
+        .unwrap_or(u64::MAX >> 12)
+        .clamp(1, u64::MAX >> 12)
+}
+
+impl RedisStore {
+    pub(super) fn new(settings: &RedisSettings) -> Result<Self, String> {
+        Ok(Self {
+            link: Link::new(settings)?,
+            key_prefix: settings.key_prefix.clone(),
+            replace: Script::new(REPLACE),
+            renew: Script::new(RENEW),
+            release: Script::new(RELEASE),
+        })
+    }
+
+    fn key(&self, key: StoreKey) -> String {
+        format!(
+            "{}{{{}}}:{}",
+            self.key_prefix,
+            BASE64_URL_SAFE_NO_PAD.encode(key.hash),
+            key.kind.word()
+        )
+    }
+
+    async fn command<T: FromRedisValue>(&self, command: &Cmd) -> Result<T, StoreError> {
+        self.link
+            .ask(command)
+            .await
+            .map_err(|fault| fault.into_store_error())
+    }
+
+    /// Runs a script by its hash, and by its text where the server does not know it (yet, or any more).
+    async fn script(
+        &self,
+        script: &Script,
+        text: &str,
+        key: StoreKey,
+        arguments: &[&[u8]],
+    ) -> Result<i64, StoreError> {
+        let call = |how: &str, what: &str| {
+            let mut command = cmd(how);
+            command.arg(what).arg(1).arg(self.key(key));
+            for argument in arguments {
+                command.arg(*argument);
+            }
+            command
+        };
+        match self.link.ask(&call("EVALSHA", script.get_hash())).await {
+            Err(fault) if fault.kind() == Some(ErrorKind::Server(ServerErrorKind::NoScript)) => {
+                self.command(&call("EVAL", text)).await
+            }
+            answer => answer.map_err(|fault| fault.into_store_error()),
+        }
+    }
+
+    pub(super) async fn read(&self, key: StoreKey) -> Result<Option<Record>, StoreError> {
+        let Some(bytes) = self
+            .command::<Option<Vec<u8>>>(cmd("GET").arg(self.key(key)))
+            .await?
+        else {
+            return Ok(None);
+        };
+        let bytes = Bytes::from(bytes);
+        match bytes.first_chunk::<VERSION>() {
+            Some(version) => Ok(Some(Record {
+                version: u64::from_be_bytes(*version),
+                sealed: bytes.slice(VERSION..),
+            })),
+            // Not written by us. Sealed bytes that do not open are judged by who knows about sealing.
+            None => Ok(Some(Record {
+                version: 0,
+                sealed: Bytes::new(),
+            })),
+        }
+    }
+
+    pub(super) async fn create(&self, key: StoreKey, sealed: Bytes, ttl: Duration) -> Result<(), StoreError> {
+        let mut set = cmd("SET");
+        set.arg(self.key(key))
+            .arg(value(1, &sealed))
+            .arg("PX")
+            .arg(millis(ttl));
+        self.command(&set).await
+    }
+
+    pub(super) async fn replace(
+        &self,
+        key: StoreKey,
+        expected: u64,
+        sealed: Bytes,
+        ttl: Duration,
+    ) -> Result<Replaced, StoreError> {
+        let version = expected + 1;
+        let (value, ttl) = (value(version, &sealed), millis(ttl).to_string());
+        let arguments: [&[u8]; 3] = [&expected.to_be_bytes(), &value, ttl.as_bytes()];
+        Ok(
+            match self.script(&self.replace, REPLACE, key, &arguments).await? {
+                1 => Replaced::Done(version),
+                0 => Replaced::Changed,
+                _ => Replaced::Gone,
+            },
+        )
+    }
+
+    pub(super) async fn delete(&self, key: StoreKey) -> Result<bool, StoreError> {
+        self.command(cmd("DEL").arg(self.key(key))).await
+    }
+
+    pub(super) async fn claim(
+        &self,
+        key: StoreKey,
+        owner: &[u8; 16],
+        ttl: Duration,
+    ) -> Result<bool, StoreError> {
+        let mut set = cmd("SET");
+        set.arg(self.key(key))
+            .arg(value(1, owner))
+            .arg("NX")
+            .arg("PX")
+            .arg(millis(ttl));
+        // OK where it was set, nil where the key was there.
+        Ok(self.command::<Value>(&set).await? != Value::Nil)
+    }
+
+    pub(super) async fn renew(
+        &self,
+        key: StoreKey,
+        owner: &[u8; 16],
+        ttl: Duration,
+    ) -> Result<bool, StoreError> {
+        let (value, ttl) = (value(1, owner), millis(ttl).to_string());
+        let arguments: [&[u8]; 2] = [&value, ttl.as_bytes()];
+        Ok(self.script(&self.renew, RENEW, key, &arguments).await? == 1)
+    }
+
+    pub(super) async fn release(&self, key: StoreKey, owner: &[u8; 16]) -> Result<(), StoreError> {
+        self.script(&self.release, RELEASE, key, &[&value(1, owner)])
+            .await
+            .map(drop)
+    }
+
+    pub(super) async fn ping(&self) -> Result<(), StoreError> {
+        self.command::<Value>(&cmd("PING")).await.map(drop)
+    }
+}

@@ -1,0 +1,145 @@
+//! A real Redis for tests: a process of our own in a folder of its own, ended when it is dropped.
+
+use super::Store;
+use crate::config::{RedisSettings, SecretSource};
+use crate::secret::Secret;
+use std::io::Read;
+use std::net::TcpListener;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+use tempfile::TempDir;
+
+/// A running `redis-server`.
+#[derive(Debug)]
+pub(crate) struct RedisServer {
+    child: Child,
+    pub(crate) port: u16,
+    pub(crate) folder: TempDir,
+    arguments: Vec<String>,
+}
+
+impl RedisServer {
+    pub(crate) fn start() -> Self {
+        Self::start_with(&[])
+    }
+
+    /// On a free port of the loopback address.
+    pub(crate) fn start_with(arguments: &[&str]) -> Self {
+        let port = TcpListener::bind("127.0.0.1:0")
+            .unwrap()
+            .local_addr()
+            .unwrap()
+            .port();
+        Self::start_on(port, tempfile::tempdir().unwrap(), arguments)
+    }
+
+    pub(crate) fn start_on(port: u16, folder: TempDir, arguments: &[&str]) -> Self {
+        let arguments: Vec<String> = arguments.iter().map(ToString::to_string).collect();
+        let child = Self::spawn(port, &folder, &arguments);
+        Self {
+            child,
+            port,
+            folder,
+            arguments,
+        }
+    }
+
+    fn spawn(port: u16, folder: &TempDir, arguments: &[String]) -> Child {
+        let log = folder.path().join("log");
+        let _ = std::fs::remove_file(&log);
+        let child = Command::new("redis-server")
+            .args([
+                "--port",
+                &port.to_string(),
+                "--bind",
+                "127.0.0.1",
+                "--save",
+                "",
+                "--appendonly",
+                "no",
+            ])
+            .args(["--logfile", "log", "--dir"])
+            .arg(folder.path())
+            .args(arguments)
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .spawn()
+            .expect("redis-server is installed");
+        // It says so itself when it is ready; there is nothing else to wait for.
+        let patience = Instant::now() + Duration::from_secs(20);
+        loop {
+            let mut text = String::new();
+            if let Ok(mut file) = std::fs::File::open(&log) {
+                file.read_to_string(&mut text).unwrap();
+            }
+            if text.contains("Ready to accept connections") {
+                return child;
+            }
+            assert!(Instant::now() < patience, "redis-server did not start: {text}");
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    }
+
+    /// Kills the server; its data is lost.
+    pub(crate) fn kill(&mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+
+    /// Starts it again on the same port, empty.
+    pub(crate) fn start_again(&mut self) {
+        self.child = Self::spawn(self.port, &self.folder, &self.arguments);
+    }
+
+    /// Sends the server process a signal (`STOP`, `CONT`).
+    pub(crate) fn signal(&self, signal: &str) {
+        let status = Command::new("kill")
+            .args([&format!("-{signal}"), &self.child.id().to_string()])
+            .status();
+        assert!(status.unwrap().success());
+    }
+
+    /// What `redis-cli` answers.
+    pub(crate) fn cli(&self, arguments: &[&str]) -> String {
+        let output = Command::new("redis-cli")
+            .args(["-p", &self.port.to_string()])
+            .args(arguments)
+            .output()
+            .unwrap();
+        String::from_utf8_lossy(&output.stdout).trim().to_owned()
+    }
+
+    /// All keys, with their times to live in milliseconds (-1: none).
+    pub(crate) fn keys(&self) -> Vec<(String, i64)> {
+        let keys = self.cli(&["--scan"]);
+        keys.lines()
+            .map(|key| (key.to_owned(), self.cli(&["PTTL", key]).parse().unwrap()))
+            .collect()
+    }
+
+    pub(crate) fn settings(&self) -> RedisSettings {
+        settings(&format!("redis://127.0.0.1:{}", self.port))
+    }
+
+    pub(crate) fn store(&self) -> Store {
+        Store::redis(&self.settings()).unwrap()
+    }
+}
+
+impl Drop for RedisServer {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+pub(crate) fn settings(url: &str) -> RedisSettings {
+    RedisSettings {
+        url: Some(SecretSource::Plain(Secret::new(url))),
+        password: None,
+        ca: None,
+        key_prefix: "cloakroom:".into(),
+        sentinel: None,
+        cluster: None,
+    }
+}
