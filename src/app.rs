@@ -52,9 +52,10 @@ impl Parts {
     pub fn make(settings: &Settings) -> Result<Self, String> {
         let (clock, metrics) = (Clock::System, Arc::new(Metrics::default()));
         let store = match &settings.session.store {
-            StoreSettings::Memory(limits) => Store::memory(limits.max_sessions, clock.clone(), metrics.clone()),
-            StoreSettings::Redis(redis) => Store::redis(redis, metrics.clone())?,
+            StoreSettings::Memory(limits) => Store::memory(limits.max_sessions, clock.clone()),
+            StoreSettings::Redis(redis) => Store::redis(redis)?,
         };
+        let store = store.counted_by(metrics.clone());
         let keys = settings
             .session
             .keys
@@ -80,7 +81,7 @@ impl Parts {
 
 fn target(route: &RouteSettings) -> Result<Target, String> {
     if let Some(files) = &route.files {
-        return StaticFiles::new(files).map(Target::Files);
+        return Ok(Target::Files(StaticFiles::new(files)));
     }
     if route.upstream.is_empty() {
         return Ok(Target::Nothing);
@@ -159,7 +160,7 @@ fn router(settings: &Arc<Settings>, parts: Parts, tasks: &TaskTracker, cut: &Can
     let sessions = Arc::new(Sessions::new(
         store.clone(),
         keys.clone(),
-        settings.session.clone(),
+        &settings.session,
         &providers,
         clock.clone(),
         tasks.clone(),

@@ -262,7 +262,12 @@ impl Inner {
             self.sessions.touch(id, session);
         }
         let upstream = match &self.targets[number] {
-            Target::Files(files) => return files.serve(request, path).await,
+            Target::Files(files) if route.strip_prefix => {
+                let below = RequestPath::parse(&path.strip_prefix(&route.path))
+                    .map_err(|doubt| Failure::BadRequest(doubt.0))?;
+                return files.serve(&request, &below).await;
+            }
+            Target::Files(files) => return files.serve(&request, path).await,
             Target::Nothing => return Err(Failure::NotFound),
             Target::Upstream(upstream) => upstream,
         };

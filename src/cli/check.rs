@@ -2,10 +2,12 @@
 
 use super::{BAD_CONFIG, FAILED, print_mistakes, runtime};
 use crate::app::Parts;
-use crate::config::{self, OnlineCheck};
+use crate::config;
 use crate::router::Target;
+use std::fmt;
 use std::path::Path;
 use std::process::ExitCode;
+use std::time::Duration;
 
 pub(super) fn check(file: Option<&Path>, online: bool) -> ExitCode {
     let loaded = match config::load(file) {
@@ -46,16 +48,46 @@ pub(super) fn check(file: Option<&Path>, online: bool) -> ExitCode {
     ExitCode::from(FAILED)
 }
 
+/// One line: what was tried, how long it took, and what to do about a failure.
+struct Step {
+    tried: String,
+    took: Duration,
+    outcome: Result<(), String>,
+}
+
+impl fmt::Display for Step {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (tried, millis) = (&self.tried, self.took.as_millis());
+        match &self.outcome {
+            Ok(()) => write!(f, "ok      {tried} ({millis} ms)"),
+            Err(remedy) => write!(f, "FAILED  {tried} ({millis} ms): {remedy}"),
+        }
+    }
+}
+
 /// Asks everything that the config names, a step each.
-async fn ask(parts: &Parts) -> Vec<OnlineCheck> {
+async fn ask(parts: &Parts) -> Vec<Step> {
     let mut steps = Vec::new();
     for provider in &parts.providers {
-        steps.extend(provider.check_online().await);
+        let name = &provider.settings().name;
+        steps.extend(provider.check_online().await.into_iter().map(|step| Step {
+            tried: format!("provider {name}: {}", step.tried),
+            took: step.took,
+            outcome: step.outcome,
+        }));
     }
-    steps.extend(parts.store.check_online().await);
-    for target in &parts.targets {
+    steps.extend(parts.store.check_online().await.into_iter().map(|step| Step {
+        tried: format!("store: {}", step.tried),
+        took: step.took,
+        outcome: step.outcome,
+    }));
+    for (route, target) in parts.routes.routes().iter().zip(&parts.targets) {
         if let Target::Upstream(upstream) = target {
-            steps.extend(upstream.check_online().await);
+            steps.extend(upstream.check_online().await.into_iter().map(|step| Step {
+                tried: format!("route {}: connect to {}", route.path, step.origin),
+                took: step.took,
+                outcome: step.outcome,
+            }));
         }
     }
     steps

@@ -4,6 +4,7 @@ use super::run::stop_signal;
 use super::{FAILED, logs, runtime};
 use crate::{app, config, demo};
 use std::process::ExitCode;
+use tokio_util::sync::CancellationToken;
 
 pub(super) fn demo(port: u16) -> ExitCode {
     let runtime = match runtime() {
@@ -21,12 +22,20 @@ pub(super) fn demo(port: u16) -> ExitCode {
 
 async fn serve(port: u16) -> Result<(), String> {
     let stop = stop_signal().map_err(|error| format!("cannot listen for signals: {error}"))?;
-    let demo = demo::start(port).await?;
+    let demo = demo::start(port)?;
     let loaded = config::load_text("demo", &demo.config_yaml)
         .map_err(|mistakes| mistakes.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"))?;
     logs::start(&loaded.settings.log);
-    println!("cloakroom demo: open http://localhost:{port} in your browser. Ctrl-C stops it.");
-    let ended = app::run(loaded.settings, stop).await;
-    demo.stop().await;
-    ended
+    println!("cloakroom demo: open {} in your browser. Ctrl-C stops it.", demo.url);
+    // The demo's own servers go on while cloakroom finishes what is under way.
+    let behind = CancellationToken::new();
+    let (ended, demo_ended) = tokio::join!(
+        async {
+            let ended = app::run(loaded.settings, stop).await;
+            behind.cancel();
+            ended
+        },
+        demo.serve(behind.clone()),
+    );
+    ended.and(demo_ended)
 }

@@ -2,13 +2,11 @@
 //!
 //! Only this folder reads files and the environment.
 
-pub mod online_check;
 pub mod route_table;
 pub mod secrets;
 pub mod settings;
 pub mod units;
 
-pub use online_check::OnlineCheck;
 pub use route_table::{Place, RouteTable};
 pub use secrets::SecretSource;
 pub use settings::*;
