@@ -40,9 +40,9 @@ pub struct Api {
     pub origins: Origins,
     /// The time of day.
     pub clock: Clock,
-    /// Ends streams and WebSockets.
+    /// Ends streams and sockets.
     pub stop: CancellationToken,
-    /// Carries WebSockets.
+    /// Carries sockets.
     pub tracker: TaskTracker,
     /// How often a coat was handed over, as our own page asked.
     pub handed_over: AtomicU64,
@@ -76,7 +76,7 @@ impl Api {
         match path {
             "/api/whoami" if get => {
                 let received = received(&request.into_parts().0);
-                server::json(StatusCode::OK, &self.whoami(&claims, received))
+                server::json(StatusCode::OK, &self.whoami(&claims, &received))
             }
             "/api/echo" if post => echo(request).await,
             "/api/events" if get => streams::events(&request, self.clock.clone(), self.stop.clone()),
@@ -118,7 +118,7 @@ impl Api {
         )
     }
 
-    fn whoami(&self, claims: &Map<String, Value>, received: Value) -> Value {
+    fn whoami(&self, claims: &Map<String, Value>, received: &Value) -> Value {
         let moment = |name: &str| claims.get(name).and_then(Value::as_u64).unwrap_or(0);
         json!({
             "sub": claims.get("sub"), "name": claims.get("name"), "groups": claims.get("groups"),

@@ -32,7 +32,7 @@ use tokio_util::task::TaskTracker;
 /// An event a second, so many at most.
 const MOST_EVENTS: u64 = 3600;
 /// The longest that a WebSocket stays.
-const LONGEST_SOCKET: Duration = Duration::from_secs(3600);
+const LONGEST_SOCKET: Duration = Duration::from_hours(1);
 /// The longest message that it takes, bytes.
 const MAX_MESSAGE: usize = 64 * 1024;
 

@@ -19,9 +19,9 @@ use std::time::Duration;
 /// The provider's own cookie. Without `Secure`: this provider speaks plain http on 127.0.0.1 only.
 const COOKIE: &str = "cloakroom_demo_provider";
 /// How long a sign-in is remembered.
-const SIGN_IN_LIFETIME: Duration = Duration::from_secs(8 * 3600);
+const SIGN_IN_LIFETIME: Duration = Duration::from_hours(8);
 /// How long a code may be exchanged (RFC 6749 §4.1.2: at most ten minutes).
-const CODE_LIFETIME: Duration = Duration::from_secs(60);
+const CODE_LIFETIME: Duration = Duration::from_mins(1);
 
 impl Provider {
     /// Who is signed in with this browser.
@@ -119,7 +119,7 @@ impl Provider {
         let code = unguessable();
         let value = Code {
             sign_in,
-            code_challenge: request.code_challenge.clone(),
+            challenge: request.code_challenge.clone(),
             redirect_uri: request.redirect_uri.clone(),
             nonce: request.nonce.clone(),
             scope: request.scope.clone(),

@@ -36,7 +36,7 @@ use std::time::Duration;
 /// How long an access token lives: short, so that one can watch it being refreshed.
 pub const ACCESS_LIFETIME: Duration = Duration::from_secs(30);
 /// How long an ID token is good for.
-const ID_LIFETIME: Duration = Duration::from_secs(300);
+const ID_LIFETIME: Duration = Duration::from_mins(5);
 /// Who access tokens are for (RFC 9068 §2.2).
 const AUDIENCE: &str = "cloakroom-demo-api";
 

@@ -15,7 +15,7 @@ use serde_json::{Value, json};
 use std::time::Duration;
 
 /// How long a logout token is good for (Back-Channel Logout §4: "preferably at most two minutes").
-const LOGOUT_TOKEN_LIFETIME: Duration = Duration::from_secs(120);
+const LOGOUT_TOKEN_LIFETIME: Duration = Duration::from_mins(2);
 /// How long the app may take to answer it.
 const PATIENCE: Duration = Duration::from_secs(3);
 

@@ -75,8 +75,8 @@ pub struct SignIn {
 pub struct Code {
     /// Whose it is.
     pub sign_in: SignIn,
-    /// RFC 7636 §4.3.
-    pub code_challenge: String,
+    /// The `code_challenge` (RFC 7636 §4.3).
+    pub challenge: String,
     /// Where it was sent.
     pub redirect_uri: String,
     /// Core §3.1.2.1.

@@ -496,3 +496,73 @@ async fn signing_out_at_the_provider_tells_the_app_behind_the_browsers_back() {
     );
     assert!(claims.contains_key("sid") && !claims.contains_key("nonce"));
 }
+
+#[tokio::test]
+async fn an_event_stream_counts_on_from_where_it_broke_off_and_ends_with_the_demo() {
+    use http_body_util::BodyExt;
+    let desk = Desk::open();
+    let tokens = desk.tokens("sam").await;
+    let authority = desk.api.trim_start_matches("http://");
+    let stream = tokio::net::TcpStream::connect(authority).await.unwrap();
+    let (mut sender, connection) =
+        hyper::client::conn::http1::handshake(hyper_util::rt::TokioIo::new(stream))
+            .await
+            .unwrap();
+    TaskTracker::new().spawn(connection);
+    let request = Request::get("/api/events")
+        .header(HOST, authority)
+        .header("last-event-id", "41")
+        .header(
+            AUTHORIZATION,
+            format!("Bearer {}", tokens["access_token"].as_str().unwrap()),
+        )
+        .body(Full::new(Bytes::new()))
+        .unwrap();
+    let mut answer = sender.send_request(request).await.unwrap();
+    assert_eq!(answer.headers()[CONTENT_TYPE], "text/event-stream");
+    let frame = answer
+        .body_mut()
+        .frame()
+        .await
+        .unwrap()
+        .unwrap()
+        .into_data()
+        .unwrap();
+    assert!(frame.starts_with(b"id: 42\nevent: tick\ndata: {"), "{frame:?}");
+    drop(desk);
+    while let Some(frame) = answer.body_mut().frame().await {
+        assert!(frame.is_ok());
+    }
+}
+
+#[tokio::test]
+async fn a_websocket_says_back_what_it_is_told_and_is_closed_with_the_demo() {
+    use futures_util::{SinkExt, StreamExt};
+    use tokio_tungstenite::tungstenite::client::IntoClientRequest;
+    use tokio_tungstenite::tungstenite::protocol::Message;
+    let desk = Desk::open();
+    let tokens = desk.tokens("sam").await;
+    let url = format!("{}/api/ws", desk.api.replace("http", "ws"));
+    assert!(
+        tokio_tungstenite::connect_async(&url).await.is_err(),
+        "without a token"
+    );
+    let mut request = url.into_client_request().unwrap();
+    let bearer = format!("Bearer {}", tokens["access_token"].as_str().unwrap());
+    request
+        .headers_mut()
+        .insert(AUTHORIZATION, bearer.parse().unwrap());
+    let (mut socket, _) = tokio_tungstenite::connect_async(request).await.unwrap();
+    let greeting = socket.next().await.unwrap().unwrap();
+    assert_eq!(
+        greeting.into_text().unwrap().as_str(),
+        r#"{"hello":"Sam","sub":"sam"}"#
+    );
+    socket.send(Message::text("coat?")).await.unwrap();
+    assert_eq!(socket.next().await.unwrap().unwrap(), Message::text("coat?"));
+    drop(desk);
+    let Some(Ok(Message::Close(Some(farewell)))) = socket.next().await else {
+        panic!("no close frame");
+    };
+    assert_eq!(u16::from(farewell.code), 1001);
+}

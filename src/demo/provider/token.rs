@@ -106,7 +106,7 @@ impl Provider {
         // ensure that their values are identical".
         let redirect_matches = form.value("redirect_uri") == Some(&code.redirect_uri);
         // RFC 7636 §4.6: "If the values are not equal, an error response … MUST be returned."
-        if now > code.expires || !redirect_matches || hash(verifier) != code.code_challenge {
+        if now > code.expires || !redirect_matches || hash(verifier) != code.challenge {
             return Err("invalid_grant");
         }
         self.issue(

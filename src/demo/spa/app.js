@@ -81,7 +81,7 @@ async function lookAtSession() {
     if (by("notice").dataset.away) notice();
     delete by("notice").dataset.away;
   } catch (trouble) {
-    if (trouble.status === 401) return;
+    if (trouble.code === "unauthenticated") return;
     if (!session) show("unknown");
     by("notice").dataset.away = "yes";
     notice(trouble.message);
@@ -118,7 +118,7 @@ async function lookAtToken() {
   try {
     learn((await ask("/api/whoami")).body);
   } catch (trouble) {
-    if (trouble.status !== 401) notice(trouble.message);
+    if (trouble.code !== "unauthenticated") notice(trouble.message);
   }
 }
 
@@ -169,7 +169,7 @@ async function extend() {
     tick();
     speak("Your session was extended.");
   } catch (trouble) {
-    if (trouble.status !== 401) notice(trouble.message);
+    if (trouble.code !== "unauthenticated") notice(trouble.message);
   }
 }
 

@@ -33,7 +33,7 @@ export async function ask(path, options = {}) {
     const said = body?.detail ?? body?.title ?? `The answer was ${response.status}.`;
     const wait = response.headers.get("retry-after");
     const words = response.status === 503 && wait ? `${said} Again in ${wait} s.` : said;
-    if (response.status === 401) dispatchEvent(new CustomEvent("session-gone", { detail: body }));
+    if (response.status === 401 && code === "unauthenticated") dispatchEvent(new CustomEvent("session-gone", { detail: body }));
     throw new Trouble(response.status, code, words, body);
   }
   return { status: response.status, body };

@@ -121,7 +121,7 @@ export function forgery(lookAtSession) {
       say("still-here", "still there");
       return body;
     } catch (trouble) {
-      if (trouble.status === 401) say("still-here", "gone");
+      if (trouble.code === "unauthenticated") say("still-here", "gone");
       return null;
     }
   }
