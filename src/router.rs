@@ -5,7 +5,7 @@
 use crate::answer::{self, Asking, Body, Failure};
 use crate::bff::{Bff, Visit};
 use crate::clock::Clock;
-use crate::config::{Auth, Csrf, Place, RouteSettings, RouteTable, Settings};
+use crate::config::{Auth, Csrf, Destination, RouteSettings, RouteTable, Settings};
 use crate::guard::authenticate::{self, Caller};
 use crate::guard::csrf::Provenance;
 use crate::guard::{SessionCookie, authenticate::satisfies};
@@ -152,8 +152,8 @@ impl Inner {
         let path = parse_path(&request)?;
         let place = self.routes.place(&path).map_err(|doubt| Failure::BadRequest(doubt.0))?;
         let (number, route) = match place {
-            Place::Nowhere => return Err(Failure::NotFound),
-            Place::Own => {
+            Destination::Nowhere => return Err(Failure::NotFound),
+            Destination::Own => {
                 *label = &self.settings.prefix;
                 // 2.8: the prefix answers under its own name only.
                 if !ours {
@@ -171,7 +171,7 @@ impl Inner {
                 };
                 return self.bff.answer(visit).await;
             }
-            Place::Route(number, route) => (number, route),
+            Destination::Route(number, route) => (number, route),
         };
         *label = &route.path;
         if matches!(self.targets[number], Target::Nothing) {

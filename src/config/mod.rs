@@ -1,28 +1,43 @@
 //! The config: read, layered (defaults ← file ← environment), checked, with every mistake at once.
 //!
-//! Only this folder reads files and the environment.
+//! Read at start, before the first request. Only this folder reads the config's file and the environment.
+//!
+//! | step          | what it does                                                              |
+//! | ------------- | ------------------------------------------------------------------------- |
+//! | `file`        | finds the file and reads its text                                         |
+//! | `yaml`        | text → a tree in which everything knows its line and column               |
+//! | `environment` | lays `CLOAKROOM_…` variables over it                                      |
+//! | `walk`        | refuses what does not fit the schema, all of it, and puts stand-ins there |
+//! | `tree_de`     | tree → [`Settings`], whose serde defaults are the lowest layer            |
+//! | `checks`      | refuses what fits the types and makes no sense; warns about the unwise    |
+//!
+//! `settings` is the only list of keys: `schema` and `walk` come out of it.
 
 pub mod route_table;
+mod checks;
+mod environment;
+mod file;
+pub mod one_or_many;
+mod report;
+mod schema;
 pub mod secrets;
 pub mod settings;
+mod tree_de;
 pub mod units;
+mod walk;
+mod yaml;
 
-pub use route_table::{Place, RouteTable};
+pub use route_table::{Destination, RouteTable};
+pub use report::Mistake;
 pub use secrets::SecretSource;
 pub use settings::*;
 
+use report::{Findings, Report};
+use serde::Deserialize;
+use std::ffi::OsString;
 use std::path::Path;
-
-/// One mistake: where, what was found, what is wanted.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Mistake {
-    /// `file:line:column`, or the name of the environment variable.
-    pub place: String,
-    /// The key's path: `session.idle_timeout`, `routes[1].path`.
-    pub key: String,
-    /// What was found, what is wanted and what to do, in one sentence or two. Never a secret.
-    pub message: String,
-}
+use std::sync::Arc;
+use yaml::{Node, Place, Value};
 
 /// What `load` brings.
 #[derive(Clone, Debug)]
@@ -34,28 +49,117 @@ pub struct Loaded {
 }
 
 /// Reads and checks the config. `file: None` searches `$CLOAKROOM_CONFIG`, `./cloakroom.yaml`,
-/// `/etc/cloakroom/cloakroom.yaml`.
+/// `/etc/cloakroom/cloakroom.yaml`. Reads the files that it names, too: secrets, authorities, the folders of routes.
 ///
 /// # Errors
 /// Every mistake in it, in the file's order.
-pub fn load(_file: Option<&Path>) -> Result<Loaded, Vec<Mistake>> {
-    unimplemented!()
+pub fn load(file: Option<&Path>) -> Result<Loaded, Vec<Mistake>> {
+    load_with(file, std::env::vars_os())
 }
 
-/// As [`load`], from text (for the demo and for tests); the environment is not looked at.
+fn load_with(
+    file: Option<&Path>,
+    variables: impl Iterator<Item = (OsString, OsString)>,
+) -> Result<Loaded, Vec<Mistake>> {
+    let no_file = |place: String, message| {
+        vec![Mistake {
+            place,
+            key: String::new(),
+            message,
+        }]
+    };
+    let path = file::find(file).map_err(|problem| no_file("config".into(), problem))?;
+    let name = path.display().to_string();
+    let text = file::read(&path).map_err(|problem| no_file(name.clone(), problem))?;
+    check(&name, &text, variables, true)
+}
+
+/// As [`load`], from text (for the demo and for tests); the environment is not looked at, and of the files that the
+/// config names only the secrets are.
 ///
 /// # Errors
 /// Every mistake in it.
-pub fn load_text(_name: &str, _yaml: &str) -> Result<Loaded, Vec<Mistake>> {
-    unimplemented!()
+pub fn load_text(name: &str, yaml: &str) -> Result<Loaded, Vec<Mistake>> {
+    check(name, yaml, std::iter::empty(), false)
 }
 
 /// The JSON Schema of the config, pretty-printed.
 #[must_use]
 pub fn schema() -> String {
-    unimplemented!()
+    schema::pretty()
 }
 
-fn providers_from_map<'de, D: serde::Deserializer<'de>>(_: D) -> Result<Vec<ProviderSettings>, D::Error> {
-    unimplemented!()
+/// All the steps from text to settings.
+fn check(
+    name: &str,
+    text: &str,
+    variables: impl Iterator<Item = (OsString, OsString)>,
+    with_files: bool,
+) -> Result<Loaded, Vec<Mistake>> {
+    let name: Arc<str> = Arc::from(name);
+    let mut report = Report::default();
+    let parsed = yaml::parse(text, &|line, column| Place::File(Arc::clone(&name), line, column));
+    let mut tree = match parsed {
+        Ok(tree) => tree,
+        Err((place, problem)) => {
+            report.add(&place, String::new(), problem);
+            let place = Place::File(name, 1, 1);
+            Node {
+                place,
+                value: Value::Null,
+            }
+        }
+    };
+    let unreadable = report.has_mistakes();
+    environment::lay_over(&mut tree, variables, &mut report);
+    if unreadable || tree.value == Value::Null {
+        if !unreadable {
+            let problem = "is empty; wanted: at least `public_url` and `providers`";
+            report.add(&tree.place, String::new(), problem.into());
+        }
+        // Without the file there is nothing to compare the environment's part with.
+        return Err(report.finish().err().unwrap_or_default());
+    }
+    walk::walk(&mut tree, &mut report);
+    let mut settings = match Settings::deserialize(&tree) {
+        Ok(settings) => settings,
+        Err(misfit) => {
+            // The walk knows less than a type: a fault of ours, but not one that should take the process down.
+            report.add(&tree.place, String::new(), format!("does not fit: {misfit}"));
+            return Err(report.finish().err().unwrap_or_default());
+        }
+    };
+    settings.name_redirect_paths();
+    let mut findings = Findings::new(&tree, &mut report);
+    checks::meaning(&settings, &mut findings);
+    if with_files {
+        checks::files(&settings, &mut findings);
+    }
+    let warnings = report.finish()?;
+    Ok(Loaded { settings, warnings })
 }
+
+/// Providers in the file's order, each with its key as its name.
+fn providers_from_map<'de, D: serde::Deserializer<'de>>(from: D) -> Result<Vec<ProviderSettings>, D::Error> {
+    struct InOrder;
+
+    impl<'de> serde::de::Visitor<'de> for InOrder {
+        type Value = Vec<ProviderSettings>;
+
+        fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+            f.write_str("providers by name")
+        }
+        fn visit_map<A: serde::de::MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+            let mut all = Vec::new();
+            while let Some((name, provider)) = map.next_entry::<String, ProviderSettings>()? {
+                all.push(ProviderSettings { name, ..provider });
+            }
+            Ok(all)
+        }
+    }
+
+    from.deserialize_map(InOrder)
+}
+
+#[cfg(test)]
+mod tests;

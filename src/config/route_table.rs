@@ -15,7 +15,7 @@ pub struct RouteTable {
 
 /// What a path belongs to.
 #[derive(Clone, Copy, Debug)]
-pub enum Place<'a> {
+pub enum Destination<'a> {
     /// cloakroom's own endpoints.
     Own,
     /// A route, and its number in [`RouteTable::routes`].
@@ -43,17 +43,17 @@ impl RouteTable {
     ///
     /// # Errors
     /// [`Ambiguous`] where an upstream could read the path so that another place were meant: answer 400.
-    pub fn place(&self, path: &RequestPath) -> Result<Place<'_>, Ambiguous> {
+    pub fn place(&self, path: &RequestPath) -> Result<Destination<'_>, Ambiguous> {
         let found = self.number(path.decoded());
         if path.other_readings().iter().any(|reading| self.number(reading) != found) {
             return Err(Ambiguous("The path can be read in two ways."));
         }
         let place = match found {
-            Number::Own => Place::Own,
-            Number::Route(number) => Place::Route(number, &self.routes[number]),
-            Number::Nowhere => Place::Nowhere,
+            Number::Own => Destination::Own,
+            Number::Route(number) => Destination::Route(number, &self.routes[number]),
+            Number::Nowhere => Destination::Nowhere,
         };
-        let passes_slash = matches!(place, Place::Route(_, route) if route.encoded_slash == EncodedSlash::Pass);
+        let passes_slash = matches!(place, Destination::Route(_, route) if route.encoded_slash == EncodedSlash::Pass);
         if path.has_encoded_slash() && !passes_slash {
             return Err(Ambiguous("The path holds an encoded slash, which this address does not take."));
         }
@@ -66,9 +66,9 @@ impl RouteTable {
     pub fn may_land(&self, path: &RequestPath) -> bool {
         !is_under(&path.decoded().to_ascii_lowercase(), &self.prefix.to_ascii_lowercase())
             && match self.place(path) {
-                Ok(Place::Route(_, route)) => route.pages(),
-                Ok(Place::Nowhere) => true,
-                Ok(Place::Own) | Err(_) => false,
+                Ok(Destination::Route(_, route)) => route.pages(),
+                Ok(Destination::Nowhere) => true,
+                Ok(Destination::Own) | Err(_) => false,
             }
     }
 
@@ -146,9 +146,9 @@ mod tests {
     fn rm_04_the_longest_path_wins_on_whole_segments() {
         let table = table();
         let place = |path: &str| match table.place(&RequestPath::parse(path).unwrap()) {
-            Ok(Place::Route(_, route)) => route.path.clone(),
-            Ok(Place::Own) => "own".into(),
-            Ok(Place::Nowhere) => "nowhere".into(),
+            Ok(Destination::Route(_, route)) => route.path.clone(),
+            Ok(Destination::Own) => "own".into(),
+            Ok(Destination::Nowhere) => "nowhere".into(),
             Err(_) => "refused".into(),
         };
         for (path, wanted) in [

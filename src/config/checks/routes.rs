@@ -1,0 +1,124 @@
+//! `routes`.
+
+use super::super::report::{Findings, KeyPath, quoted};
+use super::super::settings::{Auth, AuthorizationMode, Csrf, Files, RouteSettings, Settings};
+use super::grammar::{self, Url};
+use super::{lies_under, not_zero};
+use std::path::{Component, Path};
+
+pub fn check(settings: &Settings, findings: &mut Findings<'_>) {
+    for (i, route) in settings.routes.iter().enumerate() {
+        let at = KeyPath::root("routes").index(i);
+        path(settings, i, &at.key("path"), findings);
+        target(route, &at, findings);
+        access(route, &at, findings);
+        not_zero(route.timeout, &at.key("timeout"), findings);
+    }
+}
+
+fn path(settings: &Settings, i: usize, at: &KeyPath, findings: &mut Findings<'_>) {
+    let path = &settings.routes[i].path;
+    if let Some(doubt) = grammar::path_doubt(path) {
+        let message = format!(
+            "found {}, which {doubt}; wanted: a path such as /api, on whole segments",
+            quoted(path)
+        );
+        return findings.refuse(at, message);
+    }
+    if lies_under(path, &settings.prefix) {
+        let message = format!(
+            "found {}, which is under the prefix, whose paths are cloakroom's own; wanted: another path",
+            quoted(path)
+        );
+        findings.refuse(at, message);
+    }
+    if let Some(first) = settings.routes[..i].iter().position(|other| other.path == *path) {
+        findings.refuse(
+            at,
+            format!(
+                "found {}, which `routes[{first}]` serves already; wanted: each path once",
+                quoted(path)
+            ),
+        );
+    }
+}
+
+fn target(route: &RouteSettings, at: &KeyPath, findings: &mut Findings<'_>) {
+    match &route.files {
+        Some(files) => {
+            if !route.upstream.is_empty() {
+                findings.refuse(at, "has both `upstream` and `static`; wanted: one of them");
+            }
+            fallback(files, &at.key("static").key("fallback"), findings);
+        }
+        None if route.upstream.is_empty() => {
+            findings.warn(at, "has neither `upstream` nor `static`: it is for forward-auth alone, which is not in this version");
+        }
+        None => {}
+    }
+    for (i, upstream) in route.upstream.iter().enumerate() {
+        if let Some(doubt) = Url::upstream_doubt(upstream) {
+            let message = format!(
+                "found {}, which {doubt}; wanted: an origin such as http://orders:8080",
+                quoted(upstream)
+            );
+            findings.refuse(&at.key("upstream").index(i), message);
+        }
+    }
+}
+
+fn fallback(files: &Files, at: &KeyPath, findings: &mut Findings<'_>) {
+    let Some(name) = &files.fallback else { return };
+    let inside = Path::new(name)
+        .components()
+        .all(|part| matches!(part, Component::Normal(_)));
+    if name.is_empty() || !inside {
+        findings.refuse(
+            at,
+            format!(
+                "found {}; wanted: a file in `root`, such as index.html",
+                quoted(name)
+            ),
+        );
+    }
+}
+
+fn access(route: &RouteSettings, at: &KeyPath, findings: &mut Findings<'_>) {
+    let open = route.auth() == Auth::None;
+    if route.authorization == AuthorizationMode::Pass && !open {
+        let message = "is `pass`, but this route sends the session's token in `Authorization`; wanted: `replace`, or `auth: none`";
+        findings.refuse(&at.key("authorization"), message);
+    }
+    let require = &route.require;
+    if open && !(require.scopes.is_empty() && require.claims.is_empty()) {
+        let message = "asks for what a session brings, and with `auth: none` no session is looked at; wanted: `auth: required` or `optional`";
+        findings.refuse(&at.key("require"), message);
+    }
+    for (i, scope) in require.scopes.iter().enumerate() {
+        if !grammar::is_scope(scope) {
+            let message = format!(
+                "found {}; wanted: one scope, without spaces and quotes",
+                quoted(scope)
+            );
+            findings.refuse(&at.key("require").key("scopes").index(i), message);
+        }
+    }
+    for (claim, values) in &require.claims {
+        let at = at.key("require").key("claims").key(claim);
+        if claim.split('.').any(str::is_empty) {
+            findings.refuse(
+                &at,
+                "is no claim's name; wanted: a name such as groups, or realm_access.roles",
+            );
+        }
+        if values.is_empty() {
+            findings.refuse(&at, "is an empty list, which nobody's claim can meet; wanted: the values of which any one suffices");
+        }
+    }
+    if route.csrf == Csrf::Off && !open {
+        findings.warn(
+            &at.key("csrf"),
+            "is `off`: other sites' pages can send requests in the user's name; use auto",
+        );
+    }
+}

@@ -1,0 +1,201 @@
+//! `session`: cookie, lifetimes, keys, store.
+
+use super::super::report::{Findings, KeyPath, quoted};
+use super::super::settings::{Cache, Cookie, RedisSettings, SameSite, SessionSettings, StoreSettings};
+use super::{grammar, not_none, not_zero};
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use std::time::Duration;
+use zeroize::Zeroizing;
+
+/// Browsers keep no cookie for longer (RFC 6265bis §5.5).
+const LONGEST: Duration = Duration::from_hours(400 * 24);
+/// The length of a session encryption key, in bytes.
+const KEY_BYTES: usize = 32;
+/// What the names of cloakroom's other cookies begin with.
+const RESERVED: &str = "__Host-Http-cloakroom-";
+
+pub fn check(session: &SessionSettings, findings: &mut Findings<'_>) {
+    let key = |name: &str| KeyPath::root("session").key(name);
+    cookie(&session.cookie, findings);
+    not_zero(session.idle_timeout, &key("idle_timeout"), findings);
+    not_zero(session.absolute_timeout, &key("absolute_timeout"), findings);
+    if session.idle_timeout > session.absolute_timeout {
+        findings.refuse(
+            &key("idle_timeout"),
+            "is longer than `session.absolute_timeout`; wanted: at most as long",
+        );
+    }
+    if session.absolute_timeout > LONGEST {
+        findings.refuse(
+            &key("absolute_timeout"),
+            "is longer than browsers keep a cookie; wanted: at most 400d",
+        );
+    }
+    for (i, claim) in session.claims.iter().enumerate() {
+        if claim.is_empty() {
+            findings.refuse(
+                &key("claims").index(i),
+                "is empty; wanted: a claim's name, such as email",
+            );
+        }
+    }
+    if let Cache::On(limits) = &session.cache {
+        if findings.is_set(&key("cache")) {
+            findings.warn(
+                &key("cache"),
+                "is not used yet: the store is read on every request",
+            );
+        }
+        not_zero(limits.ttl, &key("cache").key("ttl"), findings);
+        not_none(limits.max, &key("cache").key("max"), findings);
+    }
+    keys(session, findings);
+    match &session.store {
+        StoreSettings::Memory(limits) => {
+            let path = key("store").key("memory");
+            not_none(limits.max_sessions, &path.key("max_sessions"), findings);
+            findings.warn(&key("store"), "is `memory`: sessions are lost at a restart, and only one replica can serve; use `redis` for more");
+        }
+        StoreSettings::Redis(redis) => check_redis(redis, &key("store").key("redis"), findings),
+    }
+}
+
+fn cookie(cookie: &Cookie, findings: &mut Findings<'_>) {
+    let key = |name: &str| KeyPath::root("session").key("cookie").key(name);
+    // RFC 6265bis §4.1.3.2: what makes browsers refuse the cookie unless it is Secure, for / and without Domain, so
+    // that no other host can set it.
+    let bare = cookie
+        .name
+        .strip_prefix("__Host-")
+        .filter(|bare| !bare.is_empty() && *bare != "Http-");
+    let is_reserved = cookie
+        .name
+        .get(..RESERVED.len())
+        .is_some_and(|begin| begin.eq_ignore_ascii_case(RESERVED));
+    if bare.is_none() || !grammar::is_token(&cookie.name) || cookie.name.len() > 128 {
+        let message = format!(
+            "found {}; wanted: `__Host-Http-` or `__Host-` and a name of letters, digits and -",
+            quoted(&cookie.name)
+        );
+        findings.refuse(&key("name"), message);
+    } else if is_reserved {
+        findings.refuse(
+            &key("name"),
+            format!("begins with `{RESERVED}`, as cloakroom's other cookies do; wanted: another name"),
+        );
+    }
+    if cookie.same_site == SameSite::None {
+        findings.warn(&key("same_site"), "is `none`: other sites' requests carry the session; use strict or lax unless the app lives in a frame");
+    }
+}
+
+fn keys(session: &SessionSettings, findings: &mut Findings<'_>) {
+    let path = KeyPath::root("session").key("keys");
+    if session.keys.is_empty() && matches!(session.store, StoreSettings::Redis(_)) {
+        let message = "is missing; wanted with Redis: at least one key, the same for all replicas; run `cloakroom keys generate` to make one";
+        return findings.refuse(&path, message);
+    }
+    let mut earlier: Vec<Zeroizing<Vec<u8>>> = Vec::new();
+    for (i, source) in session.keys.iter().enumerate() {
+        // One that cannot be read is a matter of the check of all secrets.
+        let Ok(text) = source.current() else { continue };
+        let wanted = "wanted: 32 bytes in base64url without padding (43 characters); run `cloakroom keys generate` to make one";
+        match URL_SAFE_NO_PAD.decode(text.expose()).map(Zeroizing::new) {
+            Err(_) => findings.refuse(&path.index(i), format!("cannot be decoded; {wanted}")),
+            Ok(key) if key.len() < KEY_BYTES => {
+                findings.refuse(&path.index(i), format!("is too short; {wanted}"))
+            }
+            Ok(key) if key.len() > KEY_BYTES => {
+                findings.refuse(&path.index(i), format!("is too long; {wanted}"))
+            }
+            Ok(key) => {
+                if let Some(first) = earlier.iter().position(|other| *other == key) {
+                    findings.refuse(
+                        &path.index(i),
+                        format!("is the same key as `session.keys[{first}]`; wanted: each key once"),
+                    );
+                }
+                earlier.push(key);
+            }
+        }
+    }
+}
+
+fn check_redis(redis: &RedisSettings, at: &KeyPath, findings: &mut Findings<'_>) {
+    for (name, is_set) in [
+        ("sentinel", redis.sentinel.is_some()),
+        ("cluster", redis.cluster.is_some()),
+    ] {
+        if is_set {
+            findings.refuse(
+                &at.key(name),
+                "is not in this version: name one server with `url`",
+            );
+        }
+    }
+    let wanted = "wanted: redis://HOST:6379/0 or rediss://…, with user and password if need be";
+    match &redis.url {
+        Some(source) => {
+            // Never repeated, whatever it is: there may be a password in it.
+            if source.current().is_ok_and(|url| !is_redis_url(url.expose())) {
+                findings.refuse(&at.key("url"), format!("is no Redis URL; {wanted}"));
+            }
+        }
+        None if redis.sentinel.is_some() || redis.cluster.is_some() => {}
+        None => findings.refuse(&at.key("url"), format!("is missing; {wanted}")),
+    }
+    let prefix = &redis.key_prefix;
+    if prefix.len() > 128 || !prefix.bytes().all(|b| b.is_ascii_graphic()) {
+        findings.refuse(
+            &at.key("key_prefix"),
+            format!(
+                "found {}; wanted: at most 128 printable ASCII characters",
+                quoted(prefix)
+            ),
+        );
+    }
+}
+
+/// Whether a text is a Redis URL: a scheme, maybe user and password, a host, maybe a port and a database's number.
+fn is_redis_url(url: &str) -> bool {
+    let Some(rest) = url
+        .strip_prefix("redis://")
+        .or_else(|| url.strip_prefix("rediss://"))
+    else {
+        return false;
+    };
+    let (authority, path) = rest.split_at(rest.find(['/', '?', '#']).unwrap_or(rest.len()));
+    let server = authority.rsplit_once('@').map_or(authority, |(_, server)| server);
+    let database = path.strip_prefix('/').unwrap_or(path);
+    grammar::is_host_and_port(server) && database.bytes().all(|b| b.is_ascii_digit())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_redis_url_names_a_server() {
+        for url in [
+            "redis://redis",
+            "rediss://u:p@redis:6379/0",
+            "redis://:p%40@[::1]:6379",
+            "redis://10.0.0.1/",
+        ] {
+            assert!(is_redis_url(url), "{url}");
+        }
+        for url in [
+            "",
+            "redis",
+            "http://redis",
+            "redis://",
+            "redis://h:x",
+            "redis://h/x",
+            "redis://h?protocol=resp3",
+            "redis://p#w@h",
+        ] {
+            assert!(!is_redis_url(url), "{url}");
+        }
+    }
+}

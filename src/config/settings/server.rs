@@ -1,0 +1,100 @@
+//! `server`: listeners, limits on what arrives, stopping.
+
+use crate::config::one_or_many;
+use crate::config::secrets::SecretSource;
+use crate::config::units;
+use ipnet::IpNet;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// Listeners and stopping.
+#[derive(Clone, Debug, PartialEq, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Server {
+    /// Where browsers are listened to: an address, or a list of them.
+    #[serde(deserialize_with = "one_or_many::deserialize")]
+    #[schemars(with = "one_or_many::OneOrMany<units::AddressText>")]
+    pub listen: Vec<SocketAddr>,
+    /// Where health, readiness and metrics are served.
+    #[schemars(with = "units::AddressText")]
+    pub admin: SocketAddr,
+    /// The bearer token for `/sessions` on the admin listener. Not used yet.
+    pub admin_token: Option<SecretSource>,
+    /// Where an ingress asks whether a request may pass; off by default, needs `trusted_proxies`. Not in this version.
+    #[schemars(with = "Option<units::AddressText>")]
+    pub forward_auth: Option<SocketAddr>,
+    /// How the ingress names the original request.
+    pub forward_auth_dialect: Dialect,
+    /// Further names under which `/bff/backchannel-logout` may be called (in-cluster). Not used yet.
+    pub hosts: Vec<String>,
+    /// Certificate and key for TLS on `listen`. Not in this version.
+    pub tls: Option<Tls>,
+    /// Networks (or single addresses) whose `X-Forwarded-*` is believed; nobody's by default.
+    #[serde(deserialize_with = "units::networks")]
+    #[schemars(with = "Vec<units::NetworkText>")]
+    pub trusted_proxies: Vec<IpNet>,
+    /// After a stop signal: readiness is false, requests are still accepted.
+    #[serde(with = "units::duration")]
+    #[schemars(with = "units::DurationText")]
+    pub drain_delay: Duration,
+    /// Then requests under way may finish.
+    #[serde(with = "units::duration")]
+    #[schemars(with = "units::DurationText")]
+    pub drain_timeout: Duration,
+    /// How long a browser may take to send a request's head.
+    #[serde(with = "units::duration")]
+    #[schemars(with = "units::DurationText")]
+    pub header_timeout: Duration,
+    /// The largest request head, in bytes.
+    #[serde(with = "units::size")]
+    #[schemars(with = "units::SizeText")]
+    pub max_header_size: u64,
+    /// The most header lines in a request.
+    pub max_headers: usize,
+    /// The most connections at one time, on all public listeners together.
+    pub max_connections: usize,
+}
+
+/// How an ingress names the original request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Dialect {
+    /// `X-Forwarded-Method`, `-Proto`, `-Host`, `-Uri`: Traefik, Caddy.
+    Forwarded,
+    /// `X-Original-URL`, `X-Original-Method`: nginx.
+    Nginx,
+}
+
+/// Certificate and key, PEM.
+#[derive(Clone, Debug, PartialEq, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Tls {
+    /// The certificate chain.
+    pub cert: PathBuf,
+    /// Its private key.
+    pub key: PathBuf,
+}
+
+impl Default for Server {
+    fn default() -> Self {
+        Self {
+            listen: vec![SocketAddr::from(([0, 0, 0, 0], 8080))],
+            admin: SocketAddr::from(([127, 0, 0, 1], 9090)),
+            admin_token: None,
+            forward_auth: None,
+            forward_auth_dialect: Dialect::Forwarded,
+            hosts: Vec::new(),
+            tls: None,
+            trusted_proxies: Vec::new(),
+            drain_delay: Duration::from_secs(5),
+            drain_timeout: Duration::from_secs(20),
+            header_timeout: Duration::from_secs(10),
+            max_header_size: 32 * 1024,
+            max_headers: 100,
+            max_connections: 10_000,
+        }
+    }
+}

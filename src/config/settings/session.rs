@@ -1,0 +1,210 @@
+//! `session`: the cookie, lifetimes, keys and the store.
+
+use crate::config::secrets::SecretSource;
+use crate::config::units;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use std::path::PathBuf;
+use std::time::Duration;
+
+fn default_key_prefix() -> String {
+    "cloakroom:".into()
+}
+
+/// Sessions.
+#[derive(Clone, Debug, PartialEq, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct SessionSettings {
+    /// The session cookie.
+    pub cookie: Cookie,
+    /// A session ends when nothing was asked for this long.
+    #[serde(with = "units::duration")]
+    #[schemars(with = "units::DurationText")]
+    pub idle_timeout: Duration,
+    /// A session ends this long after login, whatever happens.
+    #[serde(with = "units::duration")]
+    #[schemars(with = "units::DurationText")]
+    pub absolute_timeout: Duration,
+    /// A token with less left than this (or than half its lifetime, if that is less) is refreshed in the background.
+    #[serde(with = "units::duration")]
+    #[schemars(with = "units::DurationText")]
+    pub refresh_before: Duration,
+    /// The claims that `/bff/user` shows.
+    pub claims: Vec<String>,
+    /// Session encryption keys: the first seals, all open. A memory store makes its own.
+    pub keys: Vec<SecretSource>,
+    /// A local cache of opened sessions, or `off`. Not used yet.
+    pub cache: Cache,
+    /// Where sessions are kept.
+    pub store: StoreSettings,
+}
+
+/// The session cookie.
+#[derive(Clone, Debug, PartialEq, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Cookie {
+    /// Its name; begins with `__Host-`.
+    pub name: String,
+    /// `SameSite`.
+    pub same_site: SameSite,
+    /// Whether it outlives the browser (`Max-Age`, the absolute timeout).
+    pub persistent: bool,
+}
+
+/// The cookie attribute of that name (RFC 6265bis §5.6.7).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum SameSite {
+    /// Sent with requests from our own site only.
+    Strict,
+    /// Also with top-level navigations from elsewhere.
+    Lax,
+    /// Always.
+    None,
+}
+
+/// The local cache of opened sessions.
+#[derive(Clone, Debug, PartialEq, Deserialize, JsonSchema)]
+#[serde(untagged)]
+pub enum Cache {
+    /// `off`: the store is read on every request.
+    Off(Off),
+    /// On.
+    On(CacheLimits),
+}
+
+/// The word `off`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Off {
+    /// `off`
+    Off,
+}
+
+/// Bounds of the local cache.
+#[derive(Clone, Debug, PartialEq, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct CacheLimits {
+    /// How long an opened session may be served from memory.
+    #[serde(with = "units::duration")]
+    #[schemars(with = "units::DurationText")]
+    pub ttl: Duration,
+    /// The most sessions in it.
+    pub max: usize,
+}
+
+/// Where sessions are kept: exactly one of these.
+#[derive(Clone, Debug, PartialEq, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, rename_all = "snake_case")]
+pub enum StoreSettings {
+    /// In this process: one machine, lost on restart.
+    Memory(MemoryLimits),
+    /// In Redis, shared by all replicas.
+    Redis(RedisSettings),
+}
+
+/// Bounds of the memory store.
+#[derive(Clone, Debug, PartialEq, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct MemoryLimits {
+    /// The most sessions; beyond it the longest idle goes first.
+    pub max_sessions: usize,
+}
+
+/// How Redis is reached.
+#[derive(Clone, Debug, PartialEq, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct RedisSettings {
+    /// `redis://` or `rediss://`, with user, password and database index.
+    #[serde(default)]
+    pub url: Option<SecretSource>,
+    /// The password, where it should not stand in the URL.
+    #[serde(default)]
+    pub password: Option<SecretSource>,
+    /// A PEM file of authorities trusted for `rediss://`, instead of the system's.
+    #[serde(default)]
+    pub ca: Option<PathBuf>,
+    /// What every key begins with.
+    #[serde(default = "default_key_prefix")]
+    pub key_prefix: String,
+    /// Sentinel: how the primary is found. Not in this version.
+    #[serde(default)]
+    pub sentinel: Option<Sentinel>,
+    /// Cluster: nodes to begin with. Not in this version.
+    #[serde(default)]
+    pub cluster: Option<Vec<SecretSource>>,
+}
+
+/// Redis Sentinel.
+#[derive(Clone, Debug, PartialEq, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Sentinel {
+    /// The name of the monitored primary.
+    pub master: String,
+    /// The sentinels.
+    pub urls: Vec<SecretSource>,
+}
+
+impl Default for SessionSettings {
+    fn default() -> Self {
+        Self {
+            cookie: Cookie::default(),
+            idle_timeout: Duration::from_secs(30 * 60),
+            absolute_timeout: Duration::from_secs(12 * 3600),
+            refresh_before: Duration::from_secs(60),
+            claims: [
+                "sub",
+                "name",
+                "given_name",
+                "family_name",
+                "middle_name",
+                "nickname",
+                "preferred_username",
+                "profile",
+                "picture",
+                "website",
+                "gender",
+                "birthdate",
+                "zoneinfo",
+                "locale",
+                "updated_at",
+                "email",
+                "email_verified",
+                "groups",
+                "roles",
+            ]
+            .map(String::from)
+            .to_vec(),
+            keys: Vec::new(),
+            cache: Cache::On(CacheLimits::default()),
+            store: StoreSettings::Memory(MemoryLimits::default()),
+        }
+    }
+}
+
+impl Default for Cookie {
+    fn default() -> Self {
+        Self {
+            name: "__Host-Http-cloakroom".into(),
+            same_site: SameSite::Strict,
+            persistent: false,
+        }
+    }
+}
+
+impl Default for CacheLimits {
+    fn default() -> Self {
+        Self {
+            ttl: Duration::from_secs(30),
+            max: 10_000,
+        }
+    }
+}
+
+impl Default for MemoryLimits {
+    fn default() -> Self {
+        Self {
+            max_sessions: 100_000,
+        }
+    }
+}
