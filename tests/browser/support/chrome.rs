@@ -2,6 +2,8 @@
 
 use super::DEADLINE;
 use super::process::{Running, folder, in_checkout, kill_users_of};
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 use fantoccini::wd::WebDriverCompatibleCommand;
 use fantoccini::{Client, ClientBuilder, Locator};
 use hyper_util::client::legacy::connect::HttpConnector;
@@ -29,6 +31,8 @@ const FLAGS: [&str; 10] = [
 /// A browser.
 pub struct Chrome {
     pub client: Client,
+    /// How long it waits for something to show.
+    pub patience: Duration,
     _driver: Running,
     profile: TempDir,
 }
@@ -78,6 +82,7 @@ impl Chrome {
         });
         Self {
             client,
+            patience: DEADLINE,
             _driver: driver,
             profile,
         }
@@ -149,7 +154,7 @@ impl Chrome {
             let now = self.client.execute(script, vec![json!(argument)]).await;
             match now {
                 Ok(value) if good(&value) => return value,
-                _ if began.elapsed() < DEADLINE => tokio::time::sleep(Duration::from_millis(25)).await,
+                _ if began.elapsed() < self.patience => tokio::time::sleep(Duration::from_millis(25)).await,
                 last => {
                     let page = self.client.source().await.unwrap_or_default();
                     let url = self.url().await;
@@ -201,13 +206,38 @@ impl Chrome {
             .expect("a DevTools answer")
     }
 
+    /// Writes the whole page, as wide as this many pixels and in this colour scheme, to `tests/out/NAME.png`.
+    pub async fn portrait(&self, name: &str, width: u32, scheme: &str) {
+        let features = json!([{ "name": "prefers-color-scheme", "value": scheme }]);
+        self.devtools("Emulation.setEmulatedMedia", json!({ "features": features }))
+            .await;
+        let size = json!({ "width": width, "height": 800, "deviceScaleFactor": 1, "mobile": width < 500 });
+        self.devtools("Emulation.setDeviceMetricsOverride", size).await;
+        let wide = self.run("return document.documentElement.scrollWidth").await;
+        let whole = json!({ "format": "png", "captureBeyondViewport": true });
+        let picture = self.devtools("Page.captureScreenshot", whole).await;
+        let picture = STANDARD
+            .decode(picture["data"].as_str().expect("a picture"))
+            .expect("base64");
+        write_picture(name, &picture);
+        self.devtools("Emulation.clearDeviceMetricsOverride", json!({}))
+            .await;
+        assert!(
+            wide.as_u64() <= Some(width.into()),
+            "{name} is {wide} wide and has to be scrolled sideways"
+        );
+    }
+
     /// Writes what is seen to `tests/out/NAME.png`.
     pub async fn screenshot(&self, name: &str) {
-        let folder = in_checkout("tests/out");
-        fs::create_dir_all(&folder).expect("a folder for screenshots");
-        let picture = self.client.screenshot().await.expect("a screenshot");
-        fs::write(folder.join(format!("{name}.png")), picture).expect("a picture");
+        write_picture(name, &self.client.screenshot().await.expect("a screenshot"));
     }
+}
+
+fn write_picture(name: &str, picture: &[u8]) {
+    let folder = in_checkout("tests/out");
+    fs::create_dir_all(&folder).expect("a folder for screenshots");
+    fs::write(folder.join(format!("{name}.png")), picture).expect("a picture");
 }
 
 impl Drop for Chrome {

@@ -10,6 +10,7 @@ mod upstream;
 
 pub use chrome::{Chrome, Cookie};
 pub use cloakroom::{Cloakroom, DEADLINE, free_port};
+pub use process::folder;
 pub use provider::Provider;
 pub use sites::Elsewhere;
 pub use upstream::Upstream;
