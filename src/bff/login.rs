@@ -58,7 +58,7 @@ impl Bff {
         wishes: Wishes,
     ) -> Result<Response<Body>, Failure> {
         let attempt = LoginAttempt {
-            secrets: AttemptSecrets::random(),
+            secrets: AttemptSecrets::fresh(),
             return_to,
             provider: provider.settings().name.clone(),
             replaces: match self.cookie.presented(visit.headers) {

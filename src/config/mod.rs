@@ -13,6 +13,7 @@
 //!
 //! `settings` is the only list of keys: `schema` and `walk` come out of it.
 
+pub mod proxy_env;
 pub mod route_table;
 mod checks;
 mod environment;
@@ -27,6 +28,7 @@ pub mod units;
 mod walk;
 mod yaml;
 
+pub use proxy_env::ProxyEnvironment;
 pub use route_table::{Destination, RouteTable};
 pub use report::Mistake;
 pub use secrets::SecretSource;

@@ -9,11 +9,16 @@ pub mod forwarded;
 pub mod hop_by_hop;
 pub mod host;
 pub mod id_token;
+pub mod json;
+pub mod jwks;
+pub mod jws;
 pub mod metadata;
 pub mod origin;
 pub mod path;
 pub mod query;
 pub mod return_to;
+#[cfg(test)]
+pub(crate) mod signing;
 pub mod token_response;
 pub mod websocket;
 

@@ -272,7 +272,7 @@ mod tests {
 
     fn attempt(begun: UnixTime) -> LoginAttempt {
         LoginAttempt {
-            secrets: AttemptSecrets::random(),
+            secrets: AttemptSecrets::fresh(),
             return_to: "/orders?tab=1".into(),
             provider: "main".into(),
             replaces: Some([7; 32]),
