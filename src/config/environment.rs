@@ -5,7 +5,7 @@
 
 use super::report::Report;
 use super::schema::{SCHEMA, key, paths, taking};
-use super::walk::nearest;
+use super::wants::nearest;
 use super::yaml::{self, Key, Node, Place, Value};
 use serde_json::Value as Schema;
 use std::collections::BTreeMap;

@@ -16,7 +16,7 @@
 mod checks;
 mod environment;
 mod file;
-pub mod one_or_many;
+mod one_or_many;
 mod report;
 mod schema;
 pub mod secrets;
@@ -24,6 +24,7 @@ pub mod settings;
 mod tree_de;
 pub mod units;
 mod walk;
+mod wants;
 mod yaml;
 
 pub use report::Mistake;

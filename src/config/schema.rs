@@ -20,6 +20,7 @@ pub(super) static SCHEMA: LazyLock<Value> = LazyLock::new(|| {
         .into_generator()
         .into_root_schema_for::<Settings>();
     schema.insert("title".into(), "cloakroom's config".into());
+    schema.insert("description".into(), "Every key of cloakroom.yaml.".into());
     schema.to_value()
 });
 

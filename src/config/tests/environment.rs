@@ -47,7 +47,7 @@ fn a_variable_overrides_its_key() {
         ][..5],
     );
     assert_eq!(settings.public_url.origin(), "https://other.example");
-    assert_eq!(settings.session.idle_timeout, Duration::from_secs(600));
+    assert_eq!(settings.session.idle_timeout, Duration::from_mins(10));
     // Its neighbours in the file stay.
     assert_eq!(
         (

@@ -23,14 +23,14 @@ fn whatever_the_file_is_the_answer_is_one_sentence_soon() {
         ("scalar", b"canary".to_vec(), "found a text"),
         ("binary", (0..=255).cycle().take(100_000).collect(), "UTF-8"),
         ("zeros", vec![0; 100_000], "control character"),
-        ("utf16", b"\xff\xfea\0:\0 \01\0".to_vec(), "UTF-16"),
+        ("utf16", b"\xff\xfea\0:\0 \x001\0".to_vec(), "UTF-16"),
         ("brackets", b"[".repeat(20_000), "nested deeper"),
         ("braces", b"{a: ".repeat(20_000), "nested deeper"),
         ("bomb", bomb.into_bytes(), "aliases"),
         ("large", vec![b'#'; 2 << 20], "1 MiB"),
         (
             "long",
-            ["a: \"".as_bytes(), &[b'x'; 1 << 19]].concat(),
+            ["a: \"".as_bytes(), &b"x".repeat(1 << 19)].concat(),
             "is no valid YAML",
         ),
     ];
