@@ -6,10 +6,11 @@
 //! INVARIANT: a value is repeated in a message only where no secret may stand.
 
 use super::report::{KeyPath, Report, shown};
-use super::schema::{self, form, holds_secret, is_secret, keys, paths, taking, words};
+use super::schema::{self, form, holds_secret, is_secret, keys, taking, words};
 use super::wants::{at_least, found_text, nearest, required, stand_in, stand_in_entry, wanted};
 use super::yaml::{Key, Node, Place, Value};
 use serde_json::Value as Schema;
+use std::collections::HashMap;
 
 /// Walks the whole config.
 pub(super) fn walk(tree: &mut Node, report: &mut Report) {
@@ -59,10 +60,10 @@ impl Walk<'_> {
         section: &Place,
     ) -> bool {
         let required = required(object);
-        let mut seen: Vec<(String, Place)> = Vec::new();
+        let mut seen: HashMap<String, Place> = HashMap::new();
         for (key, mut node) in std::mem::take(entries) {
             let here = path.key(&key.name);
-            if let Some((_, first)) = seen.iter().find(|(name, _)| *name == key.name) {
+            if let Some(first) = seen.get(&key.name) {
                 self.report.add(
                     &key.place,
                     here.to_string(),
@@ -70,7 +71,7 @@ impl Walk<'_> {
                 );
                 continue;
             }
-            seen.push((key.name.clone(), key.place.clone()));
+            seen.insert(key.name.clone(), key.place.clone());
             let Some(schema) = schema::key(object, &key.name) else {
                 self.unknown(&key, object, path);
                 continue;
@@ -96,7 +97,7 @@ impl Walk<'_> {
             entries.push((key, node));
         }
         for name in required {
-            if seen.iter().all(|(seen, _)| seen != name) {
+            if !seen.contains_key(name) {
                 let schema = &object["properties"][name];
                 self.report.broken(
                     section,
@@ -254,10 +255,8 @@ impl Walk<'_> {
         let near = nearest(&key.name, siblings).unwrap_or_default();
         // A key of another section is more likely misplaced than misspelt.
         let elsewhere = || {
-            let all = paths(&schema::SCHEMA);
-            all.into_iter()
-                .find(|path| path.last() == Some(&key.name.as_str()))
-                .map(|path| path.join("."))
+            let same_name = |path: &&Vec<&str>| path.last() == Some(&key.name.as_str());
+            schema::PATHS.iter().find(same_name).map(|path| path.join("."))
         };
         let close = strsim::normalized_damerau_levenshtein(&key.name, near) > 0.5;
         let near = if close { None } else { elsewhere() }.unwrap_or_else(|| path.key(near).to_string());

@@ -108,3 +108,22 @@ fn the_files_that_a_config_names_must_be_there() {
     assert_eq!(found, keys.map(|key| (key.to_owned(), true)));
     assert!(load_text("f", &complete(&text)).is_ok());
 }
+
+#[test]
+fn thousands_of_mistakes_are_named_soon() {
+    use std::fmt::Write;
+    let mut text = String::new();
+    for i in 0..9_000 {
+        writeln!(text, "unknown_{i}: x").unwrap();
+    }
+    let start = Instant::now();
+    assert_eq!(load_text("f", &complete(&text)).unwrap_err().len(), 9_000);
+    let routes = "  - {path: api, upstream: 'http://u:canary@h', timeout: 0s}\n".repeat(1_500);
+    assert_eq!(
+        load_text("f", &complete(&format!("routes:\n{routes}")))
+            .unwrap_err()
+            .len(),
+        4_500
+    );
+    assert!(start.elapsed() < Duration::from_secs(10), "{:?}", start.elapsed());
+}

@@ -138,11 +138,11 @@ fn defaults_are_those_of_the_contract() {
         ("main", Some("/bff/callback"))
     );
     assert_eq!(main.scopes, ["openid", "profile", "offline_access"]);
-    assert_eq!(main.default_token_lifetime, Duration::from_secs(300));
+    assert_eq!(main.default_token_lifetime, Duration::from_mins(5));
     assert_eq!(settings.session.cookie.name, "__Host-Http-cloakroom");
     assert_eq!(settings.session.cookie.same_site, SameSite::Strict);
-    assert_eq!(settings.session.idle_timeout, Duration::from_secs(1800));
-    assert_eq!(settings.session.absolute_timeout, Duration::from_secs(43_200));
+    assert_eq!(settings.session.idle_timeout, Duration::from_mins(30));
+    assert_eq!(settings.session.absolute_timeout, Duration::from_hours(12));
     assert_eq!(
         settings.session.store,
         StoreSettings::Memory(MemoryLimits {
