@@ -4,8 +4,8 @@
 //! same checks; its place in a message is the variable's name. Sections are merged, lists and everything else replaced.
 
 use super::report::Report;
-use super::schema::{SCHEMA, key, paths, taking};
-use super::walk::nearest;
+use super::schema::{PATHS, SCHEMA, key, taking};
+use super::wants::nearest;
 use super::yaml::{self, Key, Node, Place, Value};
 use serde_json::Value as Schema;
 use std::collections::BTreeMap;
@@ -174,7 +174,7 @@ fn nearest_variable(name: &str, tree: &Node) -> String {
         _ => vec!["main"],
     };
     let mut known = Vec::new();
-    for path in paths(&SCHEMA) {
+    for path in PATHS.iter() {
         for provider in &providers {
             let named: Vec<&str> = path
                 .iter()

@@ -55,10 +55,8 @@ fn text(bytes: Vec<u8>) -> Result<String, String> {
         return Err("is UTF-16; save it as UTF-8".into());
     }
     let mut text = String::from_utf8(bytes).map_err(|error| {
-        let line = 1 + error.as_bytes()[..error.utf8_error().valid_up_to()]
-            .iter()
-            .filter(|b| **b == b'\n')
-            .count();
+        let valid = &error.as_bytes()[..error.utf8_error().valid_up_to()];
+        let line = valid.split(|byte| *byte == b'\n').count();
         format!("is no UTF-8 text: line {line} holds other bytes; save it as UTF-8")
     })?;
     if text.starts_with('\u{feff}') {

@@ -18,7 +18,7 @@ pub mod route_table;
 mod checks;
 mod environment;
 mod file;
-pub mod one_or_many;
+mod one_or_many;
 mod report;
 mod schema;
 pub mod secrets;
@@ -26,6 +26,7 @@ pub mod settings;
 mod tree_de;
 pub mod units;
 mod walk;
+mod wants;
 mod yaml;
 
 pub use proxy_env::ProxyEnvironment;

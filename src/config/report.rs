@@ -69,12 +69,22 @@ impl fmt::Display for KeyPath {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for (i, step) in self.0.iter().enumerate() {
             match step {
-                Step::Key(name) if i == 0 => write!(f, "{}", shown(name))?,
-                Step::Key(name) => write!(f, ".{}", shown(name))?,
+                Step::Key(name) if i == 0 => f.write_str(&shown_key(name))?,
+                Step::Key(name) => write!(f, ".{}", shown_key(name))?,
                 Step::Index(index) => write!(f, "[{index}]")?,
             }
         }
         Ok(())
+    }
+}
+
+/// A key as messages show it: as far as it looks like one. What comes after that may be a secret, as in
+/// `{client_secret:hunter2}`, where a space is missing.
+fn shown_key(name: &str) -> String {
+    let is_key = |c: char| c.is_alphanumeric() || matches!(c, '_' | '-' | '.');
+    match name.find(|c| !is_key(c)) {
+        None => shown(name),
+        Some(end) => format!("{}…", shown(&name[..end])),
     }
 }
 

@@ -20,6 +20,7 @@ pub(super) static SCHEMA: LazyLock<Value> = LazyLock::new(|| {
         .into_generator()
         .into_root_schema_for::<Settings>();
     schema.insert("title".into(), "cloakroom's config".into());
+    schema.insert("description".into(), "Every key of cloakroom.yaml.".into());
     schema.to_value()
 });
 
@@ -133,8 +134,10 @@ pub(super) fn key<'a>(schema: &'a Value, name: &str) -> Option<&'a Value> {
         .map(|(_, schema)| *schema)
 }
 
-/// The paths of all keys, sections included, down to lists.
-pub(super) fn paths(schema: &Value) -> Vec<Vec<&str>> {
+/// The paths of all keys of the config, sections included, down to lists.
+pub(super) static PATHS: LazyLock<Vec<Vec<&str>>> = LazyLock::new(|| paths(&SCHEMA));
+
+fn paths(schema: &Value) -> Vec<Vec<&str>> {
     let mut all = Vec::new();
     for (name, schema) in keys(schema) {
         all.push(vec![name]);

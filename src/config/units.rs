@@ -346,7 +346,7 @@ mod tests {
     fn rates_are_so_many_in_a_span() {
         let thirty = Rate {
             count: 30,
-            per: Duration::from_secs(60),
+            per: Duration::from_mins(1),
         };
         assert_eq!(parse_rate("30/m"), Ok(Some(thirty)));
         assert_eq!(parse_rate("off"), Ok(None));

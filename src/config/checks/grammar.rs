@@ -54,7 +54,7 @@ pub fn landing_doubt(landing: &str) -> Option<&'static str> {
 }
 
 /// A path without its escapes; none where one of them is malformed, or stands for a control, `%`, `/`, `\` or `.`.
-fn decoded(path: &str) -> Option<String> {
+pub fn decoded(path: &str) -> Option<String> {
     let mut bytes = Vec::with_capacity(path.len());
     let mut rest = path.as_bytes();
     while let Some((first, after)) = rest.split_first() {

@@ -53,9 +53,10 @@ fn own_origin(settings: &Settings, findings: &mut Findings<'_>) {
 /// Where a login or a logout ends: a path that `return_to` could be, too.
 fn landing(settings: &Settings, section: &str, landing: &str, findings: &mut Findings<'_>) {
     let path = KeyPath::root(section).key("landing");
-    let bare = landing.split(['?', '#']).next().unwrap_or_default();
+    // As the browser's request will be routed: `/%62ff` is `/bff`.
+    let bare = grammar::decoded(landing.split(['?', '#']).next().unwrap_or_default()).unwrap_or_default();
     let doubt = grammar::landing_doubt(landing).or_else(|| {
-        lies_under(bare, &settings.prefix).then_some("is under the prefix, whose paths are cloakroom's own")
+        lies_under(&bare, &settings.prefix).then_some("is under the prefix, whose paths are cloakroom's own")
     });
     if let Some(doubt) = doubt {
         let message = format!(
@@ -64,7 +65,10 @@ fn landing(settings: &Settings, section: &str, landing: &str, findings: &mut Fin
         );
         return findings.refuse(&path, message);
     }
-    let serving = settings.routes.iter().filter(|route| is_under(bare, &route.path));
+    let serving = settings
+        .routes
+        .iter()
+        .filter(|route| is_under(&bare, &route.path));
     if serving
         .max_by_key(|route| route.path.len())
         .is_some_and(|route| !route.pages())

@@ -22,8 +22,8 @@ pub fn check(settings: &Settings, findings: &mut Findings<'_>) {
         urls(provider, &at, findings);
         client(provider, &at, findings);
         redirect_path(settings, i, &at, findings);
-        // RFC 9700 §4.4.2.2: where issuers are told apart by redirect URI, "Clients MUST use a distinct redirection URI
-        // for each issuer"; two names for one issuer could not be told apart by its logout tokens either.
+        // RFC 9700 §4.4.2.2: where issuers are told apart by redirect URI, "clients MUST use a distinct redirection URI
+        // for each issuer they interact with"; two names for one issuer could not be told apart by its logout tokens either.
         if let Some(other) = providers[..i]
             .iter()
             .find(|other| other.issuer == provider.issuer)
@@ -87,13 +87,13 @@ fn urls(provider: &ProviderSettings, at: &KeyPath, findings: &mut Findings<'_>) 
         ("end_session", &endpoints.end_session),
     ];
     for (name, url) in overrides {
-        url.iter()
-            .for_each(|url| check(at.key("endpoints").key(name), url, true));
+        if let Some(url) = url {
+            check(at.key("endpoints").key(name), url, true);
+        }
     }
-    provider
-        .discovery_url
-        .iter()
-        .for_each(|url| check(at.key("discovery_url"), url, true));
+    if let Some(url) = &provider.discovery_url {
+        check(at.key("discovery_url"), url, true);
+    }
 }
 
 fn client(provider: &ProviderSettings, at: &KeyPath, findings: &mut Findings<'_>) {

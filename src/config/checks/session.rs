@@ -103,11 +103,9 @@ fn keys(session: &SessionSettings, findings: &mut Findings<'_>) {
         let wanted = "wanted: 32 bytes in base64url without padding (43 characters); run `cloakroom keys generate` to make one";
         match URL_SAFE_NO_PAD.decode(text.expose()).map(Zeroizing::new) {
             Err(_) => findings.refuse(&path.index(i), format!("cannot be decoded; {wanted}")),
-            Ok(key) if key.len() < KEY_BYTES => {
-                findings.refuse(&path.index(i), format!("is too short; {wanted}"))
-            }
-            Ok(key) if key.len() > KEY_BYTES => {
-                findings.refuse(&path.index(i), format!("is too long; {wanted}"))
+            Ok(key) if key.len() != KEY_BYTES => {
+                let size = if key.len() < KEY_BYTES { "short" } else { "long" };
+                findings.refuse(&path.index(i), format!("is too {size}; {wanted}"));
             }
             Ok(key) => {
                 if let Some(first) = earlier.iter().position(|other| *other == key) {

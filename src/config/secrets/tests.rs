@@ -60,7 +60,8 @@ fn the_last_good_value_outlives_a_bad_file() {
     fs::write(&path, "good").unwrap();
     let source = SecretSource::file(&path);
     assert_eq!(value(&source), "good");
-    for bad in [&b""[..], b"\n", b"\xff", &[b'x'; 65 * 1024]] {
+    let large = vec![b'x'; 65 * 1024];
+    for bad in [&b""[..], b"\n", b"\xff", &large] {
         fs::write(&path, bad).unwrap();
         assert_eq!(value(&source), "good");
         // Nobody has seen the good value through this one.
@@ -92,10 +93,11 @@ fn one_line_break_is_not_part_of_the_secret() {
 fn what_cannot_be_a_secret_says_why_without_it() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("secret");
+    let large = vec![b'x'; 65 * 1024];
     for (bytes, why) in [
         (&b""[..], "is empty"),
         (b"canary\xff", "no UTF-8"),
-        (&[b'c'; 65 * 1024], "larger than 64 KiB"),
+        (&large, "larger than 64 KiB"),
     ] {
         fs::write(&path, bytes).unwrap();
         let problem = SecretSource::file(&path).current().unwrap_err();

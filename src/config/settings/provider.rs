@@ -13,7 +13,7 @@ fn default_scopes() -> Vec<String> {
 }
 
 const fn default_token_lifetime() -> Duration {
-    Duration::from_secs(300)
+    Duration::from_mins(5)
 }
 
 /// One `OpenID` Provider.

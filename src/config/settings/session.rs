@@ -96,6 +96,7 @@ pub struct CacheLimits {
 /// Where sessions are kept: exactly one of these.
 #[derive(Clone, Debug, PartialEq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, rename_all = "snake_case")]
+#[expect(clippy::large_enum_variant, reason = "there is one in a process")]
 pub enum StoreSettings {
     /// In this process: one machine, lost on restart.
     Memory(MemoryLimits),
@@ -149,9 +150,9 @@ impl Default for SessionSettings {
     fn default() -> Self {
         Self {
             cookie: Cookie::default(),
-            idle_timeout: Duration::from_secs(30 * 60),
-            absolute_timeout: Duration::from_secs(12 * 3600),
-            refresh_before: Duration::from_secs(60),
+            idle_timeout: Duration::from_mins(30),
+            absolute_timeout: Duration::from_hours(12),
+            refresh_before: Duration::from_mins(1),
             claims: [
                 "sub",
                 "name",

@@ -70,3 +70,50 @@ fn what_is_no_yaml_or_no_section_is_one_mistake() {
         assert!(!all.contains("canary"), "{all}");
     }
 }
+
+/// Changes a text a little, at random but always the same.
+fn change(text: &str, random: &mut impl FnMut(usize) -> usize) -> String {
+    const SIGNS: [&str; 24] = [
+        ":", " ", "\n", "- ", "{", "}", "[", "]", "\"", "'", "#", ",", "&a ", "*a", "!x ", "|", ">", "\t",
+        "~", "0", "\u{85}", "é", "<<: ", "---\n",
+    ];
+    let mut changed: Vec<char> = text.chars().collect();
+    for _ in 0..=random(4) {
+        let at = random(changed.len());
+        let end = (at + random(12)).min(changed.len());
+        match random(3) {
+            0 => drop(changed.drain(at..end)),
+            1 => drop(changed.splice(at..at, SIGNS[random(SIGNS.len())].chars())),
+            _ => {
+                let copy: Vec<char> = changed[at..end].to_vec();
+                let to = random(changed.len());
+                changed.splice(to..to, copy);
+            }
+        }
+    }
+    changed.into_iter().collect()
+}
+
+#[test]
+fn whatever_is_changed_in_a_config_ends_in_settings_or_mistakes() {
+    let good = include_str!("../../../config/reference.yaml");
+    let mut state = 0x2545_f491_4f6c_dd1d_u64;
+    let mut random = |below: usize| {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        usize::try_from(state % below.max(1) as u64).unwrap_or(0)
+    };
+    for _ in 0..300 {
+        let text = change(good, &mut random);
+        if let Err(mistakes) = load_text("f", &text) {
+            assert!(!mistakes.is_empty());
+            // The walk lets nothing through that the types refuse.
+            assert!(
+                !lines(&mistakes).contains("does not fit"),
+                "{text}\n{}",
+                lines(&mistakes)
+            );
+        }
+    }
+}

@@ -39,15 +39,10 @@ fn a_variable_overrides_its_key() {
             ("CLOAKROOM_SESSION__COOKIE__PERSISTENT", "true"),
             ("CLOAKROOM_SERVER__TRUSTED_PROXIES", "[192.0.2.0/24]"),
             ("CLOAKROOM_PROVIDERS__MAIN__CLIENT_ID", "from-outside"),
-            ("CLOAKROOM_PROVIDERS__MAIN__CLIENT_SECRET", "{file: /dev/null/x}"),
-            ("CLOAKROOM_PROVIDERS__MAIN__CLIENT_SECRET__ENV", "CARGO_PKG_NAME"),
-            ("CLOAKROOM_LIMITS__LOGINS_PER_ADDRESS", "off"),
-            ("CLOAKROOM_ROUTES", "[{path: /x, upstream: 'http://x'}]"),
-            ("OTHER", "x"),
-        ][..5],
+        ],
     );
     assert_eq!(settings.public_url.origin(), "https://other.example");
-    assert_eq!(settings.session.idle_timeout, Duration::from_secs(600));
+    assert_eq!(settings.session.idle_timeout, Duration::from_mins(10));
     // Its neighbours in the file stay.
     assert_eq!(
         (
@@ -228,7 +223,7 @@ fn a_bad_value_names_its_variable() {
         OsString::from_vec(vec![b'/', 0xff]),
     );
     let mistakes = check("f", &complete(""), std::iter::once(bytes), false).unwrap_err();
-    assert_eq!(lines(&mistakes), "CLOAKROOM_PREFIX: prefix: is no UTF-8 text\n");
+    assert_eq!(lines(&mistakes), "CLOAKROOM_PREFIX: prefix: is no UTF-8 text");
 }
 
 #[test]

@@ -23,14 +23,14 @@ fn whatever_the_file_is_the_answer_is_one_sentence_soon() {
         ("scalar", b"canary".to_vec(), "found a text"),
         ("binary", (0..=255).cycle().take(100_000).collect(), "UTF-8"),
         ("zeros", vec![0; 100_000], "control character"),
-        ("utf16", b"\xff\xfea\0:\0 \01\0".to_vec(), "UTF-16"),
+        ("utf16", b"\xff\xfea\0:\0 \x001\0".to_vec(), "UTF-16"),
         ("brackets", b"[".repeat(20_000), "nested deeper"),
         ("braces", b"{a: ".repeat(20_000), "nested deeper"),
         ("bomb", bomb.into_bytes(), "aliases"),
         ("large", vec![b'#'; 2 << 20], "1 MiB"),
         (
             "long",
-            ["a: \"".as_bytes(), &[b'x'; 1 << 19]].concat(),
+            ["a: \"".as_bytes(), &b"x".repeat(1 << 19)].concat(),
             "is no valid YAML",
         ),
     ];
@@ -107,4 +107,23 @@ fn the_files_that_a_config_names_must_be_there() {
     ];
     assert_eq!(found, keys.map(|key| (key.to_owned(), true)));
     assert!(load_text("f", &complete(&text)).is_ok());
+}
+
+#[test]
+fn thousands_of_mistakes_are_named_soon() {
+    use std::fmt::Write;
+    let mut text = String::new();
+    for i in 0..9_000 {
+        writeln!(text, "unknown_{i}: x").unwrap();
+    }
+    let start = Instant::now();
+    assert_eq!(load_text("f", &complete(&text)).unwrap_err().len(), 9_000);
+    let routes = "  - {path: api, upstream: 'http://u:canary@h', timeout: 0s}\n".repeat(1_500);
+    assert_eq!(
+        load_text("f", &complete(&format!("routes:\n{routes}")))
+            .unwrap_err()
+            .len(),
+        4_500
+    );
+    assert!(start.elapsed() < Duration::from_secs(10), "{:?}", start.elapsed());
 }
