@@ -70,7 +70,9 @@ pub async fn serve<S: Service>(
     stop: CancellationToken,
     cut: CancellationToken,
 ) {
-    let places = Arc::new(Semaphore::new(bounds.max_connections.clamp(1, Semaphore::MAX_PERMITS)));
+    let places = Arc::new(Semaphore::new(
+        bounds.max_connections.clamp(1, Semaphore::MAX_PERMITS),
+    ));
     let bounds = Arc::new(bounds);
     let connections = TaskTracker::new();
     loop {

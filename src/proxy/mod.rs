@@ -64,7 +64,10 @@ pub struct Passage<'a> {
 ///
 /// # Cancel safety
 /// Dropping the future breaks the upstream request off: it may have been carried out or not.
-pub async fn forward(mut request: Request<Incoming>, passage: Passage<'_>) -> Result<Response<Body>, Failure> {
+pub async fn forward(
+    mut request: Request<Incoming>,
+    passage: Passage<'_>,
+) -> Result<Response<Body>, Failure> {
     let length = request.body().size_hint().exact();
     if let (Some(limit), Some(length)) = (passage.route.body_limit, length)
         && length > limit
@@ -102,7 +105,10 @@ pub async fn forward(mut request: Request<Incoming>, passage: Passage<'_>) -> Re
     let (mut parts, body) = response.into_parts();
     let switched = parts.status == StatusCode::SWITCHING_PROTOCOLS;
     if switched && !upgrade::is_accepted(&parts.headers) {
-        tracing::warn!(route = passage.route.path, "the upstream switched to a protocol that nobody asked for");
+        tracing::warn!(
+            route = passage.route.path,
+            "the upstream switched to a protocol that nobody asked for"
+        );
         return Err(Failure::UpstreamUnavailable);
     }
     response::prepare(&mut parts, &passage, takes_trailers)?;
@@ -116,5 +122,8 @@ pub async fn forward(mut request: Request<Incoming>, passage: Passage<'_>) -> Re
         // What the browser sent after its request was meant for another protocol: it is not read as a request.
         upgrade::refuse(&mut parts.headers);
     }
-    Ok(Response::from_parts(parts, body.map_err(Into::into).boxed_unsync()))
+    Ok(Response::from_parts(
+        parts,
+        body.map_err(Into::into).boxed_unsync(),
+    ))
 }

@@ -26,7 +26,9 @@ impl Opening {
     /// Takes note of it before hop-by-hop headers are removed.
     pub fn take(headers: &HeaderMap) -> Self {
         let needed = [SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_VERSION];
-        let lines = needed.into_iter().filter_map(|name| headers.get(&name).cloned().map(|value| (name, value)));
+        let lines = needed
+            .into_iter()
+            .filter_map(|name| headers.get(&name).cloned().map(|value| (name, value)));
         Self(lines.collect())
     }
 
