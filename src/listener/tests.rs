@@ -4,6 +4,7 @@ use super::*;
 use bytes::Bytes;
 use http::StatusCode;
 use http_body_util::{BodyExt, Full};
+use std::fmt::Write as _;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -276,10 +277,12 @@ async fn pipelined_requests_are_answered_in_order() {
     let rig = rig(|_| {}).await;
     let mut requests = String::new();
     for n in 0..40 {
-        requests.push_str(&format!("GET /{n} HTTP/1.1\r\nHost: a\r\n\r\n"));
-        requests.push_str(&format!(
+        write!(requests, "GET /{n} HTTP/1.1\r\nHost: a\r\n\r\n").unwrap();
+        write!(
+            requests,
             "POST /read?{n} HTTP/1.1\r\nHost: a\r\nContent-Length: 4\r\n\r\n{n:04}"
-        ));
+        )
+        .unwrap();
     }
     requests.push_str("GET /last HTTP/1.1\nHost: a\nConnection: close\n\n");
     // Also cut into pieces wherever it may be.
@@ -431,7 +434,7 @@ async fn lm_01_a_slow_head_and_an_idle_connection_end_in_time() {
             .await
             .unwrap();
         read_response(&mut stream, "hello").await;
-        tokio::time::sleep(Duration::from_secs(60)).await;
+        tokio::time::sleep(Duration::from_mins(1)).await;
     }
     let began = Instant::now();
     stream.write_all(b"GET / HT").await.unwrap();
@@ -449,7 +452,7 @@ async fn an_idle_connection_ends_and_a_request_under_way_does_not() {
         .unwrap();
     read_response(&mut stream, "hello").await;
     let began = Instant::now();
-    let ended = timeout(Duration::from_secs(300), read_all_slowly(&mut stream)).await;
+    let ended = timeout(Duration::from_mins(5), read_all_slowly(&mut stream)).await;
     assert!(ended.is_ok() && (75..=76).contains(&began.elapsed().as_secs()));
 
     let mut stream = rig.connect().await;

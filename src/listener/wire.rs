@@ -26,7 +26,7 @@ use tokio::time::{Instant, Sleep};
 const IDLE: Duration = Duration::from_secs(75);
 
 /// How long a body may stand still while somebody waits for it.
-const BODY_STALL: Duration = Duration::from_secs(60);
+const BODY_STALL: Duration = Duration::from_mins(1);
 
 /// How long, and how far, the rest of an unwanted body is read away so that the early answer arrives.
 const LINGER: Duration = Duration::from_secs(2);

@@ -1,4 +1,4 @@
-//! WebSockets: the handshake goes up, and only if the upstream agrees do the two connections become one tunnel.
+//! A WebSocket's handshake goes up, and only if the upstream agrees do the two connections become one tunnel.
 //!
 //! Whether the browser may open it was decided by the guard, from `Origin`. The answer `101` of the upstream is what
 //! opens the tunnel; whatever the browser sent before it waits, and if another answer comes it is thrown away with the

@@ -108,7 +108,12 @@ impl StaticFiles {
         let mut ask = Request::new(Empty::<bytes::Bytes>::new());
         *ask.method_mut() = request.method().clone();
         *ask.uri_mut() = as_uri(file).ok_or(Failure::NotFound)?;
+        // `ServeDir` knows no If-Range; without Range the whole file answers, which is always right (RFC 9110 §13.1.5).
+        let is_conditional_range = request.headers().contains_key(header::IF_RANGE);
         for name in HEADERS_OF_INTEREST {
+            if name == header::RANGE && is_conditional_range {
+                continue;
+            }
             for value in request.headers().get_all(&name) {
                 ask.headers_mut().append(name.clone(), value.clone());
             }
@@ -166,10 +171,9 @@ fn look_up(root: &Path, asked: &Path) -> io::Result<Found> {
 }
 
 /// What of a request concerns a file.
-const HEADERS_OF_INTEREST: [HeaderName; 7] = [
+const HEADERS_OF_INTEREST: [HeaderName; 6] = [
     header::ACCEPT_ENCODING,
     header::RANGE,
-    header::IF_RANGE,
     header::IF_MATCH,
     header::IF_NONE_MATCH,
     header::IF_MODIFIED_SINCE,

@@ -117,6 +117,9 @@ async fn ranges_conditions_and_precompressed_variants_work() {
         (head.status(), body.as_str()),
         (StatusCode::PARTIAL_CONTENT, "234")
     );
+    let resumed = [("range", "bytes=2-4"), ("if-range", "\"of another version\"")];
+    let (head, body) = ask(&site, "GET", "/plain.txt", &resumed).await.unwrap();
+    assert_eq!((head.status(), body.as_str()), (StatusCode::OK, "0123456789"));
     let (head, _) = ask(&site, "GET", "/plain.txt", &[]).await.unwrap();
     let etag = head.headers()["etag"].to_str().unwrap().to_owned();
     let (head, body) = ask(&site, "GET", "/plain.txt", &[("if-none-match", &etag)])

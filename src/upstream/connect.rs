@@ -43,7 +43,7 @@ impl Connector {
         tcp.enforce_http(false);
         tcp.set_nodelay(true);
         // Tunnels and streams have no other bound than TCP's own.
-        tcp.set_keepalive(Some(Duration::from_secs(60)));
+        tcp.set_keepalive(Some(Duration::from_mins(1)));
         let connector = hyper_rustls::HttpsConnectorBuilder::new()
             .with_tls_config(tls(needs_tls, ca)?)
             .https_or_http()

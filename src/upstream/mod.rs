@@ -148,7 +148,7 @@ impl Upstream {
     ) -> Result<Response<Incoming>, UpstreamError> {
         let (parts, body) = request.into_parts();
         if body.is_end_stream() {
-            return tokio::time::timeout(timeout, self.try_origins(parts, || Lender::nothing()))
+            return tokio::time::timeout(timeout, self.try_origins(parts, Lender::nothing))
                 .await
                 .unwrap_or(Err(UpstreamError::Timeout));
         }

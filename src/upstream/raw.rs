@@ -58,7 +58,7 @@ pub async fn read_exactly(stream: &mut (impl AsyncRead + Unpin), count: usize) -
 /// Reads to the stream's end, or to its reset.
 pub async fn read_all(stream: &mut (impl AsyncRead + Unpin)) -> Vec<u8> {
     let mut bytes = Vec::new();
-    let mut chunk = [0; 16 * 1024];
+    let mut chunk = vec![0; 16 * 1024];
     while let Ok(read @ 1..) = tokio::time::timeout(PATIENCE, stream.read(&mut chunk))
         .await
         .expect("no end")

@@ -340,3 +340,51 @@ fn only_origins_are_upstreams() {
     assert!(Upstream::new(&[], None).is_err());
     assert!(Upstream::new(&["https://a".into()], Some(Path::new("/nowhere.pem"))).is_err());
 }
+
+#[tokio::test]
+async fn https_upstreams_are_verified_against_the_routes_ca() {
+    let made = rcgen::generate_simple_self_signed(vec!["api.localhost".to_owned()]).unwrap();
+    let key = rustls::pki_types::PrivateKeyDer::try_from(made.signing_key.serialize_der()).unwrap();
+    let config =
+        rustls::ServerConfig::builder_with_provider(Arc::new(rustls::crypto::aws_lc_rs::default_provider()))
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_no_client_auth()
+            .with_single_cert(vec![made.cert.der().clone()], key)
+            .unwrap();
+    let acceptor = tokio_rustls::TlsAcceptor::from(Arc::new(config));
+    let address = raw::serve(move |stream, _| {
+        let acceptor = acceptor.clone();
+        async move {
+            let Ok(mut stream) = acceptor.accept(stream).await else {
+                return;
+            };
+            if !read_head(&mut stream).await.is_empty() {
+                say(&mut stream, OK).await;
+            }
+        }
+    })
+    .await;
+    let mut ca = tempfile::NamedTempFile::new().unwrap();
+    std::io::Write::write_all(&mut ca, made.cert.pem().as_bytes()).unwrap();
+    let origin = |name: &str| vec![format!("https://{name}:{}", address.port())];
+    let trusting = Upstream::new(&origin("api.localhost"), Some(ca.path())).unwrap();
+    assert_eq!(text(trusting.send(get("/"), SOON).await.unwrap()).await, "ok");
+    assert_eq!(trusting.check_online().await[0].outcome, Ok(()));
+    // Another name than the certificate's, and an authority that nobody vouched for.
+    for wrong in [
+        Upstream::new(&origin("localhost"), Some(ca.path())),
+        Upstream::new(&origin("api.localhost"), None),
+    ] {
+        let Ok(wrong) = wrong else { continue };
+        let error = wrong.send(get("/"), SOON).await.unwrap_err();
+        assert!(matches!(error, UpstreamError::Unavailable(_)), "{error}");
+        assert!(
+            wrong.check_online().await[0]
+                .outcome
+                .as_ref()
+                .unwrap_err()
+                .contains("certificate")
+        );
+    }
+}
