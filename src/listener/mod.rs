@@ -9,7 +9,7 @@
 //! INVARIANT: a panic while one request is answered is that request's 500, and nobody else's trouble.
 //!
 //! Sources: RFC 9112 §2.2, §3, §9.3, §9.6; RFC 6585 §5; hyper's header-read timeout needs a timer, so the time is
-//! kept here ([`wire`]).
+//! kept here (`wire`).
 
 mod connection;
 mod reply;

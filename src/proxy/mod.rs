@@ -1,7 +1,7 @@
 //! The way up and back: what leaves for the upstream, what returns to the browser (contract 4.11, 4.12).
 //!
 //! Comes last on a request's way: the guard has let it through, the session's token is fresh. The heads are changed in
-//! place by [`request`] and [`response`]; the bodies pass through, a frame at a time, each side waiting for the other.
+//! place by `request` and `response`; the bodies pass through, a frame at a time, each side waiting for the other.
 //!
 //! INVARIANT: a request that is refused here has opened no upstream connection.
 //! INVARIANT: a body that breaks off on one side breaks off on the other; it never ends as if it were whole.
