@@ -1,7 +1,7 @@
 //! One connection: hyper's engine over a [`Wire`], with what a proxy needs around each request.
 
 use super::reply::{Reply, Under};
-use super::wire::{Following, Wire};
+use super::wire::{Following, Head, Wire};
 use super::{Bounds, Service};
 use http::header::CONNECTION;
 use http::{HeaderValue, Method, StatusCode};
@@ -41,7 +41,12 @@ pub async fn serve<S: Service>(
     let following = Arc::new(Following::default());
     // The place goes with the bytes: a tunnel is still a connection.
     let wire = Wire::new(stream, place, bounds.header_timeout, following.clone());
-    let answer = service_fn(move |request| answer(service.clone(), request, peer, following.clone()));
+    let answer = service_fn(move |request: Request<Incoming>| {
+        // Not in the future: hyper may read on before it polls that, and the wire has to know where the body ends.
+        let head = following.take_head(request.body().size_hint().exact());
+        let under_way = Under::way(following.clone());
+        answer(service.clone(), request, peer, head, under_way)
+    });
     let connection = http1::Builder::new()
         // The wire keeps the time.
         .header_read_timeout(None)
@@ -71,12 +76,11 @@ async fn answer<S: Service>(
     service: S,
     request: Request<Incoming>,
     peer: SocketAddr,
-    following: Arc<Following>,
+    head: Head,
+    under_way: Under,
 ) -> Result<Response<Reply<S::Body>>, Infallible> {
-    // Before anything else: the wire has to know where this request's body ends.
-    let head = following.take_head(request.body().size_hint().exact());
     let is_last = head.is_last || request.method() == Method::CONNECT;
-    let under_way = Under::way(following.clone());
+    let following = under_way.following();
     // "A server that receives a request-target longer than any URI it wishes to parse MUST respond with a 414"
     // (RFC 9112 §3). hyper's own bound is 64 KiB.
     let refused = if target_length(&request) > MAX_TARGET {
@@ -96,8 +100,10 @@ async fn answer<S: Service>(
     };
     if response.status() == StatusCode::SWITCHING_PROTOCOLS {
         following.leave_http();
-    } else if is_last {
-        response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+    } else if is_last || following.is_body_outstanding() {
+        response
+            .headers_mut()
+            .insert(CONNECTION, HeaderValue::from_static("close"));
     }
     Ok(response)
 }
@@ -111,11 +117,13 @@ fn target_length(request: &Request<Incoming>) -> usize {
 /// Runs a future to its end, or to its panic: then `None`. The panic hook has said where it was.
 async fn caught<F: Future>(future: F) -> Option<F::Output> {
     let mut future = pin!(future);
-    let outcome = poll_fn(|cx| match catch_unwind(AssertUnwindSafe(|| future.as_mut().poll(cx))) {
-        Ok(Poll::Ready(output)) => Poll::Ready(Some(output)),
-        Ok(Poll::Pending) => Poll::Pending,
-        Err(_) => Poll::Ready(None),
-    })
+    let outcome = poll_fn(
+        |cx| match catch_unwind(AssertUnwindSafe(|| future.as_mut().poll(cx))) {
+            Ok(Poll::Ready(output)) => Poll::Ready(Some(output)),
+            Ok(Poll::Pending) => Poll::Pending,
+            Err(_) => Poll::Ready(None),
+        },
+    )
     .await;
     if outcome.is_none() {
         tracing::error!("a request was ended by a panic");

@@ -9,7 +9,7 @@
 //! INVARIANT: a panic while one request is answered is that request's 500, and nobody else's trouble.
 //!
 //! Sources: RFC 9112 §2.2, §3, §9.3, §9.6; RFC 6585 §5; hyper's header-read timeout needs a timer, so the time is
-//! kept here ([`wire`]).
+//! kept here (`wire`).
 
 mod connection;
 mod reply;
@@ -70,7 +70,9 @@ pub async fn serve<S: Service>(
     stop: CancellationToken,
     cut: CancellationToken,
 ) {
-    let places = Arc::new(Semaphore::new(bounds.max_connections.clamp(1, Semaphore::MAX_PERMITS)));
+    let places = Arc::new(Semaphore::new(
+        bounds.max_connections.clamp(1, Semaphore::MAX_PERMITS),
+    ));
     let bounds = Arc::new(bounds);
     let connections = TaskTracker::new();
     loop {

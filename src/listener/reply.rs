@@ -19,6 +19,11 @@ impl Under {
         following.set_busy(true);
         Self(following)
     }
+
+    /// What the wire and this request's service tell each other.
+    pub fn following(&self) -> Arc<Following> {
+        self.0.clone()
+    }
 }
 
 impl Drop for Under {
@@ -62,7 +67,10 @@ where
     type Data = Bytes;
     type Error = BodyError;
 
-    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         match &mut self.body {
             Some(body) => Pin::new(body).poll_frame(cx).map_err(Into::into),
             None => Poll::Ready(None),
@@ -74,6 +82,8 @@ where
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.body.as_ref().map_or_else(|| SizeHint::with_exact(0), Body::size_hint)
+        self.body
+            .as_ref()
+            .map_or_else(|| SizeHint::with_exact(0), Body::size_hint)
     }
 }

@@ -26,7 +26,7 @@ use tokio::time::{Instant, Sleep};
 const IDLE: Duration = Duration::from_secs(75);
 
 /// How long a body may stand still while somebody waits for it.
-const BODY_STALL: Duration = Duration::from_secs(60);
+const BODY_STALL: Duration = Duration::from_mins(1);
 
 /// How long, and how far, the rest of an unwanted body is read away so that the early answer arrives.
 const LINGER: Duration = Duration::from_secs(2);
@@ -40,11 +40,17 @@ const UNKNOWN_LENGTH: u64 = u64::MAX - 1;
 pub struct Following {
     /// The length of the body after the head that was handed over last, or one of the two constants above.
     body: AtomicU64,
+    /// Of the body under way, so many bytes were not handed over; and so many are here and could be.
+    left: AtomicU64,
+    held: AtomicU64,
     head_complete: AtomicBool,
     fragment: AtomicBool,
     lost: AtomicBool,
     busy: AtomicBool,
     left_http: AtomicBool,
+    began: Instant,
+    /// When the last request ended, milliseconds after `began`.
+    idle_since: AtomicU64,
 }
 
 /// What was seen of a request's head.
@@ -60,11 +66,15 @@ impl Default for Following {
     fn default() -> Self {
         Self {
             body: AtomicU64::new(UNTOLD),
+            left: AtomicU64::new(0),
+            held: AtomicU64::new(0),
             head_complete: AtomicBool::new(false),
             fragment: AtomicBool::new(false),
             lost: AtomicBool::new(false),
             busy: AtomicBool::new(false),
             left_http: AtomicBool::new(false),
+            began: Instant::now(),
+            idle_since: AtomicU64::new(0),
         }
     }
 }
@@ -72,7 +82,8 @@ impl Default for Following {
 impl Following {
     /// The service has a request: its body is `length` bytes long, or chunked. Must be told before more is read.
     pub fn take_head(&self, length: Option<u64>) -> Head {
-        self.body.store(length.unwrap_or(UNKNOWN_LENGTH).min(UNKNOWN_LENGTH), Relaxed);
+        self.body
+            .store(length.unwrap_or(UNKNOWN_LENGTH).min(UNKNOWN_LENGTH), Relaxed);
         let in_step = self.head_complete.swap(false, Relaxed);
         Head {
             has_fragment: self.fragment.swap(false, Relaxed),
@@ -80,9 +91,26 @@ impl Following {
         }
     }
 
+    /// Whether bytes of the request's body are still to come from the browser.
+    pub fn is_body_outstanding(&self) -> bool {
+        let left = match self.body.load(Relaxed) {
+            UNTOLD => self.left.load(Relaxed),
+            told => told,
+        };
+        left > self.held.load(Relaxed)
+    }
+
     /// A request is under way, or no longer.
     pub fn set_busy(&self, busy: bool) {
         self.busy.store(busy, Relaxed);
+        if !busy {
+            let millis = u64::try_from(self.began.elapsed().as_millis()).unwrap_or(u64::MAX);
+            self.idle_since.store(millis, Relaxed);
+        }
+    }
+
+    fn idle_since(&self) -> Instant {
+        self.began + Duration::from_millis(self.idle_since.load(Relaxed))
     }
 
     /// From here on the bytes are another protocol's.
@@ -95,7 +123,10 @@ impl Following {
 #[derive(Clone, Copy, Debug)]
 enum At {
     /// In a head: whether the request line is behind us, and whether the line under way has a byte yet.
-    Head { request_line_done: bool, line_begun: bool },
+    Head {
+        request_line_done: bool,
+        line_begun: bool,
+    },
     /// Behind a head that the service has not told us about.
     HeadDone,
     /// In a body, so many bytes before its end.
@@ -109,14 +140,6 @@ const NEXT_HEAD: At = At::Head {
     line_begun: false,
 };
 
-#[derive(Clone, Copy, PartialEq)]
-enum Wait {
-    Idle,
-    Head,
-    Body,
-    Linger,
-}
-
 /// A connection's bytes.
 pub struct Wire<T> {
     io: T,
@@ -125,9 +148,14 @@ pub struct Wire<T> {
     held: BytesMut,
     following: Arc<Following>,
     header_timeout: Duration,
+    /// One timer for the connection's life; it is set again when it has run out, not for every wait.
     timer: Pin<Box<Sleep>>,
-    waiting: Option<Wait>,
-    requests: bool,
+    /// When the head under way began.
+    head_since: Instant,
+    /// When the wait for the bytes that come next began.
+    waiting_since: Option<Instant>,
+    linger_until: Option<Instant>,
+    has_served: bool,
     lingered: u64,
     write_closed: bool,
     /// The connection's place among those that the listener allows.
@@ -135,7 +163,12 @@ pub struct Wire<T> {
 }
 
 impl<T: AsyncRead + AsyncWrite + Unpin> Wire<T> {
-    pub fn new(io: T, place: OwnedSemaphorePermit, header_timeout: Duration, following: Arc<Following>) -> Self {
+    pub fn new(
+        io: T,
+        place: OwnedSemaphorePermit,
+        header_timeout: Duration,
+        following: Arc<Following>,
+    ) -> Self {
         Self {
             io,
             at: NEXT_HEAD,
@@ -144,8 +177,10 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Wire<T> {
             header_timeout,
             timer: Box::pin(tokio::time::sleep(header_timeout)),
             // The first head's time runs from the connection's first moment, bytes or none.
-            waiting: Some(Wait::Head),
-            requests: false,
+            head_since: Instant::now(),
+            waiting_since: None,
+            linger_until: None,
+            has_served: false,
             lingered: 0,
             write_closed: false,
             _place: place,
@@ -168,11 +203,15 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Wire<T> {
             self.at = At::Unfollowed;
         }
         match self.at {
-            At::Head { request_line_done, line_begun } => self.follow_head(bytes, request_line_done, line_begun),
+            At::Head {
+                request_line_done,
+                line_begun,
+            } => self.follow_head(bytes, request_line_done, line_begun),
             At::Body(left) => {
                 let now = usize::try_from(left).unwrap_or(usize::MAX).min(bytes.len());
                 let left = left - now as u64;
                 self.at = if left == 0 { NEXT_HEAD } else { At::Body(left) };
+                self.following.left.store(left, Relaxed);
                 now
             }
             At::HeadDone | At::Unfollowed => {
@@ -183,6 +222,9 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Wire<T> {
     }
 
     fn follow_head(&mut self, bytes: &[u8], mut request_line_done: bool, mut line_begun: bool) -> usize {
+        if self.has_served && !request_line_done && !line_begun {
+            self.head_since = Instant::now();
+        }
         let mut rest = bytes;
         while !rest.is_empty() {
             let mut after = rest;
@@ -200,66 +242,80 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Wire<T> {
                 if !line_begun && request_line_done {
                     self.at = At::HeadDone;
                     self.following.head_complete.store(true, Relaxed);
-                    self.requests = true;
+                    self.has_served = true;
                     return bytes.len() - rest.len();
                 }
                 request_line_done |= line_begun;
                 line_begun = false;
             }
         }
-        self.at = At::Head { request_line_done, line_begun };
+        self.at = At::Head {
+            request_line_done,
+            line_begun,
+        };
         bytes.len()
     }
 
-    /// What the socket is being waited for, if that may not take for ever.
-    fn wait(&self) -> Option<(Wait, Duration)> {
-        if self.following.left_http.load(Relaxed) {
-            return None;
-        }
+    /// When the wait that began at `waiting` has lasted too long; `None` while there is no such moment.
+    fn deadline(&self, waiting: Instant) -> Option<Instant> {
+        let idle = || (!self.following.busy.load(Relaxed)).then(|| self.following.idle_since() + IDLE);
         match self.at {
-            At::Head { request_line_done: false, line_begun: false } if self.following.busy.load(Relaxed) => None,
-            At::Head { request_line_done: false, line_begun: false } if self.requests => Some((Wait::Idle, IDLE)),
-            At::Head { .. } => Some((Wait::Head, self.header_timeout)),
-            // The service has told of a body, or of none, and hyper waits: for the body, or for the browser to go.
+            At::Head {
+                request_line_done: false,
+                line_begun: false,
+            } if self.has_served => idle(),
+            At::Head { .. } => Some(self.head_since + self.header_timeout),
             At::HeadDone => match self.following.body.load(Relaxed) {
-                0 if !self.following.busy.load(Relaxed) => Some((Wait::Idle, IDLE)),
-                0 | UNTOLD | UNKNOWN_LENGTH => None,
-                _ => Some((Wait::Body, BODY_STALL)),
+                0 => idle(),
+                UNTOLD | UNKNOWN_LENGTH => None,
+                _ => Some(waiting + BODY_STALL),
             },
-            At::Body(_) => Some((Wait::Body, BODY_STALL)),
+            At::Body(_) => Some(waiting + BODY_STALL),
             At::Unfollowed => None,
         }
     }
 
-    /// Polls the time that is left of a wait; ready when there is none.
-    fn poll_wait(&mut self, cx: &mut Context<'_>, wait: Option<(Wait, Duration)>) -> Poll<()> {
-        let Some((wait, span)) = wait else {
-            self.waiting = None;
+    /// Ready when the browser has been waited for too long.
+    fn poll_deadline(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        if self.following.left_http.load(Relaxed) || matches!(self.at, At::Unfollowed) {
             return Poll::Pending;
-        };
-        if self.waiting != Some(wait) {
-            self.waiting = Some(wait);
-            self.timer.as_mut().reset(Instant::now() + span);
         }
-        self.timer.as_mut().poll(cx)
+        let now = Instant::now();
+        let waiting = *self.waiting_since.get_or_insert(now);
+        let deadline = self.deadline(waiting);
+        // While a request is under way there is none, but the end of that wakes nobody: look again later.
+        let look_at = deadline.unwrap_or(now + IDLE);
+        if self.timer.is_elapsed() || self.timer.deadline() > look_at {
+            self.timer.as_mut().reset(look_at);
+        }
+        while self.timer.as_mut().poll(cx).is_ready() {
+            if deadline.is_some_and(|deadline| deadline <= Instant::now()) {
+                return Poll::Ready(());
+            }
+            self.timer.as_mut().reset(look_at);
+        }
+        Poll::Pending
+    }
+
+    fn note_held(&self) {
+        self.following.held.store(self.held.len() as u64, Relaxed);
     }
 
     /// Whether the browser may still be sending something that nobody will read.
     fn has_unread(&self) -> bool {
         match self.at {
             At::Body(_) | At::Unfollowed => true,
-            At::Head { request_line_done, line_begun } => request_line_done || line_begun,
+            At::Head {
+                request_line_done,
+                line_begun,
+            } => request_line_done || line_begun,
             At::HeadDone => self.following.body.load(Relaxed) != 0,
         }
     }
 }
 
 impl<T: AsyncRead + AsyncWrite + Unpin> AsyncRead for Wire<T> {
-    fn poll_read(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
         let before = buf.filled().len();
         if !this.held.is_empty() {
@@ -269,16 +325,17 @@ impl<T: AsyncRead + AsyncWrite + Unpin> AsyncRead for Wire<T> {
             buf.put_slice(&held[..seen]);
             this.held = held;
             this.held.advance(seen);
+            this.note_held();
             return Poll::Ready(Ok(()));
         }
         match Pin::new(&mut this.io).poll_read(cx, buf) {
             Poll::Ready(result) => result?,
             Poll::Pending => {
-                let wait = this.wait();
-                ready!(this.poll_wait(cx, wait));
+                ready!(this.poll_deadline(cx));
                 return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
             }
         }
+        this.waiting_since = None;
         let read = &buf.filled()[before..];
         if read.is_empty() {
             return Poll::Ready(Ok(()));
@@ -287,10 +344,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin> AsyncRead for Wire<T> {
         if seen < read.len() {
             this.held.extend_from_slice(&read[seen..]);
             buf.set_filled(before + seen);
-        }
-        // A head's time runs on from its first byte; a body's begins again with each of its bytes.
-        if !matches!(this.at, At::Head { .. }) || this.waiting == Some(Wait::Idle) {
-            this.waiting = None;
+            this.note_held();
         }
         Poll::Ready(Ok(()))
     }
@@ -334,7 +388,11 @@ impl<T: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Wire<T> {
                 Poll::Ready(Ok(())) if !buf.filled().is_empty() => this.lingered += buf.filled().len() as u64,
                 Poll::Ready(_) => break,
                 Poll::Pending => {
-                    ready!(this.poll_wait(cx, Some((Wait::Linger, LINGER))));
+                    let until = *this.linger_until.get_or_insert_with(|| Instant::now() + LINGER);
+                    if this.timer.deadline() != until {
+                        this.timer.as_mut().reset(until);
+                    }
+                    ready!(this.timer.as_mut().poll(cx));
                     break;
                 }
             }

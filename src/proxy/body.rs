@@ -60,13 +60,11 @@ where
         if let Poll::Ready(Some(Ok(frame))) = &polled
             && let Some(data) = frame.data_ref()
         {
-            match self.left.checked_sub(data.len() as u64) {
-                Some(left) => self.left = left,
-                None => {
-                    self.overflow.0.store(true, Ordering::Relaxed);
-                    return Poll::Ready(Some(Err("the body is larger than the route allows".into())));
-                }
-            }
+            let Some(left) = self.left.checked_sub(data.len() as u64) else {
+                self.overflow.0.store(true, Ordering::Relaxed);
+                return Poll::Ready(Some(Err("the body is larger than the route allows".into())));
+            };
+            self.left = left;
         }
         polled
     }

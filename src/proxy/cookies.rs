@@ -22,7 +22,11 @@ pub fn strip(headers: &mut HeaderMap, session_cookie: &str) {
             headers.append(COOKIE, line);
             continue;
         }
-        let others: Vec<&[u8]> = line.as_bytes().split(|b| *b == b';').filter(|pair| !is_ours(pair)).collect();
+        let others: Vec<&[u8]> = line
+            .as_bytes()
+            .split(|b| *b == b';')
+            .filter(|pair| !is_ours(pair))
+            .collect();
         let rest = others.join(&b';');
         // What came from a header and lost some of its bytes can still be one.
         if !rest.trim_ascii().is_empty()
@@ -40,7 +44,10 @@ pub fn may_be_set(line: &HeaderValue, session_cookie: &str) -> bool {
     let pair = parts.next().unwrap_or_default();
     // A browser sends `=name=value` back as `name=value`: the nameless cookie would pass for the named one.
     let pair = pair.trim_ascii_start();
-    let pair = &pair[pair.iter().take_while(|b| matches!(b, b'=' | b' ' | b'\t')).count()..];
+    let pair = &pair[pair
+        .iter()
+        .take_while(|b| matches!(b, b'=' | b' ' | b'\t'))
+        .count()..];
     !is_own_name(name(pair), session_cookie) && !parts.any(|part| name(part).eq_ignore_ascii_case(b"domain"))
 }
 
@@ -74,7 +81,8 @@ mod tests {
         }
         strip(&mut headers, session);
         let left = headers.get_all(COOKIE).iter();
-        left.map(|line| String::from_utf8(line.as_bytes().to_vec()).unwrap()).collect()
+        left.map(|line| String::from_utf8(line.as_bytes().to_vec()).unwrap())
+            .collect()
     }
 
     #[test]
@@ -84,19 +92,34 @@ mod tests {
             (&["__Host-Http-cloakroom=x"], &[]),
             (&["__Host-Http-cloakroom=x; a=1"], &["a=1"]),
             (&["a=1;__Host-Http-cloakroom=x"], &["a=1"]),
-            (&["__Host-Http-cloakroom-login-abc=x; __Host-Http-cloakroom-logout=y; a=1"], &["a=1"]),
+            (
+                &["__Host-Http-cloakroom-login-abc=x; __Host-Http-cloakroom-logout=y; a=1"],
+                &["a=1"],
+            ),
             (&["a=1", "__Host-Http-cloakroom=x", "b=2"], &["a=1", "b=2"]),
-            (&["a=1; a=1", "b=\"q;__Host-Http-cloakroom=x\"; c"], &["a=1; a=1", "b=\"q; c"]),
+            (
+                &["a=1; a=1", "b=\"q;__Host-Http-cloakroom=x\"; c"],
+                &["a=1; a=1", "b=\"q; c"],
+            ),
             (&["__host-http-CLOAKROOM=x; a=1"], &["a=1"]),
             (&["  __Host-Http-cloakroom  =x; a=1"], &["a=1"]),
             (&["__Host-Http-cloakroom"], &[]),
-            (&["a=__Host-Http-cloakroom; b= 2 ;; c==;d"], &["a=__Host-Http-cloakroom; b= 2 ;; c==;d"]),
-            (&["x__Host-Http-cloakroom=1; \u{fc}=\u{e9}"], &["x__Host-Http-cloakroom=1; \u{fc}=\u{e9}"]),
+            (
+                &["a=__Host-Http-cloakroom; b= 2 ;; c==;d"],
+                &["a=__Host-Http-cloakroom; b= 2 ;; c==;d"],
+            ),
+            (
+                &["x__Host-Http-cloakroom=1; \u{fc}=\u{e9}"],
+                &["x__Host-Http-cloakroom=1; \u{fc}=\u{e9}"],
+            ),
         ] {
             assert_eq!(stripped(lines, SESSION), left, "{lines:?}");
         }
         assert_eq!(
-            stripped(&["sid=x; sid-login-1=y; sid-logout=z; sid-theme=dark; sidecar=1; __Host-Http-cloakroom-x=1"], "sid"),
+            stripped(
+                &["sid=x; sid-login-1=y; sid-logout=z; sid-theme=dark; sidecar=1; __Host-Http-cloakroom-x=1"],
+                "sid"
+            ),
             ["sid-theme=dark; sidecar=1"]
         );
     }
@@ -119,7 +142,15 @@ mod tests {
         ] {
             assert!(!may(line), "{line}");
         }
-        for line in ["a=1", "a=1; Path=/; HttpOnly", "domain=1; Path=/", "a=Domain", "=x", "", "a=b=c; SameSite=Lax"] {
+        for line in [
+            "a=1",
+            "a=1; Path=/; HttpOnly",
+            "domain=1; Path=/",
+            "a=Domain",
+            "=x",
+            "",
+            "a=b=c; SameSite=Lax",
+        ] {
             assert!(may(line), "{line}");
         }
     }

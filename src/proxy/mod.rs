@@ -1,7 +1,7 @@
 //! The way up and back: what leaves for the upstream, what returns to the browser (contract 4.11, 4.12).
 //!
 //! Comes last on a request's way: the guard has let it through, the session's token is fresh. The heads are changed in
-//! place by [`request`] and [`response`]; the bodies pass through, a frame at a time, each side waiting for the other.
+//! place by `request` and `response`; the bodies pass through, a frame at a time, each side waiting for the other.
 //!
 //! INVARIANT: a request that is refused here has opened no upstream connection.
 //! INVARIANT: a body that breaks off on one side breaks off on the other; it never ends as if it were whole.
@@ -64,7 +64,10 @@ pub struct Passage<'a> {
 ///
 /// # Cancel safety
 /// Dropping the future breaks the upstream request off: it may have been carried out or not.
-pub async fn forward(mut request: Request<Incoming>, passage: Passage<'_>) -> Result<Response<Body>, Failure> {
+pub async fn forward(
+    mut request: Request<Incoming>,
+    passage: Passage<'_>,
+) -> Result<Response<Body>, Failure> {
     let length = request.body().size_hint().exact();
     if let (Some(limit), Some(length)) = (passage.route.body_limit, length)
         && length > limit
@@ -102,7 +105,10 @@ pub async fn forward(mut request: Request<Incoming>, passage: Passage<'_>) -> Re
     let (mut parts, body) = response.into_parts();
     let switched = parts.status == StatusCode::SWITCHING_PROTOCOLS;
     if switched && !upgrade::is_accepted(&parts.headers) {
-        tracing::warn!(route = passage.route.path, "the upstream switched to a protocol that nobody asked for");
+        tracing::warn!(
+            route = passage.route.path,
+            "the upstream switched to a protocol that nobody asked for"
+        );
         return Err(Failure::UpstreamUnavailable);
     }
     response::prepare(&mut parts, &passage, takes_trailers)?;
@@ -116,5 +122,8 @@ pub async fn forward(mut request: Request<Incoming>, passage: Passage<'_>) -> Re
         // What the browser sent after its request was meant for another protocol: it is not read as a request.
         upgrade::refuse(&mut parts.headers);
     }
-    Ok(Response::from_parts(parts, body.map_err(Into::into).boxed_unsync()))
+    Ok(Response::from_parts(
+        parts,
+        body.map_err(Into::into).boxed_unsync(),
+    ))
 }

@@ -31,7 +31,10 @@ pub fn prepare(parts: &mut Parts, passage: &Passage<'_>, is_chunked: bool) -> Re
         headers.insert(AUTHORIZATION, bearer.clone());
     }
     headers.insert(X_FORWARDED_FOR, value(&passage.client.to_string())?);
-    headers.insert(X_FORWARDED_PROTO, HeaderValue::from_static(passage.public_url.scheme()));
+    headers.insert(
+        X_FORWARDED_PROTO,
+        HeaderValue::from_static(passage.public_url.scheme()),
+    );
     let public_host = value(passage.public_url.authority())?;
     match passage.route.host {
         HostMode::Keep => headers.insert(HOST, public_host.clone()),
@@ -67,7 +70,10 @@ fn target(uri: &Uri, passage: &Passage<'_>) -> Result<Uri, Failure> {
             target.push('?');
             target.push_str(query);
         }
-        Some(PathAndQuery::try_from(target).map_err(|_| Failure::BadRequest("the request target is malformed"))?)
+        Some(
+            PathAndQuery::try_from(target)
+                .map_err(|_| Failure::BadRequest("the request target is malformed"))?,
+        )
     } else {
         sent
     };
@@ -85,8 +91,17 @@ pub fn trailers(headers: &HeaderMap) -> Option<HeaderValue> {
         name.starts_with("access-control-")
             || matches!(
                 name,
-                "cookie" | "set-cookie" | "host" | "content-length" | "content-type" | "content-encoding"
-                    | "content-range" | "cache-control" | "clear-site-data" | "location" | "www-authenticate"
+                "cookie"
+                    | "set-cookie"
+                    | "host"
+                    | "content-length"
+                    | "content-type"
+                    | "content-encoding"
+                    | "content-range"
+                    | "cache-control"
+                    | "clear-site-data"
+                    | "location"
+                    | "www-authenticate"
             )
     });
     hop_by_hop::remove(&mut only);

@@ -6,12 +6,17 @@ use super::{Passage, cookies, request};
 use crate::answer::Failure;
 use crate::config::Auth;
 use crate::protocol::hop_by_hop;
-use http::header::{CACHE_CONTROL, CONTENT_LENGTH, SET_COOKIE, TE, TRAILER, TRANSFER_ENCODING, WWW_AUTHENTICATE};
+use http::header::{
+    CACHE_CONTROL, CONTENT_LENGTH, SET_COOKIE, TE, TRAILER, TRANSFER_ENCODING, WWW_AUTHENTICATE,
+};
 use http::{HeaderMap, HeaderName, HeaderValue, Version, response::Parts};
 
 /// Whether the browser said that it takes trailers; hyper sends none otherwise.
 pub fn takes_trailers(headers: &HeaderMap) -> bool {
-    let mut codings = headers.get_all(TE).iter().flat_map(|line| line.as_bytes().split(|b| *b == b','));
+    let mut codings = headers
+        .get_all(TE)
+        .iter()
+        .flat_map(|line| line.as_bytes().split(|b| *b == b','));
     codings.any(|coding| coding.trim_ascii().eq_ignore_ascii_case(b"trailers"))
 }
 
@@ -22,7 +27,10 @@ pub fn takes_trailers(headers: &HeaderMap) -> bool {
 pub fn prepare(parts: &mut Parts, passage: &Passage<'_>, takes_trailers: bool) -> Result<(), Failure> {
     let headers = &mut parts.headers;
     if !is_framed_one_way(headers) {
-        tracing::warn!(route = passage.route.path, "the upstream framed its answer in a way that can be misread");
+        tracing::warn!(
+            route = passage.route.path,
+            "the upstream framed its answer in a way that can be misread"
+        );
         return Err(Failure::UpstreamUnavailable);
     }
     let announced = (takes_trailers && headers.contains_key(TRANSFER_ENCODING))
@@ -55,7 +63,9 @@ fn is_framed_one_way(headers: &HeaderMap) -> bool {
     let mut lengths = headers.get_all(CONTENT_LENGTH).iter();
     match (codings.next(), lengths.next()) {
         (None, None) => true,
-        (Some(coding), None) => codings.next().is_none() && coding.as_bytes().eq_ignore_ascii_case(b"chunked"),
+        (Some(coding), None) => {
+            codings.next().is_none() && coding.as_bytes().eq_ignore_ascii_case(b"chunked")
+        }
         (None, Some(length)) => lengths.next().is_none() && length.as_bytes().iter().all(u8::is_ascii_digit),
         (Some(_), Some(_)) => false,
     }
@@ -73,7 +83,11 @@ fn is_not_the_upstreams_to_say(name: &str) -> bool {
 fn keep(headers: &mut HeaderMap, name: &HeaderName, left: impl Fn(&HeaderValue) -> Option<HeaderValue>) {
     let lines = headers.get_all(name);
     let kept: Vec<Option<HeaderValue>> = lines.iter().map(left).collect();
-    if lines.iter().zip(&kept).all(|(line, kept)| Some(line) == kept.as_ref()) {
+    if lines
+        .iter()
+        .zip(&kept)
+        .all(|(line, kept)| Some(line) == kept.as_ref())
+    {
         return;
     }
     headers.remove(name);
@@ -138,16 +152,36 @@ mod tests {
             let line = HeaderValue::from_str(line).unwrap();
             without_prompts(&line).map(|left| left.to_str().unwrap().to_owned())
         };
-        for gone in ["Basic", "basic realm=\"x\"", "Basic realm=\"a, b\", charset=\"UTF-8\"", "Negotiate",
-            "Negotiate YII==", "BASIC realm=x, nEgOtIaTe", " , Basic realm = x", "Basic realm=\"Bearer x\""] {
+        for gone in [
+            "Basic",
+            "basic realm=\"x\"",
+            "Basic realm=\"a, b\", charset=\"UTF-8\"",
+            "Negotiate",
+            "Negotiate YII==",
+            "BASIC realm=x, nEgOtIaTe",
+            " , Basic realm = x",
+            "Basic realm=\"Bearer x\"",
+        ] {
             assert_eq!(left(gone), None, "{gone}");
         }
         for (line, wanted) in [
-            ("Bearer realm=\"x\", error=\"invalid_token\"", "Bearer realm=\"x\", error=\"invalid_token\""),
+            (
+                "Bearer realm=\"x\", error=\"invalid_token\"",
+                "Bearer realm=\"x\", error=\"invalid_token\"",
+            ),
             ("Bearer realm=\"Basic, x\"", "Bearer realm=\"Basic, x\""),
-            ("Basic realm=\"x\", Bearer realm=\"y\", scope=\"a b\"", "Bearer realm=\"y\", scope=\"a b\""),
-            ("Bearer realm=\"y\", scope = \"a\", Basic realm=\"x\"", "Bearer realm=\"y\", scope = \"a\""),
-            ("DPoP algs=\"ES256\", Negotiate, Bearer", "DPoP algs=\"ES256\", Bearer"),
+            (
+                "Basic realm=\"x\", Bearer realm=\"y\", scope=\"a b\"",
+                "Bearer realm=\"y\", scope=\"a b\"",
+            ),
+            (
+                "Bearer realm=\"y\", scope = \"a\", Basic realm=\"x\"",
+                "Bearer realm=\"y\", scope = \"a\"",
+            ),
+            (
+                "DPoP algs=\"ES256\", Negotiate, Bearer",
+                "DPoP algs=\"ES256\", Bearer",
+            ),
             ("Bearer x=\"\\\", Basic \"", "Bearer x=\"\\\", Basic \""),
             ("", ""),
         ] {
@@ -164,7 +198,9 @@ mod tests {
             }
             is_framed_one_way(&headers)
         };
-        assert!(framed(&[]) && framed(&[("content-length", "5")]) && framed(&[("transfer-encoding", "Chunked")]));
+        assert!(
+            framed(&[]) && framed(&[("content-length", "5")]) && framed(&[("transfer-encoding", "Chunked")])
+        );
         for wrong in [
             &[("content-length", "5"), ("transfer-encoding", "chunked")][..],
             &[("content-length", "5"), ("content-length", "5")],

@@ -30,9 +30,12 @@ fn is_well_formed(value: &[u8]) -> bool {
     let mut fields = fixed.split(|b| *b == b'-');
     let mut next = |length: usize| {
         let is_hex = |b: &u8| matches!(b, b'0'..=b'9' | b'a'..=b'f');
-        fields.next().filter(|field| field.len() == length && field.iter().all(is_hex))
+        fields
+            .next()
+            .filter(|field| field.len() == length && field.iter().all(is_hex))
     };
-    let (Some(version), Some(trace), Some(parent), Some(_flags)) = (next(2), next(32), next(16), next(2)) else {
+    let (Some(version), Some(trace), Some(parent), Some(_flags)) = (next(2), next(32), next(16), next(2))
+    else {
         return false;
     };
     let is_zero = |id: &[u8]| id.iter().all(|b| *b == b'0');
@@ -74,12 +77,19 @@ mod tests {
         headers.insert("tracestate", HeaderValue::from_static("vendor=1"));
         carry_on(&mut headers);
         assert_eq!(headers.get_all(TRACEPARENT).iter().count(), 1);
-        (headers[TRACEPARENT].to_str().unwrap().to_owned(), headers.contains_key("tracestate"))
+        (
+            headers[TRACEPARENT].to_str().unwrap().to_owned(),
+            headers.contains_key("tracestate"),
+        )
     }
 
     #[test]
     fn a_well_formed_trace_goes_on() {
-        for value in [GOOD, &format!("cc{}", &GOOD[2..]), &format!("cc{}-more", &GOOD[2..])] {
+        for value in [
+            GOOD,
+            &format!("cc{}", &GOOD[2..]),
+            &format!("cc{}-more", &GOOD[2..]),
+        ] {
             assert_eq!(carried(&[value]), (value.to_owned(), true));
         }
     }
@@ -101,7 +111,10 @@ mod tests {
             &[""],
         ] {
             let (made, has_state) = carried(lines);
-            assert!(is_well_formed(made.as_bytes()) && !lines.contains(&made.as_str()) && !has_state, "{lines:?}");
+            assert!(
+                is_well_formed(made.as_bytes()) && !lines.contains(&made.as_str()) && !has_state,
+                "{lines:?}"
+            );
         }
     }
 }

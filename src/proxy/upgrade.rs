@@ -1,4 +1,4 @@
-//! WebSockets: the handshake goes up, and only if the upstream agrees do the two connections become one tunnel.
+//! A WebSocket's handshake goes up, and only if the upstream agrees do the two connections become one tunnel.
 //!
 //! Whether the browser may open it was decided by the guard, from `Origin`. The answer `101` of the upstream is what
 //! opens the tunnel; whatever the browser sent before it waits, and if another answer comes it is thrown away with the
@@ -26,7 +26,9 @@ impl Opening {
     /// Takes note of it before hop-by-hop headers are removed.
     pub fn take(headers: &HeaderMap) -> Self {
         let needed = [SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_VERSION];
-        let lines = needed.into_iter().filter_map(|name| headers.get(&name).cloned().map(|value| (name, value)));
+        let lines = needed
+            .into_iter()
+            .filter_map(|name| headers.get(&name).cloned().map(|value| (name, value)));
         Self(lines.collect())
     }
 

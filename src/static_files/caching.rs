@@ -17,7 +17,10 @@ impl Caching {
         let file = path.rsplit('/').next().unwrap_or_default();
         let stem = file.rsplit_once('.').map_or("", |(stem, _)| stem);
         // `index-B1x9k2Qa.js.map` belongs to `index-B1x9k2Qa.js`.
-        let stem = stem.strip_suffix(".js").or_else(|| stem.strip_suffix(".css")).unwrap_or(stem);
+        let stem = stem
+            .strip_suffix(".js")
+            .or_else(|| stem.strip_suffix(".css"))
+            .unwrap_or(stem);
         match stem.rsplit_once(['-', '.']) {
             Some((name, hash)) if !name.is_empty() && is_hash(hash) => Self::Immutable,
             _ => Self::Revalidated,
@@ -40,7 +43,9 @@ fn is_hash(piece: &str) -> bool {
     let bytes = piece.as_bytes();
     let has = |kind: fn(&u8) -> bool| bytes.iter().any(kind);
     let is_all = |kind: fn(&u8) -> bool| bytes.iter().all(kind);
-    let digit_before_letter = bytes.windows(2).any(|w| w[0].is_ascii_digit() && w[1].is_ascii_alphabetic());
+    let digit_before_letter = bytes
+        .windows(2)
+        .any(|w| w[0].is_ascii_digit() && w[1].is_ascii_alphabetic());
     bytes.len() >= 8
         && digit_before_letter
         && (is_all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'))
@@ -66,8 +71,18 @@ mod tests {
             assert_eq!(Caching::of(path), Caching::Immutable, "{path}");
         }
         for path in [
-            "/index.html", "/", "/app.js", "/jquery-3.7.1.min.js", "/report-20240101.pdf", "/photo-holiday2023.jpg",
-            "/manual-VERSION2.pdf", "/a-abcdefgh.js", "/8f3a1c2e.js", "/-8f3a1c2e.js", "/IMG-20240101T120000.jpg", "/noext-8f3a1c2e",
+            "/index.html",
+            "/",
+            "/app.js",
+            "/jquery-3.7.1.min.js",
+            "/report-20240101.pdf",
+            "/photo-holiday2023.jpg",
+            "/manual-VERSION2.pdf",
+            "/a-abcdefgh.js",
+            "/8f3a1c2e.js",
+            "/-8f3a1c2e.js",
+            "/IMG-20240101T120000.jpg",
+            "/noext-8f3a1c2e",
         ] {
             assert_eq!(Caching::of(path), Caching::Revalidated, "{path}");
         }

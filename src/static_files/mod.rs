@@ -19,6 +19,7 @@ use caching::Caching;
 use http::header::{self, HeaderName};
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri};
 use http_body_util::{BodyExt, Empty};
+use std::io;
 use std::path::{Path, PathBuf};
 use tower_http::services::ServeDir;
 
@@ -56,7 +57,11 @@ impl StaticFiles {
     ///
     /// # Errors
     /// [`Failure::MethodNotAllowed`], [`Failure::NotFound`], or [`Failure::Internal`] where a file cannot be read.
-    pub async fn serve<B>(&self, request: &Request<B>, path: &RequestPath) -> Result<Response<Body>, Failure> {
+    pub async fn serve<B>(
+        &self,
+        request: &Request<B>,
+        path: &RequestPath,
+    ) -> Result<Response<Body>, Failure> {
         if !matches!(*request.method(), Method::GET | Method::HEAD) {
             return Err(Failure::MethodNotAllowed("GET, HEAD"));
         }
@@ -83,24 +88,38 @@ impl StaticFiles {
 
     /// The entry page, where the browser asks for a page: a missing script must not be answered with HTML.
     async fn fall_back<B>(&self, request: &Request<B>, wanted: &str) -> Result<Response<Body>, Failure> {
-        let Some(fallback) = self.fallback.as_deref().filter(|_| asks_for_page(request.headers(), wanted)) else {
+        let Some(fallback) = self
+            .fallback
+            .as_deref()
+            .filter(|_| asks_for_page(request.headers(), wanted))
+        else {
             return Err(Failure::NotFound);
         };
         let fallback = format!("/{}", fallback.trim_start_matches('/'));
         self.send(request, &fallback, Caching::Revalidated).await
     }
 
-    async fn send<B>(&self, request: &Request<B>, file: &str, caching: Caching) -> Result<Response<Body>, Failure> {
+    async fn send<B>(
+        &self,
+        request: &Request<B>,
+        file: &str,
+        caching: Caching,
+    ) -> Result<Response<Body>, Failure> {
         let mut ask = Request::new(Empty::<bytes::Bytes>::new());
         *ask.method_mut() = request.method().clone();
         *ask.uri_mut() = as_uri(file).ok_or(Failure::NotFound)?;
+        // `ServeDir` knows no If-Range; without Range the whole file answers, which is always right (RFC 9110 §13.1.5).
+        let is_conditional_range = request.headers().contains_key(header::IF_RANGE);
         for name in HEADERS_OF_INTEREST {
+            if name == header::RANGE && is_conditional_range {
+                continue;
+            }
             for value in request.headers().get_all(&name) {
                 ask.headers_mut().append(name.clone(), value.clone());
             }
         }
         let answer = self.files.clone().try_call(ask).await.map_err(|error| {
-            if matches!(error.kind(), std::io::ErrorKind::NotFound) {
+            if matches!(error.kind(), io::ErrorKind::NotFound) {
                 return Failure::NotFound;
             }
             tracing::error!(%error, "a file cannot be read");
@@ -112,47 +131,49 @@ impl StaticFiles {
         let mut answer = answer.map(|body| body.map_err(Into::into).boxed_unsync());
         let headers = answer.headers_mut();
         headers.insert(header::CACHE_CONTROL, caching.header());
-        headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+        headers.insert(
+            header::X_CONTENT_TYPE_OPTIONS,
+            HeaderValue::from_static("nosniff"),
+        );
         Ok(answer)
     }
 
     /// What stands at a path, links followed; what lies outside the folder is nothing.
     async fn look_up(&self, path: &str) -> Found {
-        let asked = self.root.join(path.trim_start_matches('/'));
-        let (Ok(root), Ok(real)) = (
-            tokio::fs::canonicalize(&self.root).await,
-            tokio::fs::canonicalize(&asked).await,
-        ) else {
-            return Found::Nothing;
-        };
-        if !real.starts_with(&root) || !self.variants_stay_inside(&root, &asked).await {
-            return Found::Nothing;
-        }
-        match tokio::fs::metadata(&real).await {
-            Ok(about) if about.is_file() => Found::File,
-            Ok(about) if about.is_dir() => Found::Folder,
-            _ => Found::Nothing,
-        }
-    }
-
-    /// Whether the precompressed files beside a file, which are served in its place, lie in the folder too.
-    async fn variants_stay_inside(&self, root: &Path, asked: &Path) -> bool {
-        for ending in [".br", ".gz"] {
-            let mut variant = asked.as_os_str().to_owned();
-            variant.push(ending);
-            if tokio::fs::canonicalize(variant).await.is_ok_and(|real| !real.starts_with(root)) {
-                return false;
-            }
-        }
-        true
+        let root = self.root.clone();
+        let asked = root.join(path.trim_start_matches('/'));
+        tokio::task::spawn_blocking(move || look_up(&root, &asked).unwrap_or(Found::Nothing))
+            .await
+            .unwrap_or(Found::Nothing)
     }
 }
 
+fn look_up(root: &Path, asked: &Path) -> io::Result<Found> {
+    let root = root.canonicalize()?;
+    let real = asked.canonicalize()?;
+    // The precompressed files beside it are served in its place, so they have to lie in the folder too.
+    let variants = [".br", ".gz"].into_iter().filter_map(|ending| {
+        let mut variant = asked.as_os_str().to_owned();
+        variant.push(ending);
+        Path::new(&variant).canonicalize().ok()
+    });
+    if !variants.chain([real.clone()]).all(|file| file.starts_with(&root)) {
+        return Ok(Found::Nothing);
+    }
+    let about = real.metadata()?;
+    Ok(if about.is_file() {
+        Found::File
+    } else if about.is_dir() {
+        Found::Folder
+    } else {
+        Found::Nothing
+    })
+}
+
 /// What of a request concerns a file.
-const HEADERS_OF_INTEREST: [HeaderName; 7] = [
+const HEADERS_OF_INTEREST: [HeaderName; 6] = [
     header::ACCEPT_ENCODING,
     header::RANGE,
-    header::IF_RANGE,
     header::IF_MATCH,
     header::IF_NONE_MATCH,
     header::IF_MODIFIED_SINCE,
@@ -171,10 +192,12 @@ fn asks_for_page(headers: &HeaderMap, path: &str) -> bool {
     if says("sec-fetch-mode", "navigate") && says("sec-fetch-dest", "document") {
         return true;
     }
-    let takes_html = headers
-        .get_all(header::ACCEPT)
-        .iter()
-        .any(|accept| accept.as_bytes().windows(9).any(|part| part.eq_ignore_ascii_case(b"text/html")));
+    let takes_html = headers.get_all(header::ACCEPT).iter().any(|accept| {
+        accept
+            .as_bytes()
+            .windows(9)
+            .any(|part| part.eq_ignore_ascii_case(b"text/html"))
+    });
     let last = path.rsplit('/').next().unwrap_or_default();
     takes_html || !last.contains('.')
 }
@@ -202,6 +225,8 @@ fn with_slash(uri: &Uri) -> Result<Response<Body>, Failure> {
     let mut answer = Response::new(Empty::new().map_err(|never| match never {}).boxed_unsync());
     *answer.status_mut() = StatusCode::TEMPORARY_REDIRECT;
     answer.headers_mut().insert(header::LOCATION, location);
-    answer.headers_mut().insert(header::CACHE_CONTROL, Caching::Revalidated.header());
+    answer
+        .headers_mut()
+        .insert(header::CACHE_CONTROL, Caching::Revalidated.header());
     Ok(answer)
 }

@@ -26,7 +26,7 @@ fn site() -> Site {
         (".git/config", "secret"),
         (".env", "secret"),
         (".well-known/security.txt", "contact"),
-        ("50%25 off;x.txt", "odd"),
+        ("50% off;x.txt", "odd"),
         ("\u{fc}ber uns.txt", "umlaut"),
         ("inside/real.txt", "real"),
     ] {
@@ -44,7 +44,12 @@ fn site() -> Site {
     Site { files, _outer: outer }
 }
 
-async fn ask(site: &Site, method: &str, path: &str, headers: &[(&str, &str)]) -> Result<(Response<()>, String), Failure> {
+async fn ask(
+    site: &Site,
+    method: &str,
+    path: &str,
+    headers: &[(&str, &str)],
+) -> Result<(Response<()>, String), Failure> {
     let mut request = Request::builder().method(method).uri(path);
     for (name, value) in headers {
         request = request.header(*name, *value);
@@ -53,7 +58,10 @@ async fn ask(site: &Site, method: &str, path: &str, headers: &[(&str, &str)]) ->
     let parsed = RequestPath::parse(request.uri().path()).unwrap();
     let (parts, body) = site.files.serve(&request, &parsed).await?.into_parts();
     let bytes = body.collect().await.unwrap().to_bytes();
-    Ok((Response::from_parts(parts, ()), String::from_utf8(bytes.to_vec()).unwrap()))
+    Ok((
+        Response::from_parts(parts, ()),
+        String::from_utf8(bytes.to_vec()).unwrap(),
+    ))
 }
 
 #[tokio::test]
@@ -61,26 +69,38 @@ async fn files_are_served_with_their_type_and_how_long_they_keep() {
     let site = site();
     for (path, kind, caching, content) in [
         ("/plain.txt", "text/plain", "no-cache", "0123456789"),
-        ("/assets/app-B1x9k2Qa.js", "text/javascript", "public, max-age=31536000, immutable", "js"),
+        (
+            "/assets/app-B1x9k2Qa.js",
+            "text/javascript",
+            "public, max-age=31536000, immutable",
+            "js",
+        ),
         ("/", "text/html", "no-cache", "<p>app"),
         ("/docs/", "text/html", "no-cache", "<p>docs"),
         ("/.well-known/security.txt", "text/plain", "no-cache", "contact"),
-        ("/50%2525%20off%3Bx.txt".replace("2525", "25").as_str(), "", "", ""),
+        ("/50%25%20off%3Bx.txt", "text/plain", "no-cache", "odd"),
         ("/%C3%BCber%20uns.txt", "text/plain", "no-cache", "umlaut"),
         ("/alias.txt", "text/plain", "no-cache", "real"),
         ("/pl%61in.txt", "text/plain", "no-cache", "0123456789"),
     ] {
-        if kind.is_empty() {
-            continue;
-        }
         let (head, body) = ask(&site, "GET", path, &[]).await.unwrap();
-        assert_eq!((head.status(), body.as_str()), (StatusCode::OK, content), "{path}");
-        assert!(head.headers()["content-type"].to_str().unwrap().starts_with(kind), "{path}");
+        assert_eq!(
+            (head.status(), body.as_str()),
+            (StatusCode::OK, content),
+            "{path}"
+        );
+        assert!(
+            head.headers()["content-type"].to_str().unwrap().starts_with(kind),
+            "{path}"
+        );
         assert_eq!(head.headers()["cache-control"], caching, "{path}");
         assert_eq!(head.headers()["x-content-type-options"], "nosniff", "{path}");
     }
     let (head, body) = ask(&site, "HEAD", "/plain.txt", &[]).await.unwrap();
-    assert_eq!((&head.headers()["content-length"], body.as_str()), (&HeaderValue::from_static("10"), ""));
+    assert_eq!(
+        (&head.headers()["content-length"], body.as_str()),
+        (&HeaderValue::from_static("10"), "")
+    );
     assert_eq!(
         ask(&site, "POST", "/plain.txt", &[]).await.unwrap_err(),
         Failure::MethodNotAllowed("GET, HEAD")
@@ -90,18 +110,42 @@ async fn files_are_served_with_their_type_and_how_long_they_keep() {
 #[tokio::test]
 async fn ranges_conditions_and_precompressed_variants_work() {
     let site = site();
-    let (head, body) = ask(&site, "GET", "/plain.txt", &[("range", "bytes=2-4")]).await.unwrap();
-    assert_eq!((head.status(), body.as_str()), (StatusCode::PARTIAL_CONTENT, "234"));
+    let (head, body) = ask(&site, "GET", "/plain.txt", &[("range", "bytes=2-4")])
+        .await
+        .unwrap();
+    assert_eq!(
+        (head.status(), body.as_str()),
+        (StatusCode::PARTIAL_CONTENT, "234")
+    );
+    let resumed = [("range", "bytes=2-4"), ("if-range", "\"of another version\"")];
+    let (head, body) = ask(&site, "GET", "/plain.txt", &resumed).await.unwrap();
+    assert_eq!((head.status(), body.as_str()), (StatusCode::OK, "0123456789"));
     let (head, _) = ask(&site, "GET", "/plain.txt", &[]).await.unwrap();
     let etag = head.headers()["etag"].to_str().unwrap().to_owned();
-    let (head, body) = ask(&site, "GET", "/plain.txt", &[("if-none-match", &etag)]).await.unwrap();
+    let (head, body) = ask(&site, "GET", "/plain.txt", &[("if-none-match", &etag)])
+        .await
+        .unwrap();
     assert_eq!((head.status(), body.as_str()), (StatusCode::NOT_MODIFIED, ""));
-    for (accept, encoding, content) in [("gzip", Some("gzip"), "gz"), ("br, gzip", Some("br"), "br"), ("zstd", None, "js")] {
+    for (accept, encoding, content) in [
+        ("gzip", Some("gzip"), "gz"),
+        ("br, gzip", Some("br"), "br"),
+        ("zstd", None, "js"),
+    ] {
         let asked = [("accept-encoding", accept)];
-        let (head, body) = ask(&site, "GET", "/assets/app-B1x9k2Qa.js", &asked).await.unwrap();
-        let said = head.headers().get("content-encoding").map(|v| v.to_str().unwrap());
+        let (head, body) = ask(&site, "GET", "/assets/app-B1x9k2Qa.js", &asked)
+            .await
+            .unwrap();
+        let said = head
+            .headers()
+            .get("content-encoding")
+            .map(|v| v.to_str().unwrap());
         assert_eq!((said, body.as_str()), (encoding, content));
-        assert!(head.headers()["content-type"].to_str().unwrap().starts_with("text/javascript"));
+        assert!(
+            head.headers()["content-type"]
+                .to_str()
+                .unwrap()
+                .starts_with("text/javascript")
+        );
     }
 }
 
@@ -119,28 +163,61 @@ async fn the_entry_page_answers_for_pages_only() {
         ("/plain.txt/", &html),
     ] {
         let (head, body) = ask(&site, "GET", path, headers).await.unwrap();
-        assert_eq!((head.status(), body.as_str()), (StatusCode::OK, "<p>app"), "{path}");
+        assert_eq!(
+            (head.status(), body.as_str()),
+            (StatusCode::OK, "<p>app"),
+            "{path}"
+        );
         assert_eq!(head.headers()["cache-control"], "no-cache");
     }
     for path in ["/assets/missing.js", "/assets/app-0x9k2Qab.js", "/favicon.ico"] {
-        assert_eq!(ask(&site, "GET", path, &[("accept", "*/*")]).await.unwrap_err(), Failure::NotFound, "{path}");
+        assert_eq!(
+            ask(&site, "GET", path, &[("accept", "*/*")]).await.unwrap_err(),
+            Failure::NotFound,
+            "{path}"
+        );
     }
     let (head, _) = ask(&site, "GET", "/docs?x=1", &[]).await.unwrap();
-    assert_eq!((head.status(), &head.headers()["location"]), (StatusCode::TEMPORARY_REDIRECT, &HeaderValue::from_static("/docs/?x=1")));
+    assert_eq!(
+        (head.status(), &head.headers()["location"]),
+        (
+            StatusCode::TEMPORARY_REDIRECT,
+            &HeaderValue::from_static("/docs/?x=1")
+        )
+    );
 }
 
 #[tokio::test]
 async fn nothing_hidden_and_nothing_outside_is_served() {
     let site = site();
     for path in [
-        "/.git/config", "/.env", "/%2eenv", "/docs/.htaccess", "/.well-known/.x", "/..%2Fsecret.txt",
+        "/.git/config",
+        "/.env",
+        "/%2eenv",
+        "/docs/.htaccess",
+        "/.well-known/.x",
+        "/..%2Fsecret.txt",
     ] {
-        let Ok(parsed) = RequestPath::parse(path) else { continue };
-        let request = Request::builder().uri(path).header("accept", "text/html").body(()).unwrap();
-        assert_eq!(site.files.serve(&request, &parsed).await.err(), Some(Failure::NotFound), "{path}");
+        let Ok(parsed) = RequestPath::parse(path) else {
+            continue;
+        };
+        let request = Request::builder()
+            .uri(path)
+            .header("accept", "text/html")
+            .body(())
+            .unwrap();
+        assert_eq!(
+            site.files.serve(&request, &parsed).await.err(),
+            Some(Failure::NotFound),
+            "{path}"
+        );
     }
     for path in ["/leak.txt", "/outside/secret.txt", "/plain2.txt"] {
         let asked = [("accept", "*/*"), ("accept-encoding", "gzip")];
-        assert_eq!(ask(&site, "GET", path, &asked).await.unwrap_err(), Failure::NotFound, "{path}");
+        assert_eq!(
+            ask(&site, "GET", path, &asked).await.unwrap_err(),
+            Failure::NotFound,
+            "{path}"
+        );
     }
 }

@@ -43,7 +43,7 @@ impl Connector {
         tcp.enforce_http(false);
         tcp.set_nodelay(true);
         // Tunnels and streams have no other bound than TCP's own.
-        tcp.set_keepalive(Some(Duration::from_secs(60)));
+        tcp.set_keepalive(Some(Duration::from_mins(1)));
         let connector = hyper_rustls::HttpsConnectorBuilder::new()
             .with_tls_config(tls(needs_tls, ca)?)
             .https_or_http()
@@ -122,7 +122,8 @@ impl Service<Name> for Resolver {
             let name = name.as_str();
             let bare = name.strip_suffix('.').unwrap_or(name).to_ascii_lowercase();
             if bare == "localhost" || bare.ends_with(".localhost") {
-                let here: [SocketAddr; 2] = [(Ipv4Addr::LOCALHOST, 0).into(), (Ipv6Addr::LOCALHOST, 0).into()];
+                let here: [SocketAddr; 2] =
+                    [(Ipv4Addr::LOCALHOST, 0).into(), (Ipv6Addr::LOCALHOST, 0).into()];
                 return Ok(Vec::from(here).into_iter());
             }
             let addresses: Vec<SocketAddr> = tokio::net::lookup_host((name, 0)).await?.collect();

@@ -11,6 +11,8 @@
 mod connect;
 mod lending;
 #[cfg(test)]
+pub(crate) mod raw;
+#[cfg(test)]
 mod tests;
 
 use crate::protocol::BodyError;
@@ -101,7 +103,10 @@ impl Upstream {
         if origins.is_empty() {
             return Err("an upstream needs at least one origin".into());
         }
-        let origins: Vec<Origin> = origins.iter().map(|text| Origin::parse(text)).collect::<Result<_, _>>()?;
+        let origins: Vec<Origin> = origins
+            .iter()
+            .map(|text| Origin::parse(text))
+            .collect::<Result<_, _>>()?;
         let needs_tls = origins.iter().any(|origin| origin.scheme == Scheme::HTTPS);
         let connector = Connector::new(needs_tls, ca)?;
         let client = Client::builder(TokioExecutor::new())
@@ -143,7 +148,7 @@ impl Upstream {
     ) -> Result<Response<Incoming>, UpstreamError> {
         let (parts, body) = request.into_parts();
         if body.is_end_stream() {
-            return tokio::time::timeout(timeout, self.try_origins(parts, || Lender::nothing()))
+            return tokio::time::timeout(timeout, self.try_origins(parts, Lender::nothing))
                 .await
                 .unwrap_or(Err(UpstreamError::Timeout));
         }
@@ -190,8 +195,9 @@ impl Upstream {
             return vec![&self.origins[0]];
         }
         let first = self.next.fetch_add(1, Ordering::Relaxed);
-        let mut candidates: Vec<&Origin> =
-            (0..count).map(|n| &self.origins[first.wrapping_add(n) % count]).collect();
+        let mut candidates: Vec<&Origin> = (0..count)
+            .map(|n| &self.origins[first.wrapping_add(n) % count])
+            .collect();
         let now = self.now();
         candidates.sort_by_key(|origin| origin.refused_until.load(Ordering::Relaxed) > now);
         candidates
@@ -230,7 +236,9 @@ impl Upstream {
 impl Origin {
     fn parse(text: &str) -> Result<Self, String> {
         let wanted = "wanted: an origin such as http://orders:8080, without a path";
-        let uri: Uri = text.parse().map_err(|_| format!("the upstream is not a URL; {wanted}"))?;
+        let uri: Uri = text
+            .parse()
+            .map_err(|_| format!("the upstream is not a URL; {wanted}"))?;
         let scheme = match uri.scheme_str() {
             Some("http") => Scheme::HTTP,
             Some("https") => Scheme::HTTPS,
@@ -254,7 +262,8 @@ impl Origin {
         Ok(Self {
             scheme,
             authority: authority.clone(),
-            host: HeaderValue::try_from(host).map_err(|_| format!("the upstream has no usable host; {wanted}"))?,
+            host: HeaderValue::try_from(host)
+                .map_err(|_| format!("the upstream has no usable host; {wanted}"))?,
             refused_until: AtomicU64::new(0),
         })
     }
@@ -272,11 +281,16 @@ impl Origin {
         let mut target = std::mem::take(request.uri_mut()).into_parts();
         target.scheme = Some(self.scheme.clone());
         target.authority = Some(self.authority.clone());
-        target.path_and_query.get_or_insert(PathAndQuery::from_static("/"));
+        target
+            .path_and_query
+            .get_or_insert(PathAndQuery::from_static("/"));
         *request.uri_mut() =
             Uri::from_parts(target).map_err(|error| UpstreamError::Unavailable(error.to_string()))?;
         *request.version_mut() = Version::HTTP_11;
-        request.headers_mut().entry(HOST).or_insert_with(|| self.host.clone());
+        request
+            .headers_mut()
+            .entry(HOST)
+            .or_insert_with(|| self.host.clone());
         Ok(request)
     }
 
