@@ -48,7 +48,10 @@ impl Request {
     /// What a top-level navigation sends.
     pub fn navigate(url: &str, site: Site) -> Self {
         let mut request = Self::bare("GET", url)
-            .with("Accept", "text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8")
+            .with(
+                "Accept",
+                "text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8",
+            )
             .with("Sec-Fetch-Site", site.word())
             .with("Sec-Fetch-Mode", "navigate")
             .with("Sec-Fetch-Dest", "document")
@@ -129,14 +132,24 @@ impl Reply {
 
     /// Where it redirects to.
     pub fn location(&self) -> &str {
-        assert!(matches!(self.status, 302 | 303), "no redirect: {} {}", self.status, self.text());
+        assert!(
+            matches!(self.status, 302 | 303),
+            "no redirect: {} {}",
+            self.status,
+            self.text()
+        );
         self.header("location").expect("a Location")
     }
 
     /// The `code` of a problem document of this status, whose shape is checked (contract 4.14).
     pub fn problem(&self) -> String {
         let kind = self.header("content-type").unwrap_or_default().to_owned();
-        assert!(kind.starts_with("application/problem+json"), "{} {kind}: {}", self.status, self.text());
+        assert!(
+            kind.starts_with("application/problem+json"),
+            "{} {kind}: {}",
+            self.status,
+            self.text()
+        );
         let problem = self.json();
         assert_eq!(problem["status"], self.status, "{problem}");
         for member in ["type", "title", "detail", "code", "request_id"] {
@@ -148,11 +161,28 @@ impl Reply {
 
     /// Holds a page of cloakroom's own to contract §3 (headers) and returns its text.
     pub fn page(&self) -> String {
-        let kind = self.header("content-type").unwrap_or_default().to_ascii_lowercase();
-        assert!(kind.starts_with("text/html") && kind.contains("utf-8"), "{} {kind}", self.status);
+        let kind = self
+            .header("content-type")
+            .unwrap_or_default()
+            .to_ascii_lowercase();
+        assert!(
+            kind.starts_with("text/html") && kind.contains("utf-8"),
+            "{} {kind}",
+            self.status
+        );
         assert_eq!(self.header("cache-control"), Some("no-store"), "{:?}", self.head);
-        assert_eq!(self.header("x-content-type-options"), Some("nosniff"), "{:?}", self.head);
-        assert_eq!(self.header("referrer-policy"), Some("no-referrer"), "{:?}", self.head);
+        assert_eq!(
+            self.header("x-content-type-options"),
+            Some("nosniff"),
+            "{:?}",
+            self.head
+        );
+        assert_eq!(
+            self.header("referrer-policy"),
+            Some("no-referrer"),
+            "{:?}",
+            self.head
+        );
         let csp = self.header("content-security-policy").unwrap_or_default();
         assert!(csp.contains("frame-ancestors 'none'"), "{csp}");
         assert!(csp.contains("default-src 'none'"), "{csp}");
@@ -162,18 +192,25 @@ impl Reply {
 
     /// The cookies that it sets or takes away.
     pub fn cookies(&self) -> Vec<Cookie> {
-        self.headers("set-cookie").iter().map(|line| Cookie::parse("", line)).collect()
+        self.headers("set-cookie")
+            .iter()
+            .map(|line| Cookie::parse("", line))
+            .collect()
     }
 
     /// Whether it takes the session cookie away, with the attributes that it was given with (LO-04).
     pub fn clears_session(&self) -> bool {
         let cookies = self.cookies();
-        let Some(cookie) = cookies.iter().find(|cookie| cookie.name == SESSION) else { return false };
+        let Some(cookie) = cookies.iter().find(|cookie| cookie.name == SESSION) else {
+            return false;
+        };
         if !cookie.deletes() {
             return false;
         }
         let kept = cookie.attributes.iter().map(String::as_str);
-        let kept: Vec<_> = kept.filter(|a| !a.starts_with("max-age") && !a.starts_with("expires")).collect();
+        let kept: Vec<_> = kept
+            .filter(|a| !a.starts_with("max-age") && !a.starts_with("expires"))
+            .collect();
         assert!(
             kept == ["httponly", "path=/", "samesite=strict", "secure"]
                 || kept == ["httponly", "path=/", "samesite=lax", "secure"],
@@ -190,7 +227,10 @@ impl Reply {
         let header = self.header("refresh").and_then(html::refresh_url);
         let target = header.or_else(|| html::refresh_target(&self.text()))?;
         let links = html::links(&self.text());
-        assert!(links.is_empty() || links.contains(&target), "{target} is not among {links:?}");
+        assert!(
+            links.is_empty() || links.contains(&target),
+            "{target} is not among {links:?}"
+        );
         Some(target)
     }
 }
@@ -210,12 +250,19 @@ impl Browser {
     /// A fresh browser that reaches `origin` at this port.
     pub fn new(origin: &str, port: u16) -> Self {
         let address = SocketAddr::from(([127, 0, 0, 1], port));
-        Self { origin: origin.to_owned(), address, jar: Jar::default() }
+        Self {
+            origin: origin.to_owned(),
+            address,
+            jar: Jar::default(),
+        }
     }
 
     /// The same browser, sent to another replica.
     pub fn at(&self, port: u16) -> Self {
-        Self { address: SocketAddr::from(([127, 0, 0, 1], port)), ..self.clone() }
+        Self {
+            address: SocketAddr::from(([127, 0, 0, 1], port)),
+            ..self.clone()
+        }
     }
 
     /// `Host` of the origin.
@@ -231,7 +278,9 @@ impl Browser {
     /// The session cookie's value.
     pub fn session(&self) -> Option<String> {
         let mine = self.jar.named(self.domain(), SESSION);
-        mine.iter().find(|cookie| cookie.name == SESSION).map(|cookie| cookie.value.clone())
+        mine.iter()
+            .find(|cookie| cookie.name == SESSION)
+            .map(|cookie| cookie.value.clone())
     }
 
     /// The login-attempt cookies.
@@ -245,10 +294,26 @@ impl Browser {
             Some((scheme, rest)) if scheme.starts_with("http") && !request.url.starts_with('/') => {
                 let at = rest.find(['/', '?']).unwrap_or(rest.len());
                 let (host, target) = (rest[..at].to_owned(), rest[at..].to_owned());
-                let port = host.rsplit(':').next().and_then(|port| port.parse().ok()).unwrap_or(80);
+                let port = host
+                    .rsplit(':')
+                    .next()
+                    .and_then(|port| port.parse().ok())
+                    .unwrap_or(80);
                 let elsewhere = SocketAddr::from(([127, 0, 0, 1], port));
-                let address = if host == self.host() { self.address } else { elsewhere };
-                (host, if target.starts_with('/') { target } else { format!("/{target}") }, address)
+                let address = if host == self.host() {
+                    self.address
+                } else {
+                    elsewhere
+                };
+                (
+                    host,
+                    if target.starts_with('/') {
+                        target
+                    } else {
+                        format!("/{target}")
+                    },
+                    address,
+                )
             }
             _ => (self.host().to_owned(), request.url.clone(), self.address),
         };
@@ -258,7 +323,10 @@ impl Browser {
             text.push_str(&format!("{name}: {value}\r\n"));
         }
         let safe = matches!(request.method.as_str(), "GET" | "HEAD" | "OPTIONS");
-        let fetch = request.fields.iter().any(|(name, value)| name == "Sec-Fetch-Mode" && value == "cors");
+        let fetch = request
+            .fields
+            .iter()
+            .any(|(name, value)| name == "Sec-Fetch-Mode" && value == "cors");
         if !safe && fetch && values(&request.fields, "origin").is_empty() {
             text.push_str(&format!("Origin: {}\r\n", self.origin));
         }
@@ -268,7 +336,8 @@ impl Browser {
                 text.push_str(&format!("Cookie: {cookies}\r\n"));
             }
         }
-        let streams = values(&request.fields, "transfer-encoding").len() + values(&request.fields, "content-length").len();
+        let streams = values(&request.fields, "transfer-encoding").len()
+            + values(&request.fields, "content-length").len();
         if streams == 0 && (!safe || !request.body.is_empty()) {
             text.push_str(&format!("Content-Length: {}\r\n", request.body.len()));
         }
@@ -281,17 +350,23 @@ impl Browser {
     /// Sends a request, reads the answer's head, and leaves the rest to the caller.
     pub async fn open(&mut self, request: &Request) -> (Head, Wire<TcpStream>) {
         let (bytes, host, address) = self.spell(request);
-        let stream = TcpStream::connect(address).await.unwrap_or_else(|error| panic!("{address}: {error}"));
+        let stream = TcpStream::connect(address)
+            .await
+            .unwrap_or_else(|error| panic!("{address}: {error}"));
         let mut wire = Wire::new(stream);
         let _cut = wire.send(&bytes).await;
-        let head = within(15, &format!("the answer to {} {}", request.method, request.url), async {
-            loop {
-                let head = wire.head().await.unwrap().expect("an answer");
-                if head.status() >= 200 || head.status() == 101 {
-                    return head;
+        let head = within(
+            15,
+            &format!("the answer to {} {}", request.method, request.url),
+            async {
+                loop {
+                    let head = wire.head().await.unwrap().expect("an answer");
+                    if head.status() >= 200 || head.status() == 101 {
+                        return head;
+                    }
                 }
-            }
-        })
+            },
+        )
         .await;
         if host == self.host() {
             self.judge(request, &head);
@@ -308,19 +383,38 @@ impl Browser {
         let ours = cookies.iter().any(|line| line.starts_with(SESSION));
         if path == "/bff" || path.starts_with("/bff/") || ours {
             let cache = head.value("cache-control").unwrap_or_default();
-            assert!(cache.contains("no-store"), "hy_01: {} {path}: {head:?}", request.method);
+            assert!(
+                cache.contains("no-store"),
+                "hy_01: {} {path}: {head:?}",
+                request.method
+            );
         }
         if path.starts_with("/bff/") {
-            assert!(!matches!(head.status(), 301 | 307 | 308), "oa_13: {path}: {head:?}");
+            assert!(
+                !matches!(head.status(), 301 | 307 | 308),
+                "oa_13: {path}: {head:?}"
+            );
             assert_ne!(head.status(), 500, "{path}: {head:?}");
         }
         for line in cookies.iter().filter(|line| line.starts_with(SESSION)) {
             let cookie = Cookie::parse("", line);
             for needed in ["httponly", "secure", "path=/"] {
-                assert!(cookie.attributes.iter().any(|a| a == needed), "ck_01: {:?}", cookie.attributes);
+                assert!(
+                    cookie.attributes.iter().any(|a| a == needed),
+                    "ck_01: {:?}",
+                    cookie.attributes
+                );
             }
-            assert!(cookie.attribute("domain").is_none(), "ck_01: {:?}", cookie.attributes);
-            assert!(cookie.attribute("samesite").is_some(), "ck_01: {:?}", cookie.attributes);
+            assert!(
+                cookie.attribute("domain").is_none(),
+                "ck_01: {:?}",
+                cookie.attributes
+            );
+            assert!(
+                cookie.attribute("samesite").is_some(),
+                "ck_01: {:?}",
+                cookie.attributes
+            );
         }
         let mut fields = head.fields.clone();
         fields.retain(|(name, _)| !name.eq_ignore_ascii_case("set-cookie"));
@@ -340,7 +434,10 @@ impl Browser {
                 }
             }
         }
-        let text: String = fields.iter().map(|(name, value)| format!("{name}: {value}\n")).collect();
+        let text: String = fields
+            .iter()
+            .map(|(name, value)| format!("{name}: {value}\n"))
+            .collect();
         secrets::assert_none_in(&format!("class_n: the head of the answer to {path}"), &text);
     }
 
@@ -348,13 +445,22 @@ impl Browser {
     pub async fn send(&mut self, request: Request) -> Reply {
         let (head, mut wire) = self.open(&request).await;
         let framing = head.response_framing(&request.method);
-        let framing = if head.status() == 101 { Framing::Length(0) } else { framing };
+        let framing = if head.status() == 101 {
+            Framing::Length(0)
+        } else {
+            framing
+        };
         let read = wire.body(framing);
         let body = within(15, "the rest of the answer", read).await;
         let body = body.unwrap_or_else(|error| panic!("{error} in the answer to {}: {head:?}", request.url));
         let shown = String::from_utf8_lossy(&body).into_owned();
         secrets::assert_none_in(&format!("class_n: the answer to {}", request.url), &shown);
-        Reply { status: head.status(), head, body, trailers: wire.trailers }
+        Reply {
+            status: head.status(),
+            head,
+            body,
+            trailers: wire.trailers,
+        }
     }
 
     /// A top-level navigation.
@@ -369,7 +475,9 @@ impl Browser {
 
     /// Begins a login: the authorization URL.
     pub async fn begin(&mut self, query: &str) -> String {
-        let reply = self.navigate(&format!("/bff/login{query}"), Site::SameOrigin).await;
+        let reply = self
+            .navigate(&format!("/bff/login{query}"), Site::SameOrigin)
+            .await;
         reply.location().to_owned()
     }
 
@@ -392,22 +500,41 @@ impl Browser {
 
     /// As [`Browser::login`], as somebody.
     pub async fn login_as(&mut self, rogue: &Rogue, sub: &str, return_to: &str) -> String {
-        let url = self.begin(&format!("?return_to={}", form::encode(return_to))).await;
+        let url = self
+            .begin(&format!("?return_to={}", form::encode(return_to)))
+            .await;
         let reply = self.come_back(&rogue.authorize_as(&url, sub)).await;
         let landing = self.landing(&reply);
-        assert!(self.session().is_some(), "no session cookie after {} {}", reply.status, reply.text());
+        assert!(
+            self.session().is_some(),
+            "no session cookie after {} {}",
+            reply.status,
+            reply.text()
+        );
         landing
     }
 
     /// Goes wherever it is led, up to `most` steps: the last answer, and the URLs on the way.
-    pub async fn follow(&mut self, url: &str, site: Site, rogue: &Rogue, most: usize) -> (Reply, Vec<String>) {
+    pub async fn follow(
+        &mut self,
+        url: &str,
+        site: Site,
+        rogue: &Rogue,
+        most: usize,
+    ) -> (Reply, Vec<String>) {
         let (mut url, mut site, mut trace) = (url.to_owned(), site, Vec::new());
         loop {
             assert!(trace.len() < most, "a loop: {trace:#?}");
             trace.push(url.clone());
             let reply = self.navigate(&url, site).await;
-            let Some(next) = reply.leads_to() else { return (reply, trace) };
-            site = if reply.status == 200 { Site::SameOrigin } else { site };
+            let Some(next) = reply.leads_to() else {
+                return (reply, trace);
+            };
+            site = if reply.status == 200 {
+                Site::SameOrigin
+            } else {
+                site
+            };
             url = next;
             if url.starts_with(&format!("{}/authorize", rogue.issuer)) {
                 trace.push(url.clone());
@@ -424,9 +551,18 @@ pub async fn raw(address: SocketAddr, bytes: &[u8]) -> (Option<Reply>, bool) {
     let _cut = wire.send(bytes).await;
     let read = async {
         let head = wire.head().await.ok().flatten()?;
-        let method = if bytes.starts_with(b"HEAD ") { "HEAD" } else { "GET" };
+        let method = if bytes.starts_with(b"HEAD ") {
+            "HEAD"
+        } else {
+            "GET"
+        };
         let body = wire.body(head.response_framing(method)).await.ok()?;
-        Some(Reply { status: head.status(), head, body, trailers: std::mem::take(&mut wire.trailers) })
+        Some(Reply {
+            status: head.status(),
+            head,
+            body,
+            trailers: std::mem::take(&mut wire.trailers),
+        })
     };
     let reply = within(15, "an answer to raw bytes", read).await;
     let end = tokio::time::timeout(std::time::Duration::from_millis(150), wire.line()).await;

@@ -30,9 +30,14 @@ impl OidcProvider {
             .spawn()
             .unwrap();
         let mut ready = String::new();
-        BufReader::new(child.stdout.take().unwrap()).read_line(&mut ready).unwrap();
+        BufReader::new(child.stdout.take().unwrap())
+            .read_line(&mut ready)
+            .unwrap();
         let ready: Value = serde_json::from_str(&ready).unwrap_or_else(|error| panic!("{error}: {ready}"));
-        Self { issuer: ready["issuer"].as_str().unwrap().to_owned(), child }
+        Self {
+            issuer: ready["issuer"].as_str().unwrap().to_owned(),
+            child,
+        }
     }
 }
 

@@ -90,7 +90,10 @@ pub struct Call {
 impl Call {
     /// The form's value of that name.
     pub fn value(&self, name: &str) -> Option<&str> {
-        self.form.iter().find(|(n, _)| n == name).map(|(_, value)| value.as_str())
+        self.form
+            .iter()
+            .find(|(n, _)| n == name)
+            .map(|(_, value)| value.as_str())
     }
 }
 
@@ -137,7 +140,12 @@ impl Rogue {
     pub async fn start() -> Self {
         let port = free_port();
         let issuer = format!("http://127.0.0.1:{port}");
-        let mut rogue = Self { issuer, port, books: Arc::default(), served: None };
+        let mut rogue = Self {
+            issuer,
+            port,
+            books: Arc::default(),
+            served: None,
+        };
         rogue.books().script.secrets = vec![canary("client-secret")];
         rogue.open().await;
         rogue
@@ -146,7 +154,11 @@ impl Rogue {
     /// Listens (again).
     pub async fn open(&mut self) {
         let (books, issuer, port) = (self.books.clone(), self.issuer.clone(), self.port);
-        let listener = runtime().spawn(TcpListener::bind(("127.0.0.1", port))).await.unwrap().unwrap();
+        let listener = runtime()
+            .spawn(TcpListener::bind(("127.0.0.1", port)))
+            .await
+            .unwrap()
+            .unwrap();
         self.served = Some(runtime().spawn(async move {
             let mut connections = JoinSet::new();
             while let Ok((stream, _)) = listener.accept().await {
@@ -181,12 +193,20 @@ impl Rogue {
     pub fn behave(&self) {
         let mut books = self.books();
         let secrets = std::mem::take(&mut books.script.secrets);
-        books.script = Script { secrets, ..Script::default() };
+        books.script = Script {
+            secrets,
+            ..Script::default()
+        };
     }
 
     /// Every request on that path so far.
     pub fn calls(&self, path: &str) -> Vec<Call> {
-        self.books().calls.iter().filter(|call| call.path == path).cloned().collect()
+        self.books()
+            .calls
+            .iter()
+            .filter(|call| call.path == path)
+            .cloned()
+            .collect()
     }
 
     /// How many requests on that path so far.
@@ -197,7 +217,10 @@ impl Rogue {
     /// How many token requests of that grant so far.
     pub fn grants(&self, grant_type: &str) -> usize {
         let calls = self.calls("/token");
-        calls.iter().filter(|call| call.value("grant_type") == Some(grant_type)).count()
+        calls
+            .iter()
+            .filter(|call| call.value("grant_type") == Some(grant_type))
+            .count()
     }
 
     /// The tokens that were revoked.
@@ -207,7 +230,10 @@ impl Rogue {
 
     /// Whether this access token is one of ours, and whose.
     pub fn subject_of(&self, access_token: &str) -> Option<String> {
-        self.books().access_tokens.get(access_token).map(|grant| grant.sub.clone())
+        self.books()
+            .access_tokens
+            .get(access_token)
+            .map(|grant| grant.sub.clone())
     }
 
     /// Refresh tokens answer `invalid_grant` from now on.
@@ -222,7 +248,10 @@ impl Rogue {
 
     /// Somebody signs in: where the browser is sent back to.
     pub fn authorize_as(&self, url: &str, sub: &str) -> String {
-        assert!(url.starts_with(&format!("{}/authorize?", self.issuer)), "not ours: {url}");
+        assert!(
+            url.starts_with(&format!("{}/authorize?", self.issuer)),
+            "not ours: {url}"
+        );
         let value = |name: &str| form::parameter(url, name);
         assert_eq!(value("client_id").as_deref(), Some(CLIENT_ID));
         assert_eq!(value("code_challenge_method").as_deref(), Some("S256"));
@@ -240,20 +269,31 @@ impl Rogue {
             family: books.families,
         };
         books.codes.insert(code.clone(), grant);
-        format!("{redirect_uri}?code={code}&state={}", form::encode(&value("state").unwrap()))
+        format!(
+            "{redirect_uri}?code={code}&state={}",
+            form::encode(&value("state").unwrap())
+        )
     }
 
     /// The provider refuses: where the browser is sent back to.
     pub fn refuse(&self, url: &str, error: &str) -> String {
         let value = |name: &str| form::parameter(url, name).unwrap();
-        format!("{}?error={error}&state={}", value("redirect_uri"), form::encode(&value("state")))
+        format!(
+            "{}?error={error}&state={}",
+            value("redirect_uri"),
+            form::encode(&value("state"))
+        )
     }
 }
 
 async fn serve(mut wire: Wire<TcpStream>, books: Arc<Mutex<Books>>, issuer: String) {
     while let Ok(Some(head)) = wire.head().await {
-        let Ok(body) = wire.body(head.request_framing()).await else { return };
-        let Some(answer) = answer(&head, &body, &books, &issuer).await else { return };
+        let Ok(body) = wire.body(head.request_framing()).await else {
+            return;
+        };
+        let Some(answer) = answer(&head, &body, &books, &issuer).await else {
+            return;
+        };
         if wire.send(&answer).await.is_err() {
             return;
         }
@@ -273,11 +313,18 @@ async fn answer(head: &Head, body: &[u8], books: &Mutex<Books>, issuer: &str) ->
     let target = head.start.split(' ').nth(1)?;
     let path = target.split('?').next()?;
     let form = form::pairs(&String::from_utf8_lossy(body));
-    let call = Call { path: path.to_owned(), fields: head.fields.clone(), form };
+    let call = Call {
+        path: path.to_owned(),
+        fields: head.fields.clone(),
+        form,
+    };
     let (late, raw) = {
         let mut books = books.lock().unwrap();
         books.calls.push(call.clone());
-        (books.script.late.get(path).copied(), books.script.raw.get(path).cloned())
+        (
+            books.script.late.get(path).copied(),
+            books.script.raw.get(path).cloned(),
+        )
     };
     if let Some(late) = late {
         tokio::time::sleep(late).await;
@@ -368,12 +415,18 @@ async fn token(call: &Call, books: &Mutex<Books>, issuer: &str) -> Option<Vec<u8
     } else {
         renew(call, &mut books, issuer)
     };
-    if matches!(step, Some(Step::DropAfter)) { None } else { Some(done) }
+    if matches!(step, Some(Step::DropAfter)) {
+        None
+    } else {
+        Some(done)
+    }
 }
 
 fn redeem(call: &Call, books: &mut Books, issuer: &str) -> Vec<u8> {
     let grant = call.value("code").and_then(|code| books.codes.remove(code));
-    let Some(grant) = grant else { return refused(400, "invalid_grant") };
+    let Some(grant) = grant else {
+        return refused(400, "invalid_grant");
+    };
     let verifier = call.value("code_verifier").unwrap_or_default();
     remember(verifier);
     let challenge = URL_SAFE_NO_PAD.encode(digest(&SHA256, verifier.as_bytes()));
@@ -419,7 +472,11 @@ fn issue(books: &mut Books, grant: &Grant, refresh: Option<String>, again: bool,
         answer["refresh_token"] = refresh.clone().into();
         books.refresh_tokens.insert(refresh, grant.clone());
     }
-    let change = if again { &books.script.refreshed } else { &books.script.token };
+    let change = if again {
+        &books.script.refreshed
+    } else {
+        &books.script.token
+    };
     json_answer(200, "", &changed(answer, change.as_ref()).to_string())
 }
 
@@ -441,7 +498,11 @@ fn id_token(books: &Books, grant: &Grant, access_token: &str, again: bool, issue
     if !again && let Some(nonce) = &grant.nonce {
         claims["nonce"] = nonce.clone().into();
     }
-    let change = if again { &script.refreshed_claims } else { &script.claims };
+    let change = if again {
+        &script.refreshed_claims
+    } else {
+        &script.claims
+    };
     let claims = changed(claims, change.as_ref());
     let header = changed(sign.header(), script.header.as_ref());
     sign.compact(&header, &claims, &script.secrets[0])
@@ -454,7 +515,11 @@ fn userinfo(call: &Call, books: &Books) -> Vec<u8> {
         return refused(401, "invalid_token");
     };
     let document = json!({ "sub": grant.sub, "picture": "https://pictures.example/alice.png" });
-    json_answer(200, "", &changed(document, books.script.userinfo.as_ref()).to_string())
+    json_answer(
+        200,
+        "",
+        &changed(document, books.script.userinfo.as_ref()).to_string(),
+    )
 }
 
 fn revoke(call: &Call, books: &mut Books) -> Vec<u8> {
