@@ -78,7 +78,17 @@ impl Redis {
             "--tls-auth-clients",
             "no",
             "--user",
-            &format!("cloakroom on >{password} ~cloakroom:* &* +@all -@dangerous +info"),
+            "default",
+            "off",
+            "--user",
+            "cloakroom",
+            "on",
+            &format!(">{password}"),
+            "~cloakroom:*",
+            "&*",
+            "+@all",
+            "-@dangerous",
+            "+info",
         ];
         let arguments = arguments.map(str::to_owned).to_vec();
         Self::with(

@@ -106,10 +106,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
     }
 
     async fn fill(&mut self) -> Result<usize> {
-        let mut more = [0; 16 * 1024];
-        let count = self.stream.read(&mut more).await?;
-        self.ahead.extend_from_slice(&more[..count]);
-        Ok(count)
+        self.ahead.reserve(16 * 1024);
+        self.stream.read_buf(&mut self.ahead).await
     }
 
     /// One line without its end, as Latin-1; `None` at the end of the connection.
