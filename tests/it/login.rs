@@ -5,7 +5,7 @@ use crate::support::cloakroom::Cloakroom;
 use crate::support::form;
 use crate::support::jar::Site;
 use crate::support::rig::Rig;
-use crate::support::rogue::{Rogue, change};
+use crate::support::rogue::{Direction, Rogue, change};
 use serde_json::json;
 use std::collections::BTreeSet;
 
@@ -286,7 +286,7 @@ async fn md_02_md_03_oa_15_a_discovery_document_that_does_not_hold_is_not_used()
         "http://127.0.0.1:1".to_owned(),
         String::new(),
     ];
-    let mut scripts: Vec<Box<dyn Fn(&mut crate::support::rogue::Script)>> = Vec::new();
+    let mut scripts: Vec<Direction> = Vec::new();
     for issuer in wrong_issuers {
         scripts.push(Box::new(move |script| {
             let issuer = issuer.clone();

@@ -20,7 +20,7 @@ async fn logout_url(browser: &mut Browser) -> String {
         .to_owned()
 }
 
-/// The redirect to the provider's end_session_endpoint, held to RP-Initiated Logout §2.
+/// The redirect to the provider's `end_session_endpoint`, held to RP-Initiated Logout §2.
 fn goes_to_the_provider(rig: &Rig, reply: &Reply) {
     assert_eq!(reply.status, 303);
     let url = reply.location();
@@ -259,11 +259,7 @@ async fn tx_01_a_revocation_that_hangs_or_fails_never_holds_a_logout_up() {
         let mut stays = browser.clone();
         let reply = browser.fetch("POST", "/bff/logout").await;
         goes_to_the_provider(&rig, &reply);
-        assert!(
-            start.elapsed() < Duration::from_millis(3_000),
-            "{:?}",
-            start.elapsed()
-        );
+        assert!(start.elapsed() < Duration::from_secs(3), "{:?}", start.elapsed());
         assert_eq!(user(&mut stays).await, 401);
     }
 }

@@ -9,6 +9,8 @@
     reason = "the suite is not the product: it has no clock and no task tracker"
 )]
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on says so by panicking")]
+#![expect(clippy::too_many_lines, reason = "a table of cases is as long as it has rows")]
+#![expect(clippy::format_collect, reason = "clarity before speed")]
 
 mod callback;
 mod command_line;

@@ -9,6 +9,7 @@ use crate::support::rogue::{Rogue, change};
 use crate::support::secrets::{assert_none_in, canary, found_in, remember};
 use crate::support::upstream::{Play, Upstream};
 use crate::support::{jwt, random};
+use base64::Engine as _;
 use serde_json::{Value, json};
 use std::net::SocketAddr;
 
@@ -20,7 +21,6 @@ fn the_search_finds_what_it_knows_and_nothing_else() {
         "nothing",
         "a log line with an id 0123456789012345678901234567890123456789012",
     );
-    use base64::Engine as _;
     let header = base64::engine::general_purpose::STANDARD.encode(format!("app:{basic}"));
     let token = "eyJhbGciOiJSUzI1NiJ9.e30.x";
     for secret in [known.as_str(), &canary("at"), &header, token] {

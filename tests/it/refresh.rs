@@ -6,7 +6,7 @@ use crate::support::browser::{Browser, Request};
 use crate::support::cloakroom::Cloakroom;
 use crate::support::keys::{Key, Sign};
 use crate::support::rig::Rig;
-use crate::support::rogue::{Script, Step, change};
+use crate::support::rogue::{Direction, Step, change};
 use crate::support::{until, within};
 use serde_json::{Value, json};
 use std::sync::Arc;
@@ -154,15 +154,15 @@ async fn rf_08_invalid_grant_ends_the_session_with_one_call() {
 #[tokio::test]
 async fn rf_10_class_e_a_refresh_that_names_somebody_else_ends_the_session() {
     let rig = Rig::start().await;
-    let changes: [(&str, fn(&mut Value)); 3] = [
-        ("sub", |c| c["sub"] = "mallory".into()),
-        ("iss", |c| c["iss"] = "https://evil.example".into()),
-        ("aud", |c| c["aud"] = "other".into()),
-    ];
-    for (name, with) in changes {
+    for (name, value) in [
+        ("sub", "mallory"),
+        ("iss", "https://evil.example"),
+        ("aud", "other"),
+    ] {
         rig.rogue.behave();
         let mut browser = expired(&rig).await;
-        rig.rogue.script(|script| script.refreshed_claims = change(with));
+        rig.rogue
+            .script(|script| script.refreshed_claims = change(move |c| c[name] = value.into()));
         let before = rig.upstream.count();
         let reply = browser.fetch("GET", "/api/x").await;
         assert_eq!((reply.status, reply.clears_session()), (401, true), "{name}");
@@ -264,7 +264,7 @@ async fn an_expired_token_waits_ten_seconds_at_most() {
     let rig = Rig::start().await;
     let mut browser = expired(&rig).await;
     rig.rogue
-        .script(|script| script.always = Some(Step::Late(Duration::from_secs(60))));
+        .script(|script| script.always = Some(Step::Late(Duration::from_mins(1))));
     let start = Instant::now();
     let reply = browser.fetch("GET", "/api/x").await;
     assert_eq!(
@@ -283,7 +283,7 @@ async fn rf_05_rf_11_oa_06_answers_that_leave_things_out_are_normal() {
             answer.as_object_mut().unwrap().remove(name);
         })
     };
-    let scripts: [(&str, Box<dyn Fn(&mut Script)>); 4] = [
+    let scripts: [(&str, Direction); 4] = [
         (
             "no rotation",
             Box::new(|script| script.keeps_refresh_tokens = true),

@@ -150,7 +150,7 @@ async fn ck_03_ck_07_ck_09_class_h_strange_cookies_are_no_session_and_never_a_fa
             .send(Request::fetch("GET", "/api/x").with("Cookie", &cookie))
             .await;
         assert!(matches!(reply.status, 401 | 431), "{cookie}: {}", reply.status);
-        if cookie.starts_with(&format!("{SESSION}={}", random(0))) && reply.status == 401 {
+        if reply.status == 401 {
             reply.problem();
         }
     }
@@ -387,14 +387,13 @@ async fn se_03_se_04_class_e_class_i_records_that_were_swapped_or_altered_do_not
     for key in &mine {
         let dump: Vec<u8> = redis::cmd("DUMP").arg(key).query(&mut connection).unwrap();
         if dump == original {
-            let done: () = redis::cmd("RESTORE")
+            let _done: () = redis::cmd("RESTORE")
                 .arg(key)
                 .arg(60_000)
                 .arg(&theirs)
                 .arg("REPLACE")
                 .query(&mut connection)
                 .unwrap();
-            drop(done);
         }
     }
     let reply = alice.fetch("GET", "/bff/user").await;

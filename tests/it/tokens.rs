@@ -3,12 +3,12 @@
 use crate::support::browser::Reply;
 use crate::support::keys::{Key, Sign};
 use crate::support::rig::Rig;
-use crate::support::rogue::{Script, Step, change};
+use crate::support::rogue::{Direction, Script, Step, change};
 use crate::support::{now, within};
 use serde_json::{Value, json};
 use std::time::Duration;
 
-type Mutation = (&'static str, Box<dyn Fn(&mut Script)>);
+type Mutation = (&'static str, Direction);
 
 fn claims(name: &'static str, with: impl Fn(&mut Value) + Clone + Send + Sync + 'static) -> Mutation {
     (name, Box::new(move |script| script.claims = change(with.clone())))
@@ -88,10 +88,10 @@ async fn id_06_to_id_10_id_24_class_e_claims_that_do_not_hold_end_the_login() {
     let mut mutations = vec![
         claims("iss of another", |c| c["iss"] = "https://evil.example".into()),
         claims("iss with a slash", |c| {
-            c["iss"] = format!("{}/", c["iss"].as_str().unwrap()).into()
+            c["iss"] = format!("{}/", c["iss"].as_str().unwrap()).into();
         }),
         claims("iss in capitals", |c| {
-            c["iss"] = c["iss"].as_str().unwrap().to_uppercase().into()
+            c["iss"] = c["iss"].as_str().unwrap().to_uppercase().into();
         }),
         claims("aud of another", |c| c["aud"] = "other".into()),
         claims("aud: a prefix", |c| c["aud"] = "ap".into()),
@@ -99,11 +99,11 @@ async fn id_06_to_id_10_id_24_class_e_claims_that_do_not_hold_end_the_login() {
         claims("aud: an empty list", |c| c["aud"] = json!([])),
         claims("aud: a number", |c| c["aud"] = 7.into()),
         claims("aud: us and a stranger", |c| {
-            c["aud"] = json!(["app", "stranger"])
+            c["aud"] = json!(["app", "stranger"]);
         }),
         claims("azp of another", |c| c["azp"] = "other".into()),
         claims("nonce of another", |c| {
-            c["nonce"] = "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA".into()
+            c["nonce"] = "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA".into();
         }),
         claims("nonce: a list", |c| c["nonce"] = json!([c["nonce"]])),
         claims("expired", |c| c["exp"] = (now() - 600).into()),
@@ -117,7 +117,7 @@ async fn id_06_to_id_10_id_24_class_e_claims_that_do_not_hold_end_the_login() {
         claims("sub: a number", |c| c["sub"] = 7.into()),
         claims("sub: 300 characters", |c| c["sub"] = "a".repeat(300).into()),
         claims("at_hash of another", |c| {
-            c["at_hash"] = "AAAAAAAAAAAAAAAAAAAAAA".into()
+            c["at_hash"] = "AAAAAAAAAAAAAAAAAAAAAA".into();
         }),
         claims("a logout token's events", |c| {
             c["events"] = json!({ "http://schemas.openid.net/event/backchannel-logout": {} });
@@ -176,13 +176,13 @@ async fn id_01_to_id_05_id_13_id_14_class_e_signatures_and_headers_that_do_not_h
                 }),
             ),
             token("padding", |t| {
-                t["id_token"] = format!("{}=", t["id_token"].as_str().unwrap()).into()
+                t["id_token"] = format!("{}=", t["id_token"].as_str().unwrap()).into();
             }),
             token("a fourth part", |t| {
-                t["id_token"] = format!("{}.x", t["id_token"].as_str().unwrap()).into()
+                t["id_token"] = format!("{}.x", t["id_token"].as_str().unwrap()).into();
             }),
             token("white space", |t| {
-                t["id_token"] = format!(" {}", t["id_token"].as_str().unwrap()).into()
+                t["id_token"] = format!(" {}", t["id_token"].as_str().unwrap()).into();
             }),
             token("no ID token", without("id_token")),
             token("an empty ID token", |t| t["id_token"] = "".into()),
@@ -220,14 +220,14 @@ async fn id_02_id_16_id_18_unusual_but_right_tokens_sign_in() {
             claims("aud as a list", |c| c["aud"] = json!(["app"])),
             claims("azp", |c| c["azp"] = "app".into()),
             claims("fractions of seconds", |c| {
-                c["exp"] = (f64::from(u32::try_from(now()).unwrap()) + 60.5).into()
+                c["exp"] = (f64::from(u32::try_from(now()).unwrap()) + 60.5).into();
             }),
             claims("no at_hash", without("at_hash")),
             claims("expired within the leeway", |c| c["exp"] = (now() - 5).into()),
             header("no kid with several keys", without("kid")),
             header("no typ", without("typ")),
             token("token_type in another case", |t| {
-                t["token_type"] = "bEaReR".into()
+                t["token_type"] = "bEaReR".into();
             }),
             token("unknown members", |t| t["x"] = json!({ "y": [1, 2] })),
             token("no expires_in", without("expires_in")),
@@ -300,10 +300,10 @@ async fn oa_05_oa_07_token_answers_that_do_not_hold_end_the_login() {
         token("no access token", without("access_token")),
         token("an empty access token", |t| t["access_token"] = "".into()),
         token("an access token that is a number", |t| {
-            t["access_token"] = 7.into()
+            t["access_token"] = 7.into();
         }),
         token("an access token with a line break", |t| {
-            t["access_token"] = "a\r\nX-Evil: 1".into()
+            t["access_token"] = "a\r\nX-Evil: 1".into();
         }),
         token("token_type mac", |t| t["token_type"] = "mac".into()),
         token("no token_type", without("token_type")),
@@ -416,7 +416,7 @@ async fn while_a_client_secret_rotates_both_are_tried() {
 async fn a_token_endpoint_that_never_answers_ends_in_a_page() {
     let rig = Rig::start().await;
     rig.rogue
-        .script(|script| script.steps.push_back(Step::Late(Duration::from_secs(60))));
+        .script(|script| script.steps.push_back(Step::Late(Duration::from_mins(1))));
     let mut browser = rig.browser();
     let url = browser.begin("").await;
     let callback = rig.rogue.authorize(&url);

@@ -11,6 +11,7 @@ use super::secrets;
 use super::wire::{Fields, Framing, Head, Wire, values};
 use super::within;
 use serde_json::Value;
+use std::fmt::Write as _;
 use std::net::SocketAddr;
 use tokio::net::TcpStream;
 
@@ -320,7 +321,7 @@ impl Browser {
         let target = target.split('#').next().unwrap_or_default();
         let mut text = format!("{} {target} HTTP/1.1\r\nHost: {host}\r\n", request.method);
         for (name, value) in &request.fields {
-            text.push_str(&format!("{name}: {value}\r\n"));
+            write!(text, "{name}: {value}\r\n").unwrap();
         }
         let safe = matches!(request.method.as_str(), "GET" | "HEAD" | "OPTIONS");
         let fetch = request
@@ -328,18 +329,18 @@ impl Browser {
             .iter()
             .any(|(name, value)| name == "Sec-Fetch-Mode" && value == "cors");
         if !safe && fetch && values(&request.fields, "origin").is_empty() {
-            text.push_str(&format!("Origin: {}\r\n", self.origin));
+            write!(text, "Origin: {}\r\n", self.origin).unwrap();
         }
         if request.cookies && values(&request.fields, "cookie").is_empty() {
             let domain = host.split(':').next().unwrap_or_default();
             if let Some(cookies) = self.jar.header(domain, request.site, request.navigation && safe) {
-                text.push_str(&format!("Cookie: {cookies}\r\n"));
+                write!(text, "Cookie: {cookies}\r\n").unwrap();
             }
         }
         let streams = values(&request.fields, "transfer-encoding").len()
             + values(&request.fields, "content-length").len();
         if streams == 0 && (!safe || !request.body.is_empty()) {
-            text.push_str(&format!("Content-Length: {}\r\n", request.body.len()));
+            write!(text, "Content-Length: {}\r\n", request.body.len()).unwrap();
         }
         text.push_str("\r\n");
         let mut bytes = text.into_bytes();

@@ -75,7 +75,9 @@ pub fn run(folder: &Path, arguments: &[&str], environment: &[(&str, &str)]) -> O
         }
         std::thread::sleep(Duration::from_millis(2));
     };
-    readers.map(|reader| reader.join().unwrap());
+    for reader in readers {
+        reader.join().unwrap();
+    }
     let [stdout, stderr] = [out, err].map(|bytes| bytes.lock().unwrap().clone());
     let output = Output {
         status,

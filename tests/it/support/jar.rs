@@ -6,6 +6,7 @@ use super::secrets::remember;
 
 /// Where a request comes from, as `Sec-Fetch-Site` says it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[expect(clippy::enum_variant_names, reason = "the header's own words")]
 pub enum Site {
     /// Typed, or from a bookmark.
     None,

@@ -66,10 +66,8 @@ pub fn now() -> u64 {
 
 /// Waits for `done`, and says what for where it does not come.
 pub async fn within<T>(seconds: u64, what: &str, done: impl Future<Output = T>) -> T {
-    match tokio::time::timeout(Duration::from_secs(seconds), done).await {
-        Ok(value) => value,
-        Err(_) => panic!("waited {seconds} s for {what}"),
-    }
+    let waited = tokio::time::timeout(Duration::from_secs(seconds), done).await;
+    waited.unwrap_or_else(|late| panic!("waited {seconds} s for {what}: {late}"))
 }
 
 /// Asks again and again until `holds`, at most `seconds` long.

@@ -21,7 +21,11 @@ use tokio::task::{JoinHandle, JoinSet};
 /// Changes a JSON document before it goes out.
 pub type Change = Arc<dyn Fn(&mut Value) + Send + Sync>;
 
+/// Something to tell the provider.
+pub type Direction = Box<dyn Fn(&mut Script)>;
+
 /// A change, from a closure.
+#[expect(clippy::unnecessary_wraps, reason = "the script's fields are optional")]
 pub fn change(with: impl Fn(&mut Value) + Send + Sync + 'static) -> Option<Change> {
     Some(Arc::new(with))
 }
@@ -277,6 +281,7 @@ impl Rogue {
 
     /// The provider refuses: where the browser is sent back to.
     pub fn refuse(&self, url: &str, error: &str) -> String {
+        assert!(url.starts_with(&self.issuer), "not ours: {url}");
         let value = |name: &str| form::parameter(url, name).unwrap();
         format!(
             "{}?error={error}&state={}",
