@@ -15,6 +15,7 @@
 mod callback;
 mod command_line;
 mod csrf;
+mod headers;
 mod login;
 mod logout;
 mod messages;
@@ -26,6 +27,7 @@ mod proxying;
 mod real_provider;
 mod refresh;
 mod return_to;
+mod routes;
 mod sessions;
 mod support;
 mod tokens;

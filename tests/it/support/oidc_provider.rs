@@ -44,6 +44,12 @@ impl OidcProvider {
 impl Drop for OidcProvider {
     fn drop(&mut self) {
         drop(self.child.stdin.take());
+        for _ in 0..50 {
+            if matches!(self.child.try_wait(), Ok(Some(_))) {
+                return;
+            }
+            std::thread::sleep(std::time::Duration::from_millis(20));
+        }
         let _ended = self.child.kill();
         let _reaped = self.child.wait();
     }
