@@ -20,15 +20,28 @@ async fn ck_01_ck_05_a_finished_login_lands_with_a_cookie_that_is_usable_at_once
         assert!(matches!(reply.status, 200 | 302 | 303), "{}", reply.status);
         assert_eq!(reply.header("referrer-policy"), Some("no-referrer"), "oa_13");
         let cookies = reply.cookies();
-        let session = cookies.iter().find(|cookie| cookie.name == SESSION).expect("a session cookie");
+        let session = cookies
+            .iter()
+            .find(|cookie| cookie.name == SESSION)
+            .expect("a session cookie");
         assert_eq!(session.value.len(), 43, "se_01");
-        assert_eq!(session.attributes, ["httponly", "path=/", &format!("samesite={same_site}"), "secure"]);
+        assert_eq!(
+            session.attributes,
+            ["httponly", "path=/", &format!("samesite={same_site}"), "secure"]
+        );
         let landing = browser.landing(&reply);
         assert_eq!(landing, "/pages/orders?a=b&c");
         // A redirect keeps counting as begun elsewhere; a page of ours that moves on does not.
-        let site = if reply.status == 200 { Site::SameOrigin } else { Site::CrossSite };
+        let site = if reply.status == 200 {
+            Site::SameOrigin
+        } else {
+            Site::CrossSite
+        };
         let page = browser.navigate(&landing, site).await;
-        assert_eq!((page.status, page.header("content-type")), (200, Some("application/json")));
+        assert_eq!(
+            (page.status, page.header("content-type")),
+            (200, Some("application/json"))
+        );
         assert!(rig.upstream.last().bearer().is_some());
         if reply.status == 200 {
             reply.page();
@@ -57,9 +70,15 @@ async fn oa_08_a_callback_loaded_again_leads_on_and_the_code_goes_out_once() {
 #[tokio::test]
 async fn az_06_a_doubled_callback_leads_on_twice_and_the_code_goes_out_once() {
     for redis in [false, true] {
-        let rig = if redis { Rig::on_redis(|config| config).await } else { Rig::start().await };
+        let rig = if redis {
+            Rig::on_redis(|config| config).await
+        } else {
+            Rig::start().await
+        };
         rig.rogue.script(|script| {
-            script.steps.push_back(Step::Late(std::time::Duration::from_millis(100)));
+            script
+                .steps
+                .push_back(Step::Late(std::time::Duration::from_millis(100)));
         });
         let mut browser = rig.browser();
         let url = browser.begin("?return_to=/orders").await;
@@ -127,7 +146,8 @@ async fn a_code_that_cannot_have_reached_the_provider_may_be_tried_again() {
 #[tokio::test]
 async fn oa_12_class_j_errors_from_the_provider_become_pages_and_nothing_is_reflected() {
     let rig = Rig::start().await;
-    let marks = "&error_description=%3Cscript%3Emarker1%3C/script%3E&error_uri=javascript:marker2&extra=marker3";
+    let marks =
+        "&error_description=%3Cscript%3Emarker1%3C/script%3E&error_uri=javascript:marker2&extra=marker3";
     for (error, status) in [
         ("access_denied", vec![403]),
         ("temporarily_unavailable", vec![503]),
@@ -138,7 +158,9 @@ async fn oa_12_class_j_errors_from_the_provider_become_pages_and_nothing_is_refl
     ] {
         let mut browser = rig.browser();
         let url = browser.begin("?return_to=/orders").await;
-        let reply = browser.come_back(&format!("{}{marks}", rig.rogue.refuse(&url, error))).await;
+        let reply = browser
+            .come_back(&format!("{}{marks}", rig.rogue.refuse(&url, error)))
+            .await;
         assert!(status.contains(&reply.status), "{error}: {}", reply.status);
         let page = reply.page();
         assert!(!page.contains("marker"), "{page}");
@@ -156,7 +178,12 @@ async fn a_refused_prompt_none_lands_on_return_to_with_the_old_session_untouched
     let rig = Rig::start().await;
     let mut browser = rig.signed_in().await;
     let session = browser.session();
-    for error in ["login_required", "interaction_required", "consent_required", "account_selection_required"] {
+    for error in [
+        "login_required",
+        "interaction_required",
+        "consent_required",
+        "account_selection_required",
+    ] {
         let url = browser.begin("?return_to=/orders&prompt=none").await;
         let reply = browser.come_back(&rig.rogue.refuse(&url, error)).await;
         assert_eq!(browser.landing(&reply), "/orders", "{error}");
@@ -193,7 +220,11 @@ async fn id_11_class_l_max_age_and_acr_values_are_enforced_at_the_callback() {
         let reply = browser.come_back(&rig.rogue.authorize(&url)).await;
         assert_eq!(browser.session().is_some(), passes, "{query} {claims}");
         if !passes {
-            assert!(matches!(reply.status, 400 | 403 | 502), "{query} {claims}: {}", reply.status);
+            assert!(
+                matches!(reply.status, 400 | 403 | 502),
+                "{query} {claims}: {}",
+                reply.status
+            );
             reply.page();
         }
     }
@@ -208,8 +239,16 @@ async fn az_04_class_l_a_state_that_is_not_this_browsers_goes_nowhere() {
     let url = browser.begin("?return_to=/orders").await;
     let good = rig.rogue.authorize(&url);
     let state = form::parameter(&good, "state").unwrap();
-    let swapped: String =
-        state.chars().map(|c| if c.is_lowercase() { c.to_ascii_uppercase() } else { c.to_ascii_lowercase() }).collect();
+    let swapped: String = state
+        .chars()
+        .map(|c| {
+            if c.is_lowercase() {
+                c.to_ascii_uppercase()
+            } else {
+                c.to_ascii_lowercase()
+            }
+        })
+        .collect();
     let last = if state.ends_with('A') { "B" } else { "A" };
     let mutations = [
         with_parameter(&good, "state", None),
@@ -217,7 +256,11 @@ async fn az_04_class_l_a_state_that_is_not_this_browsers_goes_nowhere() {
         with_parameter(&good, "state", Some(&strange)),
         with_parameter(&good, "state", Some(&swapped)),
         with_parameter(&good, "state", Some(&state[..state.len() - 1])),
-        with_parameter(&good, "state", Some(&format!("{}{last}", &state[..state.len() - 1]))),
+        with_parameter(
+            &good,
+            "state",
+            Some(&format!("{}{last}", &state[..state.len() - 1])),
+        ),
         with_parameter(&good, "state", Some(&format!("{state}A"))),
         with_parameter(&good, "state", Some(&"A".repeat(9000))),
         format!("{good}&state={state}"),
@@ -230,8 +273,17 @@ async fn az_04_class_l_a_state_that_is_not_this_browsers_goes_nowhere() {
     for callback in mutations {
         let mut browser = browser.clone();
         let reply = browser.come_back(&callback).await;
-        assert!(matches!(reply.status, 400 | 403 | 414), "{}: {callback}", reply.status);
-        assert!(reply.cookies().iter().all(|cookie| cookie.name != SESSION || cookie.deletes()));
+        assert!(
+            matches!(reply.status, 400 | 403 | 414),
+            "{}: {callback}",
+            reply.status
+        );
+        assert!(
+            reply
+                .cookies()
+                .iter()
+                .all(|cookie| cookie.name != SESSION || cookie.deletes())
+        );
         if reply.status != 414 {
             reply.page();
         }
@@ -242,7 +294,11 @@ async fn az_04_class_l_a_state_that_is_not_this_browsers_goes_nowhere() {
     assert_eq!(rig.rogue.count("/token"), 0);
     let extra = format!("{good}&session_state=x.y&client_info=z");
     let reply = browser.come_back(&extra).await;
-    assert_eq!(browser.landing(&reply), "/orders", "oa_14: unknown extra parameters are ignored");
+    assert_eq!(
+        browser.landing(&reply),
+        "/orders",
+        "oa_14: unknown extra parameters are ignored"
+    );
 }
 
 #[tokio::test]
@@ -257,15 +313,24 @@ async fn az_10_class_e_the_iss_of_a_response_must_be_the_attempts() {
         let issuer = rig.rogue.issuer.clone();
         let upper = issuer.replace("http", "HTTP");
         let slash = format!("{issuer}/");
-        for iss in [Some("https://evil.example"), Some(""), Some(&upper), Some(&slash), None] {
+        for iss in [
+            Some("https://evil.example"),
+            Some(""),
+            Some(&upper),
+            Some(&slash),
+            None,
+        ] {
             if iss.is_none() && !promised {
                 continue;
             }
             for error in [false, true] {
                 let mut browser = rig.browser();
                 let url = browser.begin("").await;
-                let good =
-                    if error { rig.rogue.refuse(&url, "access_denied") } else { rig.rogue.authorize(&url) };
+                let good = if error {
+                    rig.rogue.refuse(&url, "access_denied")
+                } else {
+                    rig.rogue.authorize(&url)
+                };
                 let reply = browser.come_back(&with_parameter(&good, "iss", iss)).await;
                 assert!(matches!(reply.status, 400 | 502), "{iss:?}: {}", reply.status);
                 reply.page();
@@ -280,7 +345,9 @@ async fn az_10_class_e_the_iss_of_a_response_must_be_the_attempts() {
         assert!(matches!(reply.status, 400 | 502), "oa_14: {}", reply.status);
         assert_eq!(rig.rogue.count("/token"), 0, "the code goes nowhere");
         let url = browser.begin("?return_to=/orders").await;
-        let reply = browser.come_back(&format!("{}&{right}", rig.rogue.authorize(&url))).await;
+        let reply = browser
+            .come_back(&format!("{}&{right}", rig.rogue.authorize(&url)))
+            .await;
         assert_eq!(browser.landing(&reply), "/orders");
     }
 }
@@ -290,16 +357,26 @@ async fn az_11_class_e_a_response_for_one_provider_is_not_taken_at_anothers_redi
     let second = Rogue::start().await;
     let (issuer, secret) = (second.issuer.clone(), second.client_secret());
     let rig = Rig::with(|config| {
-        config.set("providers.other", json!({ "issuer": issuer, "client_id": "app", "client_secret": secret }))
+        config.set(
+            "providers.other",
+            json!({ "issuer": issuer, "client_id": "app", "client_secret": secret }),
+        )
     })
     .await;
     let mut browser = rig.browser();
     let url = browser.begin("?provider=main").await;
-    let mixed = rig.rogue.authorize(&url).replace("/bff/callback?", "/bff/callback/other?");
+    let mixed = rig
+        .rogue
+        .authorize(&url)
+        .replace("/bff/callback?", "/bff/callback/other?");
     let reply = browser.come_back(&mixed).await;
     assert_eq!(reply.status, 400);
     assert!(browser.session().is_none());
-    assert_eq!((rig.rogue.count("/token"), second.count("/token")), (0, 0), "the honest code never leaves");
+    assert_eq!(
+        (rig.rogue.count("/token"), second.count("/token")),
+        (0, 0),
+        "the honest code never leaves"
+    );
 }
 
 #[tokio::test]
@@ -311,7 +388,9 @@ async fn az_19_a_callback_is_a_get() {
     for method in ["POST", "PUT", "DELETE"] {
         let mut request = Request::bare(method, callback.split('?').next().unwrap());
         request = request.with("Content-Type", "application/x-www-form-urlencoded");
-        let reply = browser.send(request.body(callback.split('?').nth(1).unwrap())).await;
+        let reply = browser
+            .send(request.body(callback.split('?').nth(1).unwrap()))
+            .await;
         assert_eq!(reply.status, 405, "{method}");
     }
     assert_eq!(rig.rogue.count("/token"), 0);
@@ -324,13 +403,21 @@ async fn an_attempt_cookie_that_was_altered_is_worth_nothing() {
     let rig = Rig::start().await;
     let mut browser = rig.browser();
     let callback = rig.rogue.authorize(&browser.begin("?return_to=/orders").await);
-    let (name, value) = browser.attempts().first().map(|c| (c.name.clone(), c.value.clone())).unwrap();
+    let (name, value) = browser
+        .attempts()
+        .first()
+        .map(|c| (c.name.clone(), c.value.clone()))
+        .unwrap();
     let turned = |at: usize| {
         let mut bytes = value.clone().into_bytes();
         bytes[at] = if bytes[at] == b'A' { b'B' } else { b'A' };
         String::from_utf8(bytes).unwrap()
     };
-    let mut others = vec![String::new(), "x".repeat(3000), value[..value.len() / 2].to_owned()];
+    let mut others = vec![
+        String::new(),
+        "x".repeat(3000),
+        value[..value.len() / 2].to_owned(),
+    ];
     others.extend([0, value.len() / 3, value.len() / 2, value.len() - 3].map(turned));
     for other in others {
         let mut browser = browser.clone();
@@ -392,5 +479,9 @@ async fn visitors_who_never_finish_cost_the_store_nothing() {
         rig.browser().fetch("GET", "/api/x").await;
     }
     let keys = rig.redis.as_ref().unwrap().dump();
-    assert!(keys.is_empty(), "lm_09: {:?}", keys.iter().map(|entry| &entry.key).collect::<Vec<_>>());
+    assert!(
+        keys.is_empty(),
+        "lm_09: {:?}",
+        keys.iter().map(|entry| &entry.key).collect::<Vec<_>>()
+    );
 }

@@ -79,7 +79,13 @@ async fn cs_01_cs_02_cs_03_the_matrix_of_site_origin_method_and_header() {
     let mut browser = rig.signed_in().await;
     let ours = rig.cloakroom.origin.clone();
     let mut wrong = Vec::new();
-    for path in ["/api/x", "/api/optional/x", "/pages/x", "/bff/user", "/bff/session/extend"] {
+    for path in [
+        "/api/x",
+        "/api/optional/x",
+        "/pages/x",
+        "/bff/user",
+        "/bff/session/extend",
+    ] {
         for method in ["GET", "HEAD", "POST", "DELETE"] {
             let bff = match path {
                 "/bff/user" => !matches!(method, "GET" | "HEAD"),
@@ -96,11 +102,18 @@ async fn cs_01_cs_02_cs_03_the_matrix_of_site_origin_method_and_header() {
                             continue;
                         }
                         let origin = origin.as_deref();
-                        let wanted = if passes(site, origin, &ours, method, x_csrf) { 200 } else { 403 };
+                        let wanted = if passes(site, origin, &ours, method, x_csrf) {
+                            200
+                        } else {
+                            403
+                        };
                         let connections = rig.upstream.count();
                         let reply = browser.send(request(method, path, site, origin, x_csrf)).await;
                         if reply.status != wanted {
-                            wrong.push(format!("{method} {path} {site:?} {origin:?} {x_csrf:?}: {}", reply.status));
+                            wrong.push(format!(
+                                "{method} {path} {site:?} {origin:?} {x_csrf:?}: {}",
+                                reply.status
+                            ));
                         }
                         if wanted == 403 {
                             if method != "HEAD" && reply.status == 403 {
@@ -116,8 +129,17 @@ async fn cs_01_cs_02_cs_03_the_matrix_of_site_origin_method_and_header() {
             }
         }
     }
-    assert!(wrong.is_empty(), "{} wrong: {:#?}", wrong.len(), &wrong[..wrong.len().min(40)]);
-    assert_eq!(browser.fetch("GET", "/bff/user").await.status, 200, "the session is untouched");
+    assert!(
+        wrong.is_empty(),
+        "{} wrong: {:#?}",
+        wrong.len(),
+        &wrong[..wrong.len().min(40)]
+    );
+    assert_eq!(
+        browser.fetch("GET", "/bff/user").await.status,
+        200,
+        "the session is untouched"
+    );
 }
 
 #[tokio::test]
@@ -126,17 +148,39 @@ async fn routes_without_auth_and_requests_without_a_cookie_are_judged_as_such() 
     let mut browser = rig.signed_in().await;
     for (path, wanted) in [("/api/public/x", 200), ("/app.js", 200)] {
         let method = if path == "/app.js" { "GET" } else { "POST" };
-        let reply = browser.send(request(method, path, &["cross-site"], Some("https://evil.example"), None)).await;
+        let reply = browser
+            .send(request(
+                method,
+                path,
+                &["cross-site"],
+                Some("https://evil.example"),
+                None,
+            ))
+            .await;
         assert_eq!(reply.status, wanted, "{path}");
     }
     let mut stranger = rig.browser();
     let before = rig.upstream.connections();
-    let reply = stranger.send(request("POST", "/api/x", &["cross-site"], Some("https://evil.example"), None)).await;
+    let reply = stranger
+        .send(request(
+            "POST",
+            "/api/x",
+            &["cross-site"],
+            Some("https://evil.example"),
+            None,
+        ))
+        .await;
     assert!(matches!(reply.status, 401 | 403), "{}", reply.status);
     assert_eq!(rig.upstream.connections(), before, "class_k");
     for origin in [Some("https://evil.example"), None] {
-        let reply = stranger.send(request("POST", "/bff/logout", &["cross-site"], origin, None)).await;
-        assert_eq!((reply.status, reply.problem().as_str()), (403, "csrf"), "lo_01: cookie or not");
+        let reply = stranger
+            .send(request("POST", "/bff/logout", &["cross-site"], origin, None))
+            .await;
+        assert_eq!(
+            (reply.status, reply.problem().as_str()),
+            (403, "csrf"),
+            "lo_01: cookie or not"
+        );
     }
 }
 
@@ -151,13 +195,29 @@ async fn a_route_may_ask_for_the_header_on_every_request_or_for_nothing() {
     .await;
     let mut browser = rig.signed_in().await;
     for method in ["GET", "HEAD", "POST"] {
-        for (value, wanted) in [(None, 403), (Some("0"), 403), (Some(""), 403), (Some("1, 1"), 403), (Some("1"), 200)] {
-            let reply = browser.send(request(method, "/strictest/x", &["same-origin"], None, value)).await;
+        for (value, wanted) in [
+            (None, 403),
+            (Some("0"), 403),
+            (Some(""), 403),
+            (Some("1, 1"), 403),
+            (Some("1"), 200),
+        ] {
+            let reply = browser
+                .send(request(method, "/strictest/x", &["same-origin"], None, value))
+                .await;
             assert_eq!(reply.status, wanted, "{method} {value:?}");
         }
-        let reply = browser.send(request(method, "/strictest/x", &["cross-site"], None, Some("1"))).await;
+        let reply = browser
+            .send(request(method, "/strictest/x", &["cross-site"], None, Some("1")))
+            .await;
         assert_eq!(reply.status, 403, "the header comes on top of the rules");
-        let foreign = request(method, "/open/x", &["cross-site"], Some("https://evil.example"), None);
+        let foreign = request(
+            method,
+            "/open/x",
+            &["cross-site"],
+            Some("https://evil.example"),
+            None,
+        );
         assert_eq!(browser.send(foreign).await.status, 200);
     }
 }
@@ -166,7 +226,11 @@ async fn a_route_may_ask_for_the_header_on_every_request_or_for_nothing() {
 async fn navigations_from_elsewhere_land_on_pages_only() {
     let rig = Rig::start().await;
     let mut browser = rig.signed_in().await;
-    let cookie = format!("{}={}", crate::support::browser::SESSION, browser.session().unwrap());
+    let cookie = format!(
+        "{}={}",
+        crate::support::browser::SESSION,
+        browser.session().unwrap()
+    );
     for site in [Site::CrossSite, Site::SameSite] {
         for cookie in [Some(cookie.as_str()), None] {
             let before = rig.upstream.connections();
@@ -179,21 +243,31 @@ async fn navigations_from_elsewhere_land_on_pages_only() {
             reply.page();
             assert_eq!(rig.upstream.connections(), before);
         }
-        let request = Request::navigate("/pages/x", site).anonymous().with("Cookie", &cookie);
+        let request = Request::navigate("/pages/x", site)
+            .anonymous()
+            .with("Cookie", &cookie);
         assert_eq!(browser.send(request).await.status, 200, "{site:?}: pages: true");
         let framed = Request::navigate("/pages/x", site)
             .without("Sec-Fetch-Dest")
             .with("Sec-Fetch-Dest", "iframe")
             .anonymous()
             .with("Cookie", &cookie);
-        assert_eq!(browser.send(framed).await.status, 403, "{site:?}: a frame is no page");
-        let post = Request::navigate("/pages/x", site).anonymous().with("Cookie", &cookie);
+        assert_eq!(
+            browser.send(framed).await.status,
+            403,
+            "{site:?}: a frame is no page"
+        );
+        let post = Request::navigate("/pages/x", site)
+            .anonymous()
+            .with("Cookie", &cookie);
         let mut post = post.with("Origin", "https://evil.example");
         post = post.body("a=b");
         assert_eq!(browser.send(post).await.status, 403, "{site:?}: a foreign Origin");
     }
     for site in [Site::None, Site::SameOrigin] {
-        let request = Request::navigate("/api/x", site).anonymous().with("Cookie", &cookie);
+        let request = Request::navigate("/api/x", site)
+            .anonymous()
+            .with("Cookie", &cookie);
         assert_eq!(browser.send(request).await.status, 200, "{site:?}");
     }
 }
@@ -207,7 +281,9 @@ async fn bf_03_class_k_without_a_session_a_fetch_is_401_and_a_navigation_goes_to
         Request::fetch("POST", "/api/x"),
         Request::bare("GET", "/api/x"),
         Request::bare("GET", "/api/x").with("Accept", "application/json"),
-        Request::fetch("GET", "/pages/x").without("Accept").with("Accept", "text/event-stream"),
+        Request::fetch("GET", "/pages/x")
+            .without("Accept")
+            .with("Accept", "text/event-stream"),
         Request::fetch("GET", "/api/x").with("User-Agent", "GoogleHC/1.0"),
         Request::fetch("GET", "/api/x").with("Authorization", "Bearer x"),
         Request::fetch("GET", "/api/health"),
@@ -215,13 +291,26 @@ async fn bf_03_class_k_without_a_session_a_fetch_is_401_and_a_navigation_goes_to
         Request::fetch("GET", "/api/x?/api/public/"),
     ] {
         let reply = browser.send(request.clone()).await;
-        assert_eq!((reply.status, reply.problem().as_str()), (401, "unauthenticated"), "{request:?}");
+        assert_eq!(
+            (reply.status, reply.problem().as_str()),
+            (401, "unauthenticated"),
+            "{request:?}"
+        );
         assert_eq!(reply.json()["login_url"], "/bff/login");
         assert!(reply.cookies().is_empty() && reply.header("location").is_none());
-        let challenge = reply.header("www-authenticate").unwrap_or_default().to_lowercase();
-        assert!(!challenge.contains("basic") && !challenge.contains("negotiate"), "hy_07: {challenge}");
+        let challenge = reply
+            .header("www-authenticate")
+            .unwrap_or_default()
+            .to_lowercase();
+        assert!(
+            !challenge.contains("basic") && !challenge.contains("negotiate"),
+            "hy_07: {challenge}"
+        );
     }
-    for (url, return_to) in [("/pages/x?a=b&c=%20d", "/pages/x?a=b&c=%20d"), ("/pages", "/pages")] {
+    for (url, return_to) in [
+        ("/pages/x?a=b&c=%20d", "/pages/x?a=b&c=%20d"),
+        ("/pages", "/pages"),
+    ] {
         for site in [Site::None, Site::SameOrigin] {
             let reply = browser.navigate(url, site).await;
             let location = reply.location().to_owned();
@@ -232,7 +321,11 @@ async fn bf_03_class_k_without_a_session_a_fetch_is_401_and_a_navigation_goes_to
         }
     }
     let old = Request::bare("GET", "/pages/x").with("Accept", "text/html");
-    assert_eq!(browser.send(old).await.status, 302, "a browser without Sec-Fetch-*");
+    assert_eq!(
+        browser.send(old).await.status,
+        302,
+        "a browser without Sec-Fetch-*"
+    );
     assert_eq!(rig.upstream.connections(), 0);
 }
 
@@ -257,7 +350,10 @@ async fn ck_04_ck_05_under_strict_a_page_asked_for_from_elsewhere_is_asked_for_a
 
     let lax = Rig::with(|config| config.set("session.cookie.same_site", "lax")).await;
     let reply = lax.browser().navigate(url, Site::CrossSite).await;
-    assert!(reply.location().contains("/bff/login?"), "under Lax the cookie would have come");
+    assert!(
+        reply.location().contains("/bff/login?"),
+        "under Lax the cookie would have come"
+    );
 }
 
 fn upgrade(path: &str) -> Request {
@@ -271,9 +367,17 @@ fn upgrade(path: &str) -> Request {
 async fn talks(browser: &mut Browser, request: &Request) {
     let (head, mut wire) = browser.open(request).await;
     assert_eq!(head.status(), 101, "{head:?}");
-    assert_eq!(head.value("sec-websocket-accept"), Some("s3pPLMBiTxaQ9kYGzzhZRbK+xOo="));
-    websocket::write(&mut wire, websocket::TEXT, b"hello", true).await.unwrap();
-    assert_eq!(websocket::read(&mut wire).await.unwrap(), (websocket::TEXT, b"hello".to_vec()));
+    assert_eq!(
+        head.value("sec-websocket-accept"),
+        Some("s3pPLMBiTxaQ9kYGzzhZRbK+xOo=")
+    );
+    websocket::write(&mut wire, websocket::TEXT, b"hello", true)
+        .await
+        .unwrap();
+    assert_eq!(
+        websocket::read(&mut wire).await.unwrap(),
+        (websocket::TEXT, b"hello".to_vec())
+    );
 }
 
 #[tokio::test]
@@ -302,17 +406,29 @@ async fn ws_01_class_k_websockets_are_judged_by_origin_alone() {
         }
     }
     assert_eq!(rig.upstream.connections(), 0);
-    let good = upgrade("/api/ws").with("Origin", &ours).with("Sec-Fetch-Site", "cross-site");
+    let good = upgrade("/api/ws")
+        .with("Origin", &ours)
+        .with("Sec-Fetch-Site", "cross-site");
     talks(&mut browser, &good).await;
     let up = rig.upstream.last();
     assert!(up.bearer().is_some());
     assert_eq!(up.values("sec-websocket-version"), ["13"]);
-    let stranger = browser.send(upgrade("/api/ws").with("Origin", &ours).anonymous()).await;
+    let stranger = browser
+        .send(upgrade("/api/ws").with("Origin", &ours).anonymous())
+        .await;
     assert_eq!(stranger.status, 401);
     let before = rig.upstream.count();
-    talks(&mut browser, &upgrade("/api/optional/ws").with("Origin", &ours).anonymous()).await;
+    talks(
+        &mut browser,
+        &upgrade("/api/optional/ws").with("Origin", &ours).anonymous(),
+    )
+    .await;
     assert_eq!(rig.upstream.requests()[before].bearer(), None);
-    talks(&mut browser, &upgrade("/api/public/ws").with("Origin", "https://elsewhere.example")).await;
+    talks(
+        &mut browser,
+        &upgrade("/api/public/ws").with("Origin", "https://elsewhere.example"),
+    )
+    .await;
 }
 
 #[tokio::test]
@@ -327,9 +443,11 @@ async fn cs_05_a_preflight_gets_no_permission_and_never_goes_up() {
             .with("Sec-Fetch-Mode", "cors");
         for request in [preflight.clone(), preflight.anonymous()] {
             let reply = browser.send(request).await;
-            let allowed = reply.head.fields.iter().any(|(name, _)| {
-                name.to_ascii_lowercase().starts_with("access-control-")
-            });
+            let allowed = reply
+                .head
+                .fields
+                .iter()
+                .any(|(name, _)| name.to_ascii_lowercase().starts_with("access-control-"));
             assert!(!allowed, "{path}: {:?}", reply.head);
         }
     }

@@ -5,7 +5,7 @@ use crate::support::cloakroom::Cloakroom;
 use crate::support::form;
 use crate::support::jar::Site;
 use crate::support::rig::Rig;
-use crate::support::rogue::{Rogue, change};
+use crate::support::rogue::{Direction, Rogue, change};
 use serde_json::json;
 use std::collections::BTreeSet;
 
@@ -13,18 +13,30 @@ use std::collections::BTreeSet;
 async fn oa_01_oa_04_az_01_az_05_a_login_asks_for_a_code_with_pkce_state_and_nonce() {
     let rig = Rig::start().await;
     let mut browser = rig.browser();
-    let reply = browser.navigate("/bff/login?return_to=/x", Site::SameOrigin).await;
+    let reply = browser
+        .navigate("/bff/login?return_to=/x", Site::SameOrigin)
+        .await;
     assert_eq!(reply.status, 302);
     let url = reply.location();
-    assert!(url.starts_with(&format!("{}/authorize?", rig.rogue.issuer)), "{url}");
+    assert!(
+        url.starts_with(&format!("{}/authorize?", rig.rogue.issuer)),
+        "{url}"
+    );
     let names: Vec<_> = form::query(url).into_iter().map(|(name, _)| name).collect();
-    assert_eq!(names.len(), names.iter().collect::<BTreeSet<_>>().len(), "doubled: {names:?}");
+    assert_eq!(
+        names.len(),
+        names.iter().collect::<BTreeSet<_>>().len(),
+        "doubled: {names:?}"
+    );
     let value = |name: &str| form::parameter(url, name).unwrap_or_else(|| panic!("no {name}"));
     assert_eq!(value("response_type"), "code");
     assert_eq!(value("client_id"), "app");
     assert_eq!(value("code_challenge_method"), "S256");
     assert_eq!(value("code_challenge").len(), 43);
-    assert_eq!(value("redirect_uri"), format!("{}/bff/callback", rig.cloakroom.origin));
+    assert_eq!(
+        value("redirect_uri"),
+        format!("{}/bff/callback", rig.cloakroom.origin)
+    );
     assert!(value("state").len() >= 22, "az_04: at least 128 bits");
     assert!((22..=64).contains(&value("nonce").len()), "az_05");
     assert!(value("scope").split(' ').any(|scope| scope == "openid"));
@@ -32,10 +44,17 @@ async fn oa_01_oa_04_az_01_az_05_a_login_asks_for_a_code_with_pkce_state_and_non
     let cookies = reply.cookies();
     assert_eq!(cookies.len(), 1, "{cookies:?}");
     assert!(cookies[0].name.starts_with(ATTEMPT));
-    assert_eq!(cookies[0].attributes, ["httponly", "max-age=600", "path=/", "samesite=lax", "secure"]);
+    assert_eq!(
+        cookies[0].attributes,
+        ["httponly", "max-age=600", "path=/", "samesite=lax", "secure"]
+    );
     let again = browser.begin("?return_to=/x").await;
     for name in ["state", "nonce", "code_challenge"] {
-        assert_ne!(form::parameter(&again, name), Some(value(name)), "{name} is fresh each time");
+        assert_ne!(
+            form::parameter(&again, name),
+            Some(value(name)),
+            "{name} is fresh each time"
+        );
     }
 }
 
@@ -50,7 +69,9 @@ async fn bf_03_az_08_az_16_anything_but_a_navigation_is_403_and_sets_no_cookie()
         Request::bare("GET", "/bff/login"),
         Request::bare("GET", "/bff/login").with("Accept", "*/*"),
         Request::bare("GET", "/bff/login").with("Accept", "application/json"),
-        changed("Sec-Fetch-Mode", "no-cors").without("Sec-Fetch-Dest").with("Sec-Fetch-Dest", "image"),
+        changed("Sec-Fetch-Mode", "no-cors")
+            .without("Sec-Fetch-Dest")
+            .with("Sec-Fetch-Dest", "image"),
         changed("Sec-Fetch-Dest", "iframe"),
         changed("Sec-Fetch-Dest", "frame"),
         changed("Sec-Fetch-Dest", "object"),
@@ -71,7 +92,11 @@ async fn bf_03_az_08_az_16_anything_but_a_navigation_is_403_and_sets_no_cookie()
     assert!(matches!(post.status, 403 | 405), "{}", post.status);
     assert!(post.cookies().is_empty());
     let old = Request::bare("GET", "/bff/login").with("Accept", "text/html,*/*;q=0.8");
-    assert_eq!(browser.send(old).await.status, 302, "a browser without Sec-Fetch-* still signs in");
+    assert_eq!(
+        browser.send(old).await.status,
+        302,
+        "a browser without Sec-Fetch-* still signs in"
+    );
 }
 
 #[tokio::test]
@@ -80,12 +105,20 @@ async fn az_15_class_l_only_listed_parameters_reach_the_provider() {
     let mut browser = rig.browser();
     let listed = "?prompt=login&login_hint=bob%40example.com&acr_values=gold&max_age=60";
     let url = browser.begin(listed).await;
-    for (name, value) in
-        [("prompt", "login"), ("login_hint", "bob@example.com"), ("acr_values", "gold"), ("max_age", "60")]
-    {
+    for (name, value) in [
+        ("prompt", "login"),
+        ("login_hint", "bob@example.com"),
+        ("acr_values", "gold"),
+        ("max_age", "60"),
+    ] {
         assert_eq!(form::parameter(&url, name).as_deref(), Some(value));
     }
-    let names = |url: &str| form::query(url).into_iter().map(|(name, _)| name).collect::<BTreeSet<_>>();
+    let names = |url: &str| {
+        form::query(url)
+            .into_iter()
+            .map(|(name, _)| name)
+            .collect::<BTreeSet<_>>()
+    };
     let plain = names(&browser.begin("").await);
     let evil = "?scope=admin&redirect_uri=https://evil.example&state=mine&nonce=mine&client_id=other\
                 &response_type=token&code_challenge=x&code_challenge_method=plain&response_mode=fragment\
@@ -93,7 +126,10 @@ async fn az_15_class_l_only_listed_parameters_reach_the_provider() {
     let url = browser.begin(evil).await;
     assert_eq!(names(&url), plain);
     for (_, value) in form::query(&url) {
-        assert!(!["admin", "mine", "other", "token", "plain", "x"].contains(&value.as_str()), "{url}");
+        assert!(
+            !["admin", "mine", "other", "token", "plain", "x"].contains(&value.as_str()),
+            "{url}"
+        );
         assert!(!value.contains("evil.example"));
     }
 }
@@ -118,7 +154,9 @@ async fn class_l_a_login_begun_elsewhere_ignores_all_but_return_to() {
 async fn oa_14_class_l_a_doubled_return_to_never_wins() {
     let rig = Rig::start().await;
     let mut browser = rig.browser();
-    let reply = browser.navigate("/bff/login?return_to=/first&return_to=/second", Site::SameOrigin).await;
+    let reply = browser
+        .navigate("/bff/login?return_to=/first&return_to=/second", Site::SameOrigin)
+        .await;
     if reply.status == 400 {
         return;
     }
@@ -154,8 +192,15 @@ async fn ck_06_class_h_attempt_cookies_never_outgrow_four_kilobytes() {
     for _ in 0..6 {
         browser.begin(&long).await;
         let attempts = browser.attempts();
-        let size: usize = attempts.iter().map(|cookie| cookie.name.len() + cookie.value.len()).sum();
-        assert!(size <= 4096 && attempts.len() <= 5, "{size} in {}", attempts.len());
+        let size: usize = attempts
+            .iter()
+            .map(|cookie| cookie.name.len() + cookie.value.len())
+            .sum();
+        assert!(
+            size <= 4096 && attempts.len() <= 5,
+            "{size} in {}",
+            attempts.len()
+        );
     }
     let url = browser.begin(&long).await;
     let reply = browser.come_back(&rig.rogue.authorize(&url)).await;
@@ -166,9 +211,11 @@ async fn ck_06_class_h_attempt_cookies_never_outgrow_four_kilobytes() {
 async fn a_prefetch_is_503_and_changes_nothing() {
     let rig = Rig::start().await;
     let mut browser = rig.browser();
-    for (name, value) in
-        [("Sec-Purpose", "prefetch"), ("Purpose", "prefetch"), ("Sec-Purpose", "prefetch;prerender")]
-    {
+    for (name, value) in [
+        ("Sec-Purpose", "prefetch"),
+        ("Purpose", "prefetch"),
+        ("Sec-Purpose", "prefetch;prerender"),
+    ] {
         let prefetch = |url: &str, site| Request::navigate(url, site).with(name, value);
         let reply = browser.send(prefetch("/bff/login", Site::SameOrigin)).await;
         assert_eq!(reply.status, 503, "{name}: {value}");
@@ -184,7 +231,10 @@ async fn a_prefetch_is_503_and_changes_nothing() {
         assert_eq!(browser.landing(&reply), "/x");
         let user = browser.fetch("GET", "/bff/user").await.json();
         let logout = user["logout_url"].as_str().unwrap().to_owned();
-        assert_eq!(browser.send(prefetch(&logout, Site::SameOrigin)).await.status, 503);
+        assert_eq!(
+            browser.send(prefetch(&logout, Site::SameOrigin)).await.status,
+            503
+        );
         assert_eq!(browser.fetch("GET", "/bff/user").await.status, 200);
     }
 }
@@ -193,17 +243,25 @@ async fn a_prefetch_is_503_and_changes_nothing() {
 async fn md_10_a_provider_that_is_away_at_the_start_makes_a_503_page_and_login_works_once_it_is_back() {
     let mut rogue = Rogue::start().await;
     rogue.close().await;
-    let config = crate::support::config::Config::new(&rogue.issuer, &rogue.client_secret(), "http://127.0.0.1:9");
+    let config =
+        crate::support::config::Config::new(&rogue.issuer, &rogue.client_secret(), "http://127.0.0.1:9");
     let cloakroom = Cloakroom::start(&config).await;
     let mut browser = cloakroom.browser();
-    let reply = browser.navigate("/bff/login?return_to=/x", Site::SameOrigin).await;
+    let reply = browser
+        .navigate("/bff/login?return_to=/x", Site::SameOrigin)
+        .await;
     assert_eq!(reply.status, 503);
     assert!(reply.page().contains("/bff/login"), "a way back");
     assert!(reply.cookies().is_empty());
     rogue.open().await;
     crate::support::within(10, "the provider to be asked again", async {
         loop {
-            if browser.navigate("/bff/login?return_to=/x", Site::SameOrigin).await.status == 302 {
+            if browser
+                .navigate("/bff/login?return_to=/x", Site::SameOrigin)
+                .await
+                .status
+                == 302
+            {
                 return;
             }
             tokio::time::sleep(std::time::Duration::from_millis(100)).await;
@@ -216,7 +274,8 @@ async fn md_10_a_provider_that_is_away_at_the_start_makes_a_503_page_and_login_w
 #[tokio::test]
 async fn md_02_md_03_oa_15_a_discovery_document_that_does_not_hold_is_not_used() {
     let rogue = Rogue::start().await;
-    let redirect = b"HTTP/1.1 302 Found\r\nLocation: http://127.0.0.1:1/\r\nContent-Length: 0\r\n\r\n".to_vec();
+    let redirect =
+        b"HTTP/1.1 302 Found\r\nLocation: http://127.0.0.1:1/\r\nContent-Length: 0\r\n\r\n".to_vec();
     let html = b"HTTP/1.1 200 OK\r\nContent-Type: text/html\r\nContent-Length: 6\r\n\r\n<html>".to_vec();
     let mut huge = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n\r\n{\"issuer\":\"".to_vec();
     huge.resize(3 << 20, b'a');
@@ -227,7 +286,7 @@ async fn md_02_md_03_oa_15_a_discovery_document_that_does_not_hold_is_not_used()
         "http://127.0.0.1:1".to_owned(),
         String::new(),
     ];
-    let mut scripts: Vec<Box<dyn Fn(&mut crate::support::rogue::Script)>> = Vec::new();
+    let mut scripts: Vec<Direction> = Vec::new();
     for issuer in wrong_issuers {
         scripts.push(Box::new(move |script| {
             let issuer = issuer.clone();
@@ -240,7 +299,8 @@ async fn md_02_md_03_oa_15_a_discovery_document_that_does_not_hold_is_not_used()
         }));
     }
     scripts.push(Box::new(|script| {
-        script.discovery = change(|document| document["token_endpoint"] = "http://provider.example/token".into());
+        script.discovery =
+            change(|document| document["token_endpoint"] = "http://provider.example/token".into());
     }));
     for (at, apply) in scripts.iter().enumerate() {
         rogue.behave();
@@ -262,26 +322,51 @@ async fn several_providers_get_a_sign_in_page_and_one_that_is_named_is_used() {
     let (issuer, secret) = (second.issuer.clone(), second.client_secret());
     let rig = Rig::with(|config| {
         config
-            .set("providers.other", json!({ "issuer": issuer, "client_id": "app", "client_secret": secret }))
+            .set(
+                "providers.other",
+                json!({ "issuer": issuer, "client_id": "app", "client_secret": secret }),
+            )
             .set("providers.other.label", "The <Other> One")
     })
     .await;
     let mut browser = rig.browser();
-    let reply = browser.navigate("/bff/login?return_to=/orders", Site::SameOrigin).await;
+    let reply = browser
+        .navigate("/bff/login?return_to=/orders", Site::SameOrigin)
+        .await;
     assert_eq!(reply.status, 200);
     let page = reply.page();
     assert!(!page.contains("<Other>"), "class_j: labels are text: {page}");
     let links = crate::support::html::links(&page);
-    let other = links.iter().find(|link| link.contains("provider=other")).expect("a link to it").clone();
-    assert!(links.iter().any(|link| link.contains("provider=main")), "{links:?}");
-    let url = browser.navigate(&other, Site::SameOrigin).await.location().to_owned();
+    let other = links
+        .iter()
+        .find(|link| link.contains("provider=other"))
+        .expect("a link to it")
+        .clone();
+    assert!(
+        links.iter().any(|link| link.contains("provider=main")),
+        "{links:?}"
+    );
+    let url = browser
+        .navigate(&other, Site::SameOrigin)
+        .await
+        .location()
+        .to_owned();
     assert!(url.starts_with(&second.issuer));
     let redirect_uri = form::parameter(&url, "redirect_uri").unwrap();
-    assert_eq!(redirect_uri, format!("{}/bff/callback/other", rig.cloakroom.origin), "az_11: one each");
+    assert_eq!(
+        redirect_uri,
+        format!("{}/bff/callback/other", rig.cloakroom.origin),
+        "az_11: one each"
+    );
     let reply = browser.come_back(&second.authorize(&url)).await;
     assert_eq!(browser.landing(&reply), "/orders");
-    assert_eq!(browser.fetch("GET", "/bff/user").await.json()["provider"], "other");
-    let unknown = browser.navigate("/bff/login?provider=nobody", Site::SameOrigin).await;
+    assert_eq!(
+        browser.fetch("GET", "/bff/user").await.json()["provider"],
+        "other"
+    );
+    let unknown = browser
+        .navigate("/bff/login?provider=nobody", Site::SameOrigin)
+        .await;
     assert!(matches!(unknown.status, 200 | 400 | 404), "{}", unknown.status);
 }
 
@@ -310,9 +395,15 @@ async fn oa_04_hp_09_class_b_no_header_moves_the_redirect_uri() {
         ("X-Original-URL", "/evil"),
         ("X-Rewrite-URL", "/evil"),
     ] {
-        let reply = browser.send(Request::navigate("/bff/login", Site::SameOrigin).with(name, value)).await;
+        let reply = browser
+            .send(Request::navigate("/bff/login", Site::SameOrigin).with(name, value))
+            .await;
         let redirect_uri = form::parameter(reply.location(), "redirect_uri").unwrap();
-        assert_eq!(redirect_uri, format!("{}/bff/callback", rig.cloakroom.origin), "{name}");
+        assert_eq!(
+            redirect_uri,
+            format!("{}/bff/callback", rig.cloakroom.origin),
+            "{name}"
+        );
     }
 }
 
@@ -320,9 +411,22 @@ async fn oa_04_hp_09_class_b_no_header_moves_the_redirect_uri() {
 async fn unknown_endpoints_under_the_prefix_are_404_and_never_go_up() {
     let rig = Rig::start().await;
     let mut browser = rig.signed_in().await;
-    for path in ["/bff", "/bff/", "/bff/x", "/bff/login/x", "/bff/user/", "/bff/metrics", "/bff/verify", "/bff/healthz"] {
+    for path in [
+        "/bff",
+        "/bff/",
+        "/bff/x",
+        "/bff/login/x",
+        "/bff/user/",
+        "/bff/metrics",
+        "/bff/verify",
+        "/bff/healthz",
+    ] {
         let reply = browser.fetch("GET", path).await;
-        assert_eq!((reply.status, reply.problem().as_str()), (404, "not_found"), "{path}");
+        assert_eq!(
+            (reply.status, reply.problem().as_str()),
+            (404, "not_found"),
+            "{path}"
+        );
     }
     assert_eq!(rig.upstream.connections(), 0);
 }

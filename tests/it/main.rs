@@ -4,16 +4,30 @@
 //! against programs of this kind. Class N (nothing secret in any output) is judged in every test of the suite: every
 //! cloakroom runs at `log.level: trace`, and what it wrote is searched when it stops.
 
-#![expect(clippy::disallowed_methods, reason = "the suite is not the product: it has no clock and no task tracker")]
+#![expect(
+    clippy::disallowed_methods,
+    reason = "the suite is not the product: it has no clock and no task tracker"
+)]
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on says so by panicking")]
+#![expect(clippy::too_many_lines, reason = "a table of cases is as long as it has rows")]
+#![expect(clippy::format_collect, reason = "clarity before speed")]
 
 mod callback;
+mod command_line;
+mod csrf;
+mod headers;
 mod login;
+mod logout;
+mod messages;
+mod operate;
+mod outage;
+mod parts;
 mod paths;
+mod proxying;
+mod real_provider;
+mod refresh;
 mod return_to;
+mod routes;
+mod sessions;
 mod support;
 mod tokens;
-mod csrf;
-mod sessions;
-mod messages;
-mod proxying;

@@ -46,9 +46,17 @@ async fn hp_08_hp_09_hosts_are_ours_or_the_request_goes_nowhere() {
         }
     }
     let open = b"GET /api/public/x HTTP/1.1\r\nHost: probe.internal\r\n\r\n";
-    assert_eq!(raw(rig.cloakroom.address(), open).await.0.unwrap().status, 200, "open routes have no host");
+    assert_eq!(
+        raw(rig.cloakroom.address(), open).await.0.unwrap().status,
+        200,
+        "open routes have no host"
+    );
     let none = b"GET /api/public/x HTTP/1.1\r\n\r\n";
-    assert_eq!(raw(rig.cloakroom.address(), none).await.0.unwrap().status, 400, "but one is needed everywhere");
+    assert_eq!(
+        raw(rig.cloakroom.address(), none).await.0.unwrap().status,
+        400,
+        "but one is needed everywhere"
+    );
 }
 
 #[tokio::test]
@@ -60,40 +68,112 @@ async fn hp_03_to_hp_07_class_d_framing_that_can_be_read_in_two_ways_is_refused(
     let smuggled = format!("GET /api/public/smuggled HTTP/1.1\r\nHost: {host}\r\n\r\n");
     let chunked = "Transfer-Encoding: chunked\r\n";
     let probes: Vec<(&str, String)> = vec![
-        ("differing lengths", format!("{start}Content-Length: 5\r\nContent-Length: 6\r\n\r\n{smuggled}")),
-        ("a list of lengths", format!("{start}Content-Length: 5, 6\r\n\r\n{smuggled}")),
-        ("a length with a sign", format!("{start}Content-Length: +5\r\n\r\n{smuggled}")),
-        ("a negative length", format!("{start}Content-Length: -0\r\n\r\n{smuggled}")),
-        ("a length in hex", format!("{start}Content-Length: 0x5\r\n\r\n{smuggled}")),
-        ("no length in the line", format!("{start}Content-Length: \r\n\r\n{smuggled}")),
-        ("a length beyond 64 bits", format!("{start}Content-Length: 18446744073709551621\r\n\r\n{smuggled}")),
-        ("gzip, chunked", format!("{start}Transfer-Encoding: gzip, chunked\r\n\r\n0\r\n\r\n{smuggled}")),
-        ("chunked, chunked", format!("{start}Transfer-Encoding: chunked, chunked\r\n\r\n0\r\n\r\n{smuggled}")),
-        ("chunked twice", format!("{start}{chunked}{chunked}\r\n0\r\n\r\n{smuggled}")),
-        ("identity", format!("{start}Transfer-Encoding: identity\r\n\r\n{smuggled}")),
-        ("xchunked", format!("{start}Transfer-Encoding: xchunked\r\n\r\n0\r\n\r\n{smuggled}")),
-        ("chunked, then identity", format!("{start}{chunked}Transfer-Encoding: identity\r\n\r\n0\r\n\r\n{smuggled}")),
-        ("a vertical tab", format!("{start}Transfer-Encoding:\u{b}chunked\r\n\r\n0\r\n\r\n{smuggled}")),
-        ("HTTP/1.0 with a coding", format!("{old}{chunked}\r\n0\r\n\r\n{smuggled}")),
-        ("a space before the colon", format!("{start}Transfer-Encoding : chunked\r\n\r\n0\r\n\r\n{smuggled}")),
-        ("a folded line", format!("{start}X-A: 1\r\n Transfer-Encoding: chunked\r\n\r\n{smuggled}")),
-        ("a space before the first field", format!("POST /api/public/x HTTP/1.1\r\n Host: {host}\r\n\r\n")),
+        (
+            "differing lengths",
+            format!("{start}Content-Length: 5\r\nContent-Length: 6\r\n\r\n{smuggled}"),
+        ),
+        (
+            "a list of lengths",
+            format!("{start}Content-Length: 5, 6\r\n\r\n{smuggled}"),
+        ),
+        (
+            "a length with a sign",
+            format!("{start}Content-Length: +5\r\n\r\n{smuggled}"),
+        ),
+        (
+            "a negative length",
+            format!("{start}Content-Length: -0\r\n\r\n{smuggled}"),
+        ),
+        (
+            "a length in hex",
+            format!("{start}Content-Length: 0x5\r\n\r\n{smuggled}"),
+        ),
+        (
+            "no length in the line",
+            format!("{start}Content-Length: \r\n\r\n{smuggled}"),
+        ),
+        (
+            "a length beyond 64 bits",
+            format!("{start}Content-Length: 18446744073709551621\r\n\r\n{smuggled}"),
+        ),
+        (
+            "gzip, chunked",
+            format!("{start}Transfer-Encoding: gzip, chunked\r\n\r\n0\r\n\r\n{smuggled}"),
+        ),
+        (
+            "chunked, chunked",
+            format!("{start}Transfer-Encoding: chunked, chunked\r\n\r\n0\r\n\r\n{smuggled}"),
+        ),
+        (
+            "chunked twice",
+            format!("{start}{chunked}{chunked}\r\n0\r\n\r\n{smuggled}"),
+        ),
+        (
+            "identity",
+            format!("{start}Transfer-Encoding: identity\r\n\r\n{smuggled}"),
+        ),
+        (
+            "xchunked",
+            format!("{start}Transfer-Encoding: xchunked\r\n\r\n0\r\n\r\n{smuggled}"),
+        ),
+        (
+            "chunked, then identity",
+            format!("{start}{chunked}Transfer-Encoding: identity\r\n\r\n0\r\n\r\n{smuggled}"),
+        ),
+        (
+            "a vertical tab",
+            format!("{start}Transfer-Encoding:\u{b}chunked\r\n\r\n0\r\n\r\n{smuggled}"),
+        ),
+        (
+            "HTTP/1.0 with a coding",
+            format!("{old}{chunked}\r\n0\r\n\r\n{smuggled}"),
+        ),
+        (
+            "a space before the colon",
+            format!("{start}Transfer-Encoding : chunked\r\n\r\n0\r\n\r\n{smuggled}"),
+        ),
+        (
+            "a folded line",
+            format!("{start}X-A: 1\r\n Transfer-Encoding: chunked\r\n\r\n{smuggled}"),
+        ),
+        (
+            "a space before the first field",
+            format!("POST /api/public/x HTTP/1.1\r\n Host: {host}\r\n\r\n"),
+        ),
         ("a bare CR in a value", format!("{start}X-A: 1\rX-B: 2\r\n\r\n")),
         ("NUL in a value", format!("{start}X-A: 1\02\r\n\r\n")),
-        ("an overflowing chunk", format!("{start}{chunked}\r\nFFFFFFFFFFFFFFFF1\r\nx\r\n0\r\n\r\n{smuggled}")),
-        ("a chunk size with a sign", format!("{start}{chunked}\r\n+1\r\nx\r\n0\r\n\r\n{smuggled}")),
-        ("a chunk with no end", format!("{start}{chunked}\r\n1\r\nxx\r\n0\r\n\r\n{smuggled}")),
+        (
+            "an overflowing chunk",
+            format!("{start}{chunked}\r\nFFFFFFFFFFFFFFFF1\r\nx\r\n0\r\n\r\n{smuggled}"),
+        ),
+        (
+            "a chunk size with a sign",
+            format!("{start}{chunked}\r\n+1\r\nx\r\n0\r\n\r\n{smuggled}"),
+        ),
+        (
+            "a chunk with no end",
+            format!("{start}{chunked}\r\n1\r\nxx\r\n0\r\n\r\n{smuggled}"),
+        ),
     ];
     for (name, probe) in probes {
         let before = rig.upstream.requests().len();
         let (reply, _) = raw(rig.cloakroom.address(), probe.as_bytes()).await;
         let status = reply.map_or(0, |reply| reply.status);
         let seen = rig.upstream.requests();
-        assert!(seen.iter().all(|request| !request.target.contains("smuggled")), "{name}: smuggled");
+        assert!(
+            seen.iter().all(|request| !request.target.contains("smuggled")),
+            "{name}: smuggled"
+        );
         for request in &seen[before..] {
             let lengths = request.values("content-length").len();
-            assert!(lengths <= 1 && lengths + request.values("transfer-encoding").len() <= 1, "{name}");
-            assert!(!request.complete || status != 200 || name == "chunked twice", "{name}: {request:?}");
+            assert!(
+                lengths <= 1 && lengths + request.values("transfer-encoding").len() <= 1,
+                "{name}"
+            );
+            assert!(
+                !request.complete || status != 200 || name == "chunked twice",
+                "{name}: {request:?}"
+            );
         }
         assert!(matches!(status, 0 | 400 | 501 | 502), "{name}: {status}");
     }
@@ -115,7 +195,12 @@ async fn hp_03_a_length_beside_chunks_never_goes_up_and_the_connection_ends() {
         assert!(ended, "{fields}");
         for request in rig.upstream.requests() {
             assert!(!request.target.contains("smuggled"));
-            assert!(values(&request.fields, "content-length").iter().all(|length| *length == "0"), "{request:?}");
+            assert!(
+                values(&request.fields, "content-length")
+                    .iter()
+                    .all(|length| *length == "0"),
+                "{request:?}"
+            );
         }
     }
 }
@@ -135,7 +220,11 @@ async fn lm_01_lm_03_class_h_heads_are_bounded_in_size_number_and_time() {
     let begun = std::time::Instant::now();
     let (reply, ended) = raw(rig.cloakroom.address(), start.as_bytes()).await;
     assert!(reply.is_none_or(|reply| reply.status == 408) && ended);
-    assert!(begun.elapsed() < std::time::Duration::from_secs(4), "{:?}", begun.elapsed());
+    assert!(
+        begun.elapsed() < std::time::Duration::from_secs(4),
+        "{:?}",
+        begun.elapsed()
+    );
 }
 
 #[tokio::test]
@@ -149,15 +238,23 @@ async fn ws_02_ws_03_only_websockets_are_upgraded_and_only_after_the_upstream_ag
         browser.session().unwrap(),
         browser.origin
     );
-    let websocket = "Upgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n";
+    let websocket =
+        "Upgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n";
     // The upstream answers 200 and no 101: what follows must not be tunnelled to it.
-    let (reply, _) = raw(rig.cloakroom.address(), format!("{head}{websocket}\r\n{smuggled}").as_bytes()).await;
+    let (reply, _) = raw(
+        rig.cloakroom.address(),
+        format!("{head}{websocket}\r\n{smuggled}").as_bytes(),
+    )
+    .await;
     assert_eq!(reply.unwrap().status, 200);
     let raw_smuggle = rig.upstream.requests().into_iter().filter(|request| {
         request.target.contains("smuggled") && request.values("x-forwarded-for").is_empty()
     });
     assert_eq!(raw_smuggle.count(), 0, "bytes went up by themselves");
-    for other in ["Upgrade: h2c\r\nHTTP2-Settings: AAMAAABkAAQAAP__\r\n", "Upgrade: tls/1.0\r\n"] {
+    for other in [
+        "Upgrade: h2c\r\nHTTP2-Settings: AAMAAABkAAQAAP__\r\n",
+        "Upgrade: tls/1.0\r\n",
+    ] {
         let (reply, _) = raw(rig.cloakroom.address(), format!("{head}{other}\r\n").as_bytes()).await;
         let status = reply.unwrap().status;
         assert!(matches!(status, 200 | 400), "{other}: {status}");

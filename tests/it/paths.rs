@@ -17,7 +17,9 @@ fn request_line(target: &str, host: &str) -> Vec<u8> {
         None if target.contains("9000 x") => ("GET", format!("/{}", "a".repeat(9000))),
         None => ("GET", target.to_owned()),
     };
-    let target = target.replace("app.example:443", host).replace("app.example", host);
+    let target = target
+        .replace("app.example:443", host)
+        .replace("app.example", host);
     let mut line = format!("{method} ").into_bytes();
     line.extend(target.bytes());
     line.extend(format!(" HTTP/1.1\r\nHost: {host}\r\n").bytes());
@@ -63,7 +65,13 @@ async fn rm_01_rm_02_rm_03_hp_10_hp_17_class_b_every_row_of_the_corpus_is_read_i
                 let wanted = match expected {
                     _ if session && !signed_in => 401,
                     _ if expected.starts_with("match /api./admin") => 404,
-                    _ if expected.starts_with("match /bff/user") => if signed_in { 200 } else { 401 },
+                    _ if expected.starts_with("match /bff/user") => {
+                        if signed_in {
+                            200
+                        } else {
+                            401
+                        }
+                    }
                     _ if expected.starts_with("match") => 200,
                     _ if expected.starts_with("no /api/ match") => 404,
                     other => other[..3].parse().unwrap(),
@@ -162,7 +170,11 @@ async fn hp_15_trace_track_and_connect_are_405() {
     for path in ["/api/x", "/api/public/x", "/bff/user", "/"] {
         for method in ["TRACE", "TRACK"] {
             let reply = browser.fetch(method, path).await;
-            assert_eq!((reply.status, reply.problem().as_str()), (405, "method_not_allowed"), "{method} {path}");
+            assert_eq!(
+                (reply.status, reply.problem().as_str()),
+                (405, "method_not_allowed"),
+                "{method} {path}"
+            );
         }
     }
     assert_eq!(rig.upstream.connections(), 0);

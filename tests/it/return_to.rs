@@ -18,7 +18,9 @@ async fn rt_01_rt_02_rt_03_rt_06_class_a_every_row_of_the_corpus_lands_on_our_ow
             // `/api` is a route with `pages: false`, so `conditional` is refused here as well.
             _ => "/".to_owned(),
         };
-        let reply = browser.navigate(&format!("/bff/login?return_to={sent}"), Site::SameOrigin).await;
+        let reply = browser
+            .navigate(&format!("/bff/login?return_to={sent}"), Site::SameOrigin)
+            .await;
         if reply.status != 302 {
             wrong.push(format!("{id}: login answers {}", reply.status));
             continue;

@@ -25,21 +25,47 @@ async fn bf_02_id_22_the_user_document_shows_listed_claims_and_never_a_token() {
     let rig = Rig::start().await;
     let mut browser = rig.signed_in().await;
     let reply = browser.fetch("GET", "/bff/user").await;
-    assert_eq!((reply.status, reply.header("content-type")), (200, Some("application/json")));
+    assert_eq!(
+        (reply.status, reply.header("content-type")),
+        (200, Some("application/json"))
+    );
     let user = reply.json();
-    assert_eq!((&user["sub"], &user["provider"]), (&json!("alice"), &json!("main")));
+    assert_eq!(
+        (&user["sub"], &user["provider"]),
+        (&json!("alice"), &json!("main"))
+    );
     let claims = user["claims"].as_object().unwrap();
     assert_eq!(claims["email"], "alice@example.com");
     assert_eq!(claims["groups"], json!(["staff", "readers"]));
-    for hidden in ["nonce", "at_hash", "aud", "exp", "iat", "iss", "sid", "secret_claim", "realm_access"] {
+    for hidden in [
+        "nonce",
+        "at_hash",
+        "aud",
+        "exp",
+        "iat",
+        "iss",
+        "sid",
+        "secret_claim",
+        "realm_access",
+    ] {
         assert!(!claims.contains_key(hidden), "{hidden}");
     }
     let session = &user["session"];
-    let seconds = |name: &str| session[name].as_i64().unwrap_or_else(|| panic!("{name}: {session}"));
+    let seconds = |name: &str| {
+        session[name]
+            .as_i64()
+            .unwrap_or_else(|| panic!("{name}: {session}"))
+    };
     assert!((43_190..=43_200).contains(&seconds("expires_in")), "{session}");
     assert!((1_790..=1_800).contains(&seconds("idle_expires_in")), "{session}");
-    assert!((290..=300).contains(&seconds("access_token_expires_in")), "{session}");
-    assert!(user["logout_url"].as_str().unwrap().starts_with("/bff/logout?"), "{user}");
+    assert!(
+        (290..=300).contains(&seconds("access_token_expires_in")),
+        "{session}"
+    );
+    assert!(
+        user["logout_url"].as_str().unwrap().starts_with("/bff/logout?"),
+        "{user}"
+    );
     let extended = browser.fetch("POST", "/bff/session/extend").await;
     assert_eq!(extended.status, 200);
     let keys = |value: &Value| value.as_object().unwrap().keys().cloned().collect::<Vec<_>>();
@@ -56,7 +82,10 @@ async fn listed_claims_can_be_chosen() {
     let rig = Rig::with(|config| config.set("session.claims", json!(["sub", "secret_claim"]))).await;
     let mut browser = rig.signed_in().await;
     let user = browser.fetch("GET", "/bff/user").await.json();
-    assert_eq!(user["claims"], json!({ "sub": "alice", "secret_claim": "not on the list" }));
+    assert_eq!(
+        user["claims"],
+        json!({ "sub": "alice", "secret_claim": "not on the list" })
+    );
 }
 
 #[tokio::test]
@@ -83,7 +112,11 @@ async fn cs_08_se_08_class_f_a_login_makes_a_new_id_and_ends_the_old_session() {
     let reply = browser.navigate("/bff/login", Site::CrossSite).await;
     let reply = browser.come_back(&rig.rogue.authorize(reply.location())).await;
     browser.landing(&reply);
-    assert_eq!(user(&mut kept.clone()).await, 200, "a login begun elsewhere brings no Strict cookie");
+    assert_eq!(
+        user(&mut kept.clone()).await,
+        200,
+        "a login begun elsewhere brings no Strict cookie"
+    );
 }
 
 #[tokio::test]
@@ -113,9 +146,11 @@ async fn ck_03_ck_07_ck_09_class_h_strange_cookies_are_no_session_and_never_a_fa
     ];
     strange.push((0..1000).map(|n| format!("c{n}=v; ")).collect());
     for cookie in strange {
-        let reply = browser.send(Request::fetch("GET", "/api/x").with("Cookie", &cookie)).await;
+        let reply = browser
+            .send(Request::fetch("GET", "/api/x").with("Cookie", &cookie))
+            .await;
         assert!(matches!(reply.status, 401 | 431), "{cookie}: {}", reply.status);
-        if cookie.starts_with(&format!("{SESSION}={}", random(0))) && reply.status == 401 {
+        if reply.status == 401 {
             reply.problem();
         }
     }
@@ -127,12 +162,20 @@ async fn ck_03_ck_07_ck_09_class_h_strange_cookies_are_no_session_and_never_a_fa
         .anonymous()
         .with("X-Session", &good)
         .with("Authorization", &format!("Bearer {good}"));
-    assert_eq!(browser.send(elsewhere).await.status, 401, "class_e: an id counts in the cookie only");
+    assert_eq!(
+        browser.send(elsewhere).await.status,
+        401,
+        "class_e: an id counts in the cookie only"
+    );
     assert_eq!(rig.upstream.connections(), 0, "class_k");
     let split = Request::fetch("GET", "/api/x")
         .with("Cookie", "a=1; __Host-Http-Cloakroom=x")
         .with("Cookie", &format!("{SESSION}={good};b=2"));
-    assert_eq!(browser.send(split).await.status, 200, "ck_08: several Cookie lines are one");
+    assert_eq!(
+        browser.send(split).await.status,
+        200,
+        "ck_08: several Cookie lines are one"
+    );
 }
 
 #[tokio::test]
@@ -144,8 +187,14 @@ async fn ck_09_an_unknown_id_is_cleared_with_the_attributes_it_would_have_had() 
     let reply = browser.fetch("GET", "/api/x").await;
     assert_eq!(reply.status, 401);
     assert!(reply.clears_session(), "a healthy store says that it is gone");
-    assert!(browser.session().is_none(), "lo_04: the browser takes the deletion");
-    assert!(!rig.browser().fetch("GET", "/api/x").await.clears_session(), "nothing to clear, nothing set");
+    assert!(
+        browser.session().is_none(),
+        "lo_04: the browser takes the deletion"
+    );
+    assert!(
+        !rig.browser().fetch("GET", "/api/x").await.clears_session(),
+        "nothing to clear, nothing set"
+    );
 }
 
 #[tokio::test]
@@ -154,7 +203,11 @@ async fn class_e_an_attempt_cookie_pasted_into_the_session_cookie_is_no_session(
     let mut browser = rig.browser();
     browser.begin("").await;
     let attempt = browser.attempts()[0].value.clone();
-    let name = browser.attempts()[0].name.strip_prefix(ATTEMPT).unwrap().to_owned();
+    let name = browser.attempts()[0]
+        .name
+        .strip_prefix(ATTEMPT)
+        .unwrap()
+        .to_owned();
     for value in [attempt.clone(), attempt[..43.min(attempt.len())].to_owned(), name] {
         let request = Request::fetch("GET", "/api/x").with("Cookie", &format!("{SESSION}={value}"));
         assert_eq!(browser.send(request).await.status, 401);
@@ -165,17 +218,27 @@ async fn class_e_an_attempt_cookie_pasted_into_the_session_cookie_is_no_session(
 #[tokio::test]
 async fn se_06_rf_15_idle_sessions_end_and_asking_for_the_user_does_not_extend() {
     let rig = Rig::with(|config| config.set("session.idle_timeout", "2s")).await;
-    let (mut asks, mut extends, mut works) =
-        (rig.signed_in().await, rig.signed_in().await, rig.signed_in().await);
+    let (mut asks, mut extends, mut works) = (
+        rig.signed_in().await,
+        rig.signed_in().await,
+        rig.signed_in().await,
+    );
     let start = Instant::now();
     until_past(start, 1.2).await;
     assert_eq!(user(&mut asks).await, 200);
     let extended = extends.fetch("POST", "/bff/session/extend").await.json();
-    assert!(extended["session"]["idle_expires_in"].as_i64().unwrap() >= 1, "{extended}");
+    assert!(
+        extended["session"]["idle_expires_in"].as_i64().unwrap() >= 1,
+        "{extended}"
+    );
     assert_eq!(works.fetch("GET", "/api/x").await.status, 200);
     until_past(start, 2.5).await;
     let reply = asks.fetch("GET", "/bff/user").await;
-    assert_eq!((reply.status, reply.clears_session()), (401, true), "idle, and the store says so");
+    assert_eq!(
+        (reply.status, reply.clears_session()),
+        (401, true),
+        "idle, and the store says so"
+    );
     assert_eq!(user(&mut extends).await, 200, "extended");
     assert_eq!(user(&mut works).await, 200, "a proxied request is activity");
     until_past(start, 5.0).await;
@@ -187,7 +250,9 @@ async fn se_06_rf_15_idle_sessions_end_and_asking_for_the_user_does_not_extend()
 #[tokio::test]
 async fn se_06_a_session_ends_at_its_absolute_end_whatever_happens() {
     let rig = Rig::with(|config| {
-        config.set("session.idle_timeout", "2s").set("session.absolute_timeout", "3s")
+        config
+            .set("session.idle_timeout", "2s")
+            .set("session.absolute_timeout", "3s")
     })
     .await;
     let mut browser = rig.signed_in().await;
@@ -210,7 +275,11 @@ async fn a_persistent_cookie_lives_as_long_as_the_session_may() {
         let url = browser.begin("").await;
         browser.come_back(&rig.rogue.authorize(&url)).await
     };
-    let cookie = reply.cookies().into_iter().find(|cookie| cookie.name == SESSION).unwrap();
+    let cookie = reply
+        .cookies()
+        .into_iter()
+        .find(|cookie| cookie.name == SESSION)
+        .unwrap();
     let age: u32 = cookie.attribute("max-age").unwrap().parse().unwrap();
     assert!((43_190..=43_200).contains(&age), "{age}");
 }
@@ -227,8 +296,17 @@ async fn sessions_in_redis_are_shared_by_replicas_and_survive_a_restart() {
     let url = walks.begin("?return_to=/orders").await;
     let mut walks = walks.at(other.port);
     let reply = walks.come_back(&rig.rogue.authorize(&url)).await;
-    assert_eq!(walks.landing(&reply), "/orders", "a login may end on another replica");
-    let Rig { cloakroom, config, redis, .. } = rig;
+    assert_eq!(
+        walks.landing(&reply),
+        "/orders",
+        "a login may end on another replica"
+    );
+    let Rig {
+        cloakroom,
+        config,
+        redis,
+        ..
+    } = rig;
     cloakroom.stop().await;
     let again = Cloakroom::start(&config).await;
     assert_eq!(user(&mut browser.at(again.port)).await, 200);
@@ -243,12 +321,23 @@ async fn se_02_se_07_class_n_nothing_in_redis_can_be_read_and_nothing_lives_for_
     browser.begin("?return_to=/orders").await;
     let redis = rig.redis.as_ref().unwrap();
     let entries = redis.dump();
-    assert!(entries.iter().any(|entry| entry.content.len() > 200), "there is a session");
+    assert!(
+        entries.iter().any(|entry| entry.content.len() > 200),
+        "there is a session"
+    );
     redis.search();
     let prefixed = entries.iter().all(|entry| entry.key.starts_with("cloakroom:"));
-    assert!(prefixed, "{:?}", entries.iter().map(|entry| &entry.key).collect::<Vec<_>>());
+    assert!(
+        prefixed,
+        "{:?}",
+        entries.iter().map(|entry| &entry.key).collect::<Vec<_>>()
+    );
     for entry in &entries {
-        let zeroes = entry.content.windows(8).filter(|window| window == &[0; 8]).count();
+        let zeroes = entry
+            .content
+            .windows(8)
+            .filter(|window| window == &[0; 8])
+            .count();
         assert!(zeroes < 3, "{} looks like plain text", entry.key);
     }
 }
@@ -266,30 +355,45 @@ async fn se_03_se_04_class_e_class_i_records_that_were_swapped_or_altered_do_not
         .dump()
         .iter()
         .filter(|entry| !before.contains(&entry.key))
-        .map(|entry| (entry.key.clone(), redis::cmd("DUMP").arg(&entry.key).query(&mut connection).unwrap()))
+        .map(|entry| {
+            (
+                entry.key.clone(),
+                redis::cmd("DUMP").arg(&entry.key).query(&mut connection).unwrap(),
+            )
+        })
         .collect();
     // Everything of Alice's is replaced by what is Bob's.
     let largest = |keys: &[String]| -> Vec<u8> {
         let key = keys.iter().max_by_key(|key| {
-            let size: Vec<u8> = redis::cmd("DUMP").arg(*key).query(&mut redis.connection()).unwrap();
+            let size: Vec<u8> = redis::cmd("DUMP")
+                .arg(*key)
+                .query(&mut redis.connection())
+                .unwrap();
             size.len()
         });
-        redis::cmd("DUMP").arg(key.unwrap()).query(&mut redis.connection()).unwrap()
+        redis::cmd("DUMP")
+            .arg(key.unwrap())
+            .query(&mut redis.connection())
+            .unwrap()
     };
     let mine: Vec<String> = before.clone();
     let original = largest(&mine);
-    let theirs = copies.iter().max_by_key(|(_, dump)| dump.len()).unwrap().1.clone();
+    let theirs = copies
+        .iter()
+        .max_by_key(|(_, dump)| dump.len())
+        .unwrap()
+        .1
+        .clone();
     for key in &mine {
         let dump: Vec<u8> = redis::cmd("DUMP").arg(key).query(&mut connection).unwrap();
         if dump == original {
-            let done: () = redis::cmd("RESTORE")
+            let _done: () = redis::cmd("RESTORE")
                 .arg(key)
                 .arg(60_000)
                 .arg(&theirs)
                 .arg("REPLACE")
                 .query(&mut connection)
                 .unwrap();
-            drop(done);
         }
     }
     let reply = alice.fetch("GET", "/bff/user").await;
@@ -323,7 +427,10 @@ async fn se_05_keys_rotate_without_a_logout_and_an_unknown_key_is_the_operators_
     let stranger = Cloakroom::start(&rig.config.replica().set("session.keys", json!([key()]))).await;
     let reply = browser.at(stranger.port).fetch("GET", "/api/x").await;
     assert!(matches!(reply.status, 401 | 503), "{}", reply.status);
-    assert!(!reply.clears_session(), "a session that is there is not taken away");
+    assert!(
+        !reply.clears_session(),
+        "a session that is there is not taken away"
+    );
     assert_eq!(user(&mut browser.clone()).await, 200);
 }
 

@@ -3,12 +3,12 @@
 use crate::support::browser::Reply;
 use crate::support::keys::{Key, Sign};
 use crate::support::rig::Rig;
-use crate::support::rogue::{Script, Step, change};
+use crate::support::rogue::{Direction, Script, Step, change};
 use crate::support::{now, within};
 use serde_json::{Value, json};
 use std::time::Duration;
 
-type Mutation = (&'static str, Box<dyn Fn(&mut Script)>);
+type Mutation = (&'static str, Direction);
 
 fn claims(name: &'static str, with: impl Fn(&mut Value) + Clone + Send + Sync + 'static) -> Mutation {
     (name, Box::new(move |script| script.claims = change(with.clone())))
@@ -45,7 +45,12 @@ async fn login(rig: &Rig, apply: &dyn Fn(&mut Script)) -> (Reply, bool) {
     let reply = browser.come_back(&rig.rogue.authorize(&url)).await;
     if let Some(session) = browser.session() {
         assert_eq!(browser.landing(&reply), "/orders");
-        assert_eq!(browser.fetch("GET", "/bff/user").await.status, 200, "{}", session.len());
+        assert_eq!(
+            browser.fetch("GET", "/bff/user").await.status,
+            200,
+            "{}",
+            session.len()
+        );
         return (reply, true);
     }
     (reply, false)
@@ -56,9 +61,17 @@ async fn all_refused(rig: &Rig, mutations: Vec<Mutation>) {
         let userinfo = rig.rogue.count("/userinfo");
         let (reply, signed_in) = login(rig, &apply).await;
         assert!(!signed_in, "{name} signed in");
-        assert!(matches!(reply.status, 400 | 502 | 503), "{name}: {}", reply.status);
+        assert!(
+            matches!(reply.status, 400 | 502 | 503),
+            "{name}: {}",
+            reply.status
+        );
         assert!(reply.page().contains("/bff/login"), "{name}: a way back");
-        assert_eq!(rig.rogue.count("/userinfo"), userinfo, "id_19: {name}: a token was used before it held");
+        assert_eq!(
+            rig.rogue.count("/userinfo"),
+            userinfo,
+            "id_19: {name}: a token was used before it held"
+        );
     }
 }
 
@@ -74,16 +87,24 @@ async fn id_06_to_id_10_id_24_class_e_claims_that_do_not_hold_end_the_login() {
     let rig = Rig::with(|config| config.set("providers.main.userinfo", "on_login")).await;
     let mut mutations = vec![
         claims("iss of another", |c| c["iss"] = "https://evil.example".into()),
-        claims("iss with a slash", |c| c["iss"] = format!("{}/", c["iss"].as_str().unwrap()).into()),
-        claims("iss in capitals", |c| c["iss"] = c["iss"].as_str().unwrap().to_uppercase().into()),
+        claims("iss with a slash", |c| {
+            c["iss"] = format!("{}/", c["iss"].as_str().unwrap()).into();
+        }),
+        claims("iss in capitals", |c| {
+            c["iss"] = c["iss"].as_str().unwrap().to_uppercase().into();
+        }),
         claims("aud of another", |c| c["aud"] = "other".into()),
         claims("aud: a prefix", |c| c["aud"] = "ap".into()),
         claims("aud: a list without us", |c| c["aud"] = json!(["other"])),
         claims("aud: an empty list", |c| c["aud"] = json!([])),
         claims("aud: a number", |c| c["aud"] = 7.into()),
-        claims("aud: us and a stranger", |c| c["aud"] = json!(["app", "stranger"])),
+        claims("aud: us and a stranger", |c| {
+            c["aud"] = json!(["app", "stranger"]);
+        }),
         claims("azp of another", |c| c["azp"] = "other".into()),
-        claims("nonce of another", |c| c["nonce"] = "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA".into()),
+        claims("nonce of another", |c| {
+            c["nonce"] = "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA".into();
+        }),
         claims("nonce: a list", |c| c["nonce"] = json!([c["nonce"]])),
         claims("expired", |c| c["exp"] = (now() - 600).into()),
         claims("exp: a string", |c| c["exp"] = (now() + 600).to_string().into()),
@@ -95,14 +116,22 @@ async fn id_06_to_id_10_id_24_class_e_claims_that_do_not_hold_end_the_login() {
         claims("sub: empty", |c| c["sub"] = "".into()),
         claims("sub: a number", |c| c["sub"] = 7.into()),
         claims("sub: 300 characters", |c| c["sub"] = "a".repeat(300).into()),
-        claims("at_hash of another", |c| c["at_hash"] = "AAAAAAAAAAAAAAAAAAAAAA".into()),
+        claims("at_hash of another", |c| {
+            c["at_hash"] = "AAAAAAAAAAAAAAAAAAAAAA".into();
+        }),
         claims("a logout token's events", |c| {
             c["events"] = json!({ "http://schemas.openid.net/event/backchannel-logout": {} });
         }),
     ];
     for name in ["iss", "sub", "aud", "exp", "iat", "nonce"] {
-        mutations.push((name, Box::new(move |script| script.claims = change(without(name)))));
-        mutations.push((name, Box::new(move |script| script.claims = change(move |c| c[name] = Value::Null))));
+        mutations.push((
+            name,
+            Box::new(move |script| script.claims = change(without(name))),
+        ));
+        mutations.push((
+            name,
+            Box::new(move |script| script.claims = change(move |c| c[name] = Value::Null)),
+        ));
     }
     all_refused(&rig, mutations).await;
 }
@@ -146,9 +175,15 @@ async fn id_01_to_id_05_id_13_id_14_class_e_signatures_and_headers_that_do_not_h
                     });
                 }),
             ),
-            token("padding", |t| t["id_token"] = format!("{}=", t["id_token"].as_str().unwrap()).into()),
-            token("a fourth part", |t| t["id_token"] = format!("{}.x", t["id_token"].as_str().unwrap()).into()),
-            token("white space", |t| t["id_token"] = format!(" {}", t["id_token"].as_str().unwrap()).into()),
+            token("padding", |t| {
+                t["id_token"] = format!("{}=", t["id_token"].as_str().unwrap()).into();
+            }),
+            token("a fourth part", |t| {
+                t["id_token"] = format!("{}.x", t["id_token"].as_str().unwrap()).into();
+            }),
+            token("white space", |t| {
+                t["id_token"] = format!(" {}", t["id_token"].as_str().unwrap()).into();
+            }),
             token("no ID token", without("id_token")),
             token("an empty ID token", |t| t["id_token"] = "".into()),
             token("an ID token that is none", |t| t["id_token"] = "a.b.c".into()),
@@ -165,7 +200,11 @@ async fn id_02_an_algorithm_that_the_provider_does_not_name_is_refused() {
         script.sign = Some(Sign::With(Key::Es256));
     };
     let (reply, signed_in) = login(&rig, &only_rs256).await;
-    assert!(!signed_in && matches!(reply.status, 400 | 502), "{}", reply.status);
+    assert!(
+        !signed_in && matches!(reply.status, 400 | 502),
+        "{}",
+        reply.status
+    );
 }
 
 #[tokio::test]
@@ -180,12 +219,16 @@ async fn id_02_id_16_id_18_unusual_but_right_tokens_sign_in() {
             sign("EdDSA", Sign::With(Key::EdDsa)),
             claims("aud as a list", |c| c["aud"] = json!(["app"])),
             claims("azp", |c| c["azp"] = "app".into()),
-            claims("fractions of seconds", |c| c["exp"] = (f64::from(u32::try_from(now()).unwrap()) + 60.5).into()),
+            claims("fractions of seconds", |c| {
+                c["exp"] = (f64::from(u32::try_from(now()).unwrap()) + 60.5).into();
+            }),
             claims("no at_hash", without("at_hash")),
             claims("expired within the leeway", |c| c["exp"] = (now() - 5).into()),
             header("no kid with several keys", without("kid")),
             header("no typ", without("typ")),
-            token("token_type in another case", |t| t["token_type"] = "bEaReR".into()),
+            token("token_type in another case", |t| {
+                t["token_type"] = "bEaReR".into();
+            }),
             token("unknown members", |t| t["x"] = json!({ "y": [1, 2] })),
             token("no expires_in", without("expires_in")),
             token("expires_in as a string", |t| t["expires_in"] = "300".into()),
@@ -256,8 +299,12 @@ async fn oa_05_oa_07_token_answers_that_do_not_hold_end_the_login() {
     let mutations = vec![
         token("no access token", without("access_token")),
         token("an empty access token", |t| t["access_token"] = "".into()),
-        token("an access token that is a number", |t| t["access_token"] = 7.into()),
-        token("an access token with a line break", |t| t["access_token"] = "a\r\nX-Evil: 1".into()),
+        token("an access token that is a number", |t| {
+            t["access_token"] = 7.into();
+        }),
+        token("an access token with a line break", |t| {
+            t["access_token"] = "a\r\nX-Evil: 1".into();
+        }),
         token("token_type mac", |t| t["token_type"] = "mac".into()),
         token("no token_type", without("token_type")),
         step("a list", answer(200, "[]")),
@@ -271,13 +318,23 @@ async fn oa_05_oa_07_token_answers_that_do_not_hold_end_the_login() {
         step("500", answer(500, "oops")),
         step("503", answer(503, "oops")),
         step("429", Step::Answer(429, "Retry-After: 5\r\n", String::new())),
-        step("a redirect", Step::Answer(302, "Location: http://127.0.0.1:1/\r\n", String::new())),
-        step("2 MiB", answer(200, &format!("{{\"x\":\"{}\"}}", "a".repeat(2 << 20)))),
+        step(
+            "a redirect",
+            Step::Answer(302, "Location: http://127.0.0.1:1/\r\n", String::new()),
+        ),
+        step(
+            "2 MiB",
+            answer(200, &format!("{{\"x\":\"{}\"}}", "a".repeat(2 << 20))),
+        ),
         step("a deep document", answer(200, &"[".repeat(200_000))),
     ];
     let count = mutations.len();
     all_refused(&rig, mutations).await;
-    assert_eq!(rig.rogue.count("/token") - before, count, "every code went out once");
+    assert_eq!(
+        rig.rogue.count("/token") - before,
+        count,
+        "every code went out once"
+    );
 }
 
 #[tokio::test]
@@ -289,7 +346,11 @@ async fn id_20_userinfo_of_another_subject_is_refused_and_the_right_one_joins_th
         ("a list", change(|u| *u = json!([u.clone()]))),
     ] {
         let (reply, signed_in) = login(&rig, &move |script| script.userinfo.clone_from(&with)).await;
-        assert!(!signed_in && matches!(reply.status, 400 | 502), "{name}: {}", reply.status);
+        assert!(
+            !signed_in && matches!(reply.status, 400 | 502),
+            "{name}: {}",
+            reply.status
+        );
     }
     rig.rogue.behave();
     let mut browser = rig.signed_in().await;
@@ -303,7 +364,9 @@ async fn az_03_a_provider_that_refuses_pkce_is_not_asked_again_without_it() {
     let rig = Rig::start().await;
     let mut browser = rig.browser();
     let url = browser.begin("").await;
-    let reply = browser.come_back(&rig.rogue.refuse(&url, "invalid_request")).await;
+    let reply = browser
+        .come_back(&rig.rogue.refuse(&url, "invalid_request"))
+        .await;
     assert!(matches!(reply.status, 400 | 502), "{}", reply.status);
     assert!(reply.leads_to().is_none());
 }
@@ -311,9 +374,14 @@ async fn az_03_a_provider_that_refuses_pkce_is_not_asked_again_without_it() {
 #[tokio::test]
 async fn ca_02_a_client_secret_of_any_characters_arrives_as_it_is() {
     for method in ["client_secret_basic", "client_secret_post"] {
-        let secret = format!("{} a:b%c+d é&=/", crate::support::secrets::canary("client-secret"));
-        let (rogue, upstream) =
-            (crate::support::rogue::Rogue::start().await, crate::support::upstream::Upstream::start().await);
+        let secret = format!(
+            "{} a:b%c+d é&=/",
+            crate::support::secrets::canary("client-secret")
+        );
+        let (rogue, upstream) = (
+            crate::support::rogue::Rogue::start().await,
+            crate::support::upstream::Upstream::start().await,
+        );
         rogue.script(|script| {
             script.secrets = vec![secret.clone()];
             script.discovery = change(move |d| d["token_endpoint_auth_methods_supported"] = json!([method]));
@@ -323,7 +391,11 @@ async fn ca_02_a_client_secret_of_any_characters_arrives_as_it_is() {
         let mut browser = cloakroom.browser();
         assert_eq!(browser.login(&rogue, "/x").await, "/x", "{method}");
         let call = rogue.calls("/token").remove(0);
-        assert_eq!(call.value("client_secret").is_some(), method == "client_secret_post", "ca_01");
+        assert_eq!(
+            call.value("client_secret").is_some(),
+            method == "client_secret_post",
+            "ca_01"
+        );
     }
 }
 
@@ -331,7 +403,10 @@ async fn ca_02_a_client_secret_of_any_characters_arrives_as_it_is() {
 async fn while_a_client_secret_rotates_both_are_tried() {
     let rig = Rig::with(|config| {
         let secret = config.value["providers"]["main"]["client_secret"].clone();
-        config.set("providers.main.client_secret", json!(["CANARY-client-secret-not-yet", secret]))
+        config.set(
+            "providers.main.client_secret",
+            json!(["CANARY-client-secret-not-yet", secret]),
+        )
     })
     .await;
     assert_eq!(rig.browser().login(&rig.rogue, "/x").await, "/x");
@@ -340,7 +415,8 @@ async fn while_a_client_secret_rotates_both_are_tried() {
 #[tokio::test]
 async fn a_token_endpoint_that_never_answers_ends_in_a_page() {
     let rig = Rig::start().await;
-    rig.rogue.script(|script| script.steps.push_back(Step::Late(Duration::from_secs(60))));
+    rig.rogue
+        .script(|script| script.steps.push_back(Step::Late(Duration::from_mins(1))));
     let mut browser = rig.browser();
     let url = browser.begin("").await;
     let callback = rig.rogue.authorize(&url);

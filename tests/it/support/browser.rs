@@ -4,13 +4,13 @@
 //! contract asks of all of them (`no-store`; redirects only 302 or 303).
 
 use super::form;
-use super::html;
 use super::jar::{Cookie, Jar, Site};
+pub use super::message::{Reply, Request};
 use super::rogue::Rogue;
 use super::secrets;
-use super::wire::{Fields, Framing, Head, Wire, values};
+use super::wire::{Framing, Head, Wire, values};
 use super::within;
-use serde_json::Value;
+use std::fmt::Write as _;
 use std::net::SocketAddr;
 use tokio::net::TcpStream;
 
@@ -18,182 +18,6 @@ use tokio::net::TcpStream;
 pub const SESSION: &str = "__Host-Http-cloakroom";
 /// What the names of login-attempt cookies begin with.
 pub const ATTEMPT: &str = "__Host-Http-cloakroom-login-";
-
-/// A request to be sent.
-#[derive(Clone, Debug)]
-pub struct Request {
-    method: String,
-    url: String,
-    fields: Fields,
-    body: Vec<u8>,
-    site: Site,
-    navigation: bool,
-    cookies: bool,
-}
-
-impl Request {
-    /// Only method, target and cookies; no `Sec-Fetch-*`, no `Accept`.
-    pub fn bare(method: &str, url: &str) -> Self {
-        Self {
-            method: method.to_owned(),
-            url: url.to_owned(),
-            fields: Vec::new(),
-            body: Vec::new(),
-            site: Site::SameOrigin,
-            navigation: false,
-            cookies: true,
-        }
-    }
-
-    /// What a top-level navigation sends.
-    pub fn navigate(url: &str, site: Site) -> Self {
-        let mut request = Self::bare("GET", url)
-            .with("Accept", "text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8")
-            .with("Sec-Fetch-Site", site.word())
-            .with("Sec-Fetch-Mode", "navigate")
-            .with("Sec-Fetch-Dest", "document")
-            .with("Sec-Fetch-User", "?1")
-            .with("Upgrade-Insecure-Requests", "1");
-        request.site = site;
-        request.navigation = true;
-        request
-    }
-
-    /// What `fetch()` in a page of ours sends (`Origin` is added on unsafe methods).
-    pub fn fetch(method: &str, url: &str) -> Self {
-        Self::bare(method, url)
-            .with("Accept", "*/*")
-            .with("Sec-Fetch-Site", "same-origin")
-            .with("Sec-Fetch-Mode", "cors")
-            .with("Sec-Fetch-Dest", "empty")
-    }
-
-    /// With another header line.
-    pub fn with(mut self, name: &str, value: &str) -> Self {
-        self.fields.push((name.to_owned(), value.to_owned()));
-        self
-    }
-
-    /// Without the lines of that name.
-    pub fn without(mut self, name: &str) -> Self {
-        self.fields.retain(|(n, _)| !n.eq_ignore_ascii_case(name));
-        self
-    }
-
-    /// With a body and its length.
-    pub fn body(mut self, body: impl Into<Vec<u8>>) -> Self {
-        self.body = body.into();
-        self
-    }
-
-    /// Without the jar's cookies.
-    pub fn anonymous(mut self) -> Self {
-        self.cookies = false;
-        self
-    }
-}
-
-/// An answer.
-#[derive(Clone, Debug)]
-pub struct Reply {
-    /// Its status.
-    pub status: u16,
-    /// Its head.
-    pub head: Head,
-    /// Its body.
-    pub body: Vec<u8>,
-    /// Its trailers.
-    pub trailers: Fields,
-}
-
-impl Reply {
-    /// The first value of that header.
-    pub fn header(&self, name: &str) -> Option<&str> {
-        self.head.value(name)
-    }
-
-    /// All values of that header.
-    pub fn headers(&self, name: &str) -> Vec<&str> {
-        values(&self.head.fields, name)
-    }
-
-    /// The body as text.
-    pub fn text(&self) -> String {
-        String::from_utf8_lossy(&self.body).into_owned()
-    }
-
-    /// The body as JSON.
-    pub fn json(&self) -> Value {
-        serde_json::from_slice(&self.body).unwrap_or_else(|error| panic!("{error}: {self:?}"))
-    }
-
-    /// Where it redirects to.
-    pub fn location(&self) -> &str {
-        assert!(matches!(self.status, 302 | 303), "no redirect: {} {}", self.status, self.text());
-        self.header("location").expect("a Location")
-    }
-
-    /// The `code` of a problem document of this status, whose shape is checked (contract 4.14).
-    pub fn problem(&self) -> String {
-        let kind = self.header("content-type").unwrap_or_default().to_owned();
-        assert!(kind.starts_with("application/problem+json"), "{} {kind}: {}", self.status, self.text());
-        let problem = self.json();
-        assert_eq!(problem["status"], self.status, "{problem}");
-        for member in ["type", "title", "detail", "code", "request_id"] {
-            assert!(problem[member].is_string(), "no {member}: {problem}");
-        }
-        assert_eq!(problem["login_url"].is_string(), self.status == 401, "{problem}");
-        problem["code"].as_str().unwrap().to_owned()
-    }
-
-    /// Holds a page of cloakroom's own to contract §3 (headers) and returns its text.
-    pub fn page(&self) -> String {
-        let kind = self.header("content-type").unwrap_or_default().to_ascii_lowercase();
-        assert!(kind.starts_with("text/html") && kind.contains("utf-8"), "{} {kind}", self.status);
-        assert_eq!(self.header("cache-control"), Some("no-store"), "{:?}", self.head);
-        assert_eq!(self.header("x-content-type-options"), Some("nosniff"), "{:?}", self.head);
-        assert_eq!(self.header("referrer-policy"), Some("no-referrer"), "{:?}", self.head);
-        let csp = self.header("content-security-policy").unwrap_or_default();
-        assert!(csp.contains("frame-ancestors 'none'"), "{csp}");
-        assert!(csp.contains("default-src 'none'"), "{csp}");
-        assert!(!csp.contains("unsafe-"), "{csp}");
-        self.text()
-    }
-
-    /// The cookies that it sets or takes away.
-    pub fn cookies(&self) -> Vec<Cookie> {
-        self.headers("set-cookie").iter().map(|line| Cookie::parse("", line)).collect()
-    }
-
-    /// Whether it takes the session cookie away, with the attributes that it was given with (LO-04).
-    pub fn clears_session(&self) -> bool {
-        let cookies = self.cookies();
-        let Some(cookie) = cookies.iter().find(|cookie| cookie.name == SESSION) else { return false };
-        if !cookie.deletes() {
-            return false;
-        }
-        let kept = cookie.attributes.iter().map(String::as_str);
-        let kept: Vec<_> = kept.filter(|a| !a.starts_with("max-age") && !a.starts_with("expires")).collect();
-        assert!(
-            kept == ["httponly", "path=/", "samesite=strict", "secure"]
-                || kept == ["httponly", "path=/", "samesite=lax", "secure"],
-            "{kept:?}"
-        );
-        true
-    }
-
-    /// Where a page or redirect leads by itself; `None` where it stays. Without script it is the same as by hand.
-    pub fn leads_to(&self) -> Option<String> {
-        if matches!(self.status, 301..=303 | 307 | 308) {
-            return Some(self.location().to_owned());
-        }
-        let header = self.header("refresh").and_then(html::refresh_url);
-        let target = header.or_else(|| html::refresh_target(&self.text()))?;
-        let links = html::links(&self.text());
-        assert!(links.is_empty() || links.contains(&target), "{target} is not among {links:?}");
-        Some(target)
-    }
-}
 
 /// The browser.
 #[derive(Clone, Debug)]
@@ -210,12 +34,19 @@ impl Browser {
     /// A fresh browser that reaches `origin` at this port.
     pub fn new(origin: &str, port: u16) -> Self {
         let address = SocketAddr::from(([127, 0, 0, 1], port));
-        Self { origin: origin.to_owned(), address, jar: Jar::default() }
+        Self {
+            origin: origin.to_owned(),
+            address,
+            jar: Jar::default(),
+        }
     }
 
     /// The same browser, sent to another replica.
     pub fn at(&self, port: u16) -> Self {
-        Self { address: SocketAddr::from(([127, 0, 0, 1], port)), ..self.clone() }
+        Self {
+            address: SocketAddr::from(([127, 0, 0, 1], port)),
+            ..self.clone()
+        }
     }
 
     /// `Host` of the origin.
@@ -231,7 +62,9 @@ impl Browser {
     /// The session cookie's value.
     pub fn session(&self) -> Option<String> {
         let mine = self.jar.named(self.domain(), SESSION);
-        mine.iter().find(|cookie| cookie.name == SESSION).map(|cookie| cookie.value.clone())
+        mine.iter()
+            .find(|cookie| cookie.name == SESSION)
+            .map(|cookie| cookie.value.clone())
     }
 
     /// The login-attempt cookies.
@@ -245,32 +78,52 @@ impl Browser {
             Some((scheme, rest)) if scheme.starts_with("http") && !request.url.starts_with('/') => {
                 let at = rest.find(['/', '?']).unwrap_or(rest.len());
                 let (host, target) = (rest[..at].to_owned(), rest[at..].to_owned());
-                let port = host.rsplit(':').next().and_then(|port| port.parse().ok()).unwrap_or(80);
+                let port = host
+                    .rsplit(':')
+                    .next()
+                    .and_then(|port| port.parse().ok())
+                    .unwrap_or(80);
                 let elsewhere = SocketAddr::from(([127, 0, 0, 1], port));
-                let address = if host == self.host() { self.address } else { elsewhere };
-                (host, if target.starts_with('/') { target } else { format!("/{target}") }, address)
+                let address = if host == self.host() {
+                    self.address
+                } else {
+                    elsewhere
+                };
+                (
+                    host,
+                    if target.starts_with('/') {
+                        target
+                    } else {
+                        format!("/{target}")
+                    },
+                    address,
+                )
             }
             _ => (self.host().to_owned(), request.url.clone(), self.address),
         };
         let target = target.split('#').next().unwrap_or_default();
         let mut text = format!("{} {target} HTTP/1.1\r\nHost: {host}\r\n", request.method);
         for (name, value) in &request.fields {
-            text.push_str(&format!("{name}: {value}\r\n"));
+            write!(text, "{name}: {value}\r\n").unwrap();
         }
         let safe = matches!(request.method.as_str(), "GET" | "HEAD" | "OPTIONS");
-        let fetch = request.fields.iter().any(|(name, value)| name == "Sec-Fetch-Mode" && value == "cors");
+        let fetch = request
+            .fields
+            .iter()
+            .any(|(name, value)| name == "Sec-Fetch-Mode" && value == "cors");
         if !safe && fetch && values(&request.fields, "origin").is_empty() {
-            text.push_str(&format!("Origin: {}\r\n", self.origin));
+            write!(text, "Origin: {}\r\n", self.origin).unwrap();
         }
         if request.cookies && values(&request.fields, "cookie").is_empty() {
             let domain = host.split(':').next().unwrap_or_default();
             if let Some(cookies) = self.jar.header(domain, request.site, request.navigation && safe) {
-                text.push_str(&format!("Cookie: {cookies}\r\n"));
+                write!(text, "Cookie: {cookies}\r\n").unwrap();
             }
         }
-        let streams = values(&request.fields, "transfer-encoding").len() + values(&request.fields, "content-length").len();
+        let streams = values(&request.fields, "transfer-encoding").len()
+            + values(&request.fields, "content-length").len();
         if streams == 0 && (!safe || !request.body.is_empty()) {
-            text.push_str(&format!("Content-Length: {}\r\n", request.body.len()));
+            write!(text, "Content-Length: {}\r\n", request.body.len()).unwrap();
         }
         text.push_str("\r\n");
         let mut bytes = text.into_bytes();
@@ -281,17 +134,23 @@ impl Browser {
     /// Sends a request, reads the answer's head, and leaves the rest to the caller.
     pub async fn open(&mut self, request: &Request) -> (Head, Wire<TcpStream>) {
         let (bytes, host, address) = self.spell(request);
-        let stream = TcpStream::connect(address).await.unwrap_or_else(|error| panic!("{address}: {error}"));
+        let stream = TcpStream::connect(address)
+            .await
+            .unwrap_or_else(|error| panic!("{address}: {error}"));
         let mut wire = Wire::new(stream);
         let _cut = wire.send(&bytes).await;
-        let head = within(15, &format!("the answer to {} {}", request.method, request.url), async {
-            loop {
-                let head = wire.head().await.unwrap().expect("an answer");
-                if head.status() >= 200 || head.status() == 101 {
-                    return head;
+        let head = within(
+            15,
+            &format!("the answer to {} {}", request.method, request.url),
+            async {
+                loop {
+                    let head = wire.head().await.unwrap().expect("an answer");
+                    if head.status() >= 200 || head.status() == 101 {
+                        return head;
+                    }
                 }
-            }
-        })
+            },
+        )
         .await;
         if host == self.host() {
             self.judge(request, &head);
@@ -308,19 +167,38 @@ impl Browser {
         let ours = cookies.iter().any(|line| line.starts_with(SESSION));
         if path == "/bff" || path.starts_with("/bff/") || ours {
             let cache = head.value("cache-control").unwrap_or_default();
-            assert!(cache.contains("no-store"), "hy_01: {} {path}: {head:?}", request.method);
+            assert!(
+                cache.contains("no-store"),
+                "hy_01: {} {path}: {head:?}",
+                request.method
+            );
         }
         if path.starts_with("/bff/") {
-            assert!(!matches!(head.status(), 301 | 307 | 308), "oa_13: {path}: {head:?}");
+            assert!(
+                !matches!(head.status(), 301 | 307 | 308),
+                "oa_13: {path}: {head:?}"
+            );
             assert_ne!(head.status(), 500, "{path}: {head:?}");
         }
         for line in cookies.iter().filter(|line| line.starts_with(SESSION)) {
             let cookie = Cookie::parse("", line);
             for needed in ["httponly", "secure", "path=/"] {
-                assert!(cookie.attributes.iter().any(|a| a == needed), "ck_01: {:?}", cookie.attributes);
+                assert!(
+                    cookie.attributes.iter().any(|a| a == needed),
+                    "ck_01: {:?}",
+                    cookie.attributes
+                );
             }
-            assert!(cookie.attribute("domain").is_none(), "ck_01: {:?}", cookie.attributes);
-            assert!(cookie.attribute("samesite").is_some(), "ck_01: {:?}", cookie.attributes);
+            assert!(
+                cookie.attribute("domain").is_none(),
+                "ck_01: {:?}",
+                cookie.attributes
+            );
+            assert!(
+                cookie.attribute("samesite").is_some(),
+                "ck_01: {:?}",
+                cookie.attributes
+            );
         }
         let mut fields = head.fields.clone();
         fields.retain(|(name, _)| !name.eq_ignore_ascii_case("set-cookie"));
@@ -340,7 +218,10 @@ impl Browser {
                 }
             }
         }
-        let text: String = fields.iter().map(|(name, value)| format!("{name}: {value}\n")).collect();
+        let text: String = fields
+            .iter()
+            .map(|(name, value)| format!("{name}: {value}\n"))
+            .collect();
         secrets::assert_none_in(&format!("class_n: the head of the answer to {path}"), &text);
     }
 
@@ -348,13 +229,22 @@ impl Browser {
     pub async fn send(&mut self, request: Request) -> Reply {
         let (head, mut wire) = self.open(&request).await;
         let framing = head.response_framing(&request.method);
-        let framing = if head.status() == 101 { Framing::Length(0) } else { framing };
+        let framing = if head.status() == 101 {
+            Framing::Length(0)
+        } else {
+            framing
+        };
         let read = wire.body(framing);
         let body = within(15, "the rest of the answer", read).await;
         let body = body.unwrap_or_else(|error| panic!("{error} in the answer to {}: {head:?}", request.url));
         let shown = String::from_utf8_lossy(&body).into_owned();
         secrets::assert_none_in(&format!("class_n: the answer to {}", request.url), &shown);
-        Reply { status: head.status(), head, body, trailers: wire.trailers }
+        Reply {
+            status: head.status(),
+            head,
+            body,
+            trailers: wire.trailers,
+        }
     }
 
     /// A top-level navigation.
@@ -369,7 +259,9 @@ impl Browser {
 
     /// Begins a login: the authorization URL.
     pub async fn begin(&mut self, query: &str) -> String {
-        let reply = self.navigate(&format!("/bff/login{query}"), Site::SameOrigin).await;
+        let reply = self
+            .navigate(&format!("/bff/login{query}"), Site::SameOrigin)
+            .await;
         reply.location().to_owned()
     }
 
@@ -392,22 +284,41 @@ impl Browser {
 
     /// As [`Browser::login`], as somebody.
     pub async fn login_as(&mut self, rogue: &Rogue, sub: &str, return_to: &str) -> String {
-        let url = self.begin(&format!("?return_to={}", form::encode(return_to))).await;
+        let url = self
+            .begin(&format!("?return_to={}", form::encode(return_to)))
+            .await;
         let reply = self.come_back(&rogue.authorize_as(&url, sub)).await;
         let landing = self.landing(&reply);
-        assert!(self.session().is_some(), "no session cookie after {} {}", reply.status, reply.text());
+        assert!(
+            self.session().is_some(),
+            "no session cookie after {} {}",
+            reply.status,
+            reply.text()
+        );
         landing
     }
 
     /// Goes wherever it is led, up to `most` steps: the last answer, and the URLs on the way.
-    pub async fn follow(&mut self, url: &str, site: Site, rogue: &Rogue, most: usize) -> (Reply, Vec<String>) {
+    pub async fn follow(
+        &mut self,
+        url: &str,
+        site: Site,
+        rogue: &Rogue,
+        most: usize,
+    ) -> (Reply, Vec<String>) {
         let (mut url, mut site, mut trace) = (url.to_owned(), site, Vec::new());
         loop {
             assert!(trace.len() < most, "a loop: {trace:#?}");
             trace.push(url.clone());
             let reply = self.navigate(&url, site).await;
-            let Some(next) = reply.leads_to() else { return (reply, trace) };
-            site = if reply.status == 200 { Site::SameOrigin } else { site };
+            let Some(next) = reply.leads_to() else {
+                return (reply, trace);
+            };
+            site = if reply.status == 200 {
+                Site::SameOrigin
+            } else {
+                site
+            };
             url = next;
             if url.starts_with(&format!("{}/authorize", rogue.issuer)) {
                 trace.push(url.clone());
@@ -424,9 +335,18 @@ pub async fn raw(address: SocketAddr, bytes: &[u8]) -> (Option<Reply>, bool) {
     let _cut = wire.send(bytes).await;
     let read = async {
         let head = wire.head().await.ok().flatten()?;
-        let method = if bytes.starts_with(b"HEAD ") { "HEAD" } else { "GET" };
+        let method = if bytes.starts_with(b"HEAD ") {
+            "HEAD"
+        } else {
+            "GET"
+        };
         let body = wire.body(head.response_framing(method)).await.ok()?;
-        Some(Reply { status: head.status(), head, body, trailers: std::mem::take(&mut wire.trailers) })
+        Some(Reply {
+            status: head.status(),
+            head,
+            body,
+            trailers: std::mem::take(&mut wire.trailers),
+        })
     };
     let reply = within(15, "an answer to raw bytes", read).await;
     let end = tokio::time::timeout(std::time::Duration::from_millis(150), wire.line()).await;

@@ -42,7 +42,10 @@ fn read_into(mut from: impl Read + Send + 'static, output: &Arc<Mutex<Vec<u8>>>)
 /// The binary with nothing of this process's environment but the path.
 fn command() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_cloakroom"));
-    command.env_clear().env("PATH", "/usr/bin:/bin").stdin(Stdio::null());
+    command
+        .env_clear()
+        .env("PATH", "/usr/bin:/bin")
+        .stdin(Stdio::null());
     command
 }
 
@@ -58,8 +61,10 @@ pub fn run(folder: &Path, arguments: &[&str], environment: &[(&str, &str)]) -> O
         .unwrap();
     let end = Instant::now() + Duration::from_secs(10);
     let (out, err) = (Arc::default(), Arc::default());
-    let readers =
-        [read_into(child.stdout.take().unwrap(), &out), read_into(child.stderr.take().unwrap(), &err)];
+    let readers = [
+        read_into(child.stdout.take().unwrap(), &out),
+        read_into(child.stderr.take().unwrap(), &err),
+    ];
     let status = loop {
         if let Some(status) = child.try_wait().unwrap() {
             break status;
@@ -70,9 +75,15 @@ pub fn run(folder: &Path, arguments: &[&str], environment: &[(&str, &str)]) -> O
         }
         std::thread::sleep(Duration::from_millis(2));
     };
-    readers.map(|reader| reader.join().unwrap());
+    for reader in readers {
+        reader.join().unwrap();
+    }
     let [stdout, stderr] = [out, err].map(|bytes| bytes.lock().unwrap().clone());
-    let output = Output { status, stdout, stderr };
+    let output = Output {
+        status,
+        stdout,
+        stderr,
+    };
     let text = format!("{}{}", text(&output.stdout), text(&output.stderr));
     if arguments.first() != Some(&"keys") {
         secrets::assert_none_in(&format!("class_n: cloakroom {arguments:?}"), &text);
@@ -139,13 +150,18 @@ impl Cloakroom {
             let admin = SocketAddr::from(([127, 0, 0, 1], self.admin));
             let public = SocketAddr::from(([127, 0, 0, 1], self.port));
             if let Ok(stream) = TcpStream::connect(admin)
-                && let Some(found) = ask(stream, "/readyz").and_then(|answer| answer.get(9..12)?.parse::<u16>().ok())
+                && let Some(found) =
+                    ask(stream, "/readyz").and_then(|answer| answer.get(9..12)?.parse::<u16>().ok())
                 && (found == status || status == 0)
                 && (status != 200 && status != 0 || TcpStream::connect(public).is_ok())
             {
                 return;
             }
-            assert!(Instant::now() < end, "/readyz never became {status}:\n{}", self.log());
+            assert!(
+                Instant::now() < end,
+                "/readyz never became {status}:\n{}",
+                self.log()
+            );
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
     }
@@ -199,7 +215,9 @@ impl Cloakroom {
 
     fn metrics(&self) {
         let admin = SocketAddr::from(([127, 0, 0, 1], self.admin));
-        let Ok(stream) = TcpStream::connect_timeout(&admin, Duration::from_millis(200)) else { return };
+        let Ok(stream) = TcpStream::connect_timeout(&admin, Duration::from_millis(200)) else {
+            return;
+        };
         if let Some(metrics) = ask(stream, "/metrics") {
             secrets::assert_none_in("class_n: /metrics", &metrics);
         }

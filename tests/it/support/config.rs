@@ -32,7 +32,11 @@ impl Config {
     pub fn new(issuer: &str, client_secret: &str, upstream: &str) -> Self {
         let (port, admin) = (free_port(), free_port());
         let folder = TempDir::new().unwrap();
-        std::fs::write(folder.path().join("index.html"), "<!doctype html><title>home</title>home").unwrap();
+        std::fs::write(
+            folder.path().join("index.html"),
+            "<!doctype html><title>home</title>home",
+        )
+        .unwrap();
         std::fs::write(folder.path().join("app.js"), "console.log('app')").unwrap();
         let value = json!({
             "public_url": format!("http://app.localhost:{port}"),
@@ -54,7 +58,12 @@ impl Config {
             ],
             "log": { "format": "json", "level": "trace" },
         });
-        Self { port, admin, value, folder: Arc::new(folder) }
+        Self {
+            port,
+            admin,
+            value,
+            folder: Arc::new(folder),
+        }
     }
 
     /// With this value at a dotted path; a number is an index.
@@ -78,15 +87,20 @@ impl Config {
 
     /// With sessions in this Redis, under a fresh key.
     pub fn redis(self, url: &str) -> Self {
-        self.set("session.store", json!({ "redis": { "url": url } })).set("session.keys", json!([key()]))
+        self.set("session.store", json!({ "redis": { "url": url } }))
+            .set("session.keys", json!([key()]))
     }
 
     /// The same deployment on other ports: another replica.
     pub fn replica(&self) -> Self {
         let (port, admin) = (free_port(), free_port());
-        Self { port, admin, ..self.clone() }
-            .set("server.listen", format!("127.0.0.1:{port}"))
-            .set("server.admin", format!("127.0.0.1:{admin}"))
+        Self {
+            port,
+            admin,
+            ..self.clone()
+        }
+        .set("server.listen", format!("127.0.0.1:{port}"))
+        .set("server.admin", format!("127.0.0.1:{admin}"))
     }
 
     /// The origin that browsers see.

@@ -21,7 +21,9 @@ pub fn decode(text: &str) -> String {
     let mut out = Vec::new();
     let mut at = 0;
     while at < bytes.len() {
-        let hex = bytes.get(at + 1..at + 3).and_then(|hex| std::str::from_utf8(hex).ok());
+        let hex = bytes
+            .get(at + 1..at + 3)
+            .and_then(|hex| std::str::from_utf8(hex).ok());
         match (bytes[at], hex.and_then(|hex| u8::from_str_radix(hex, 16).ok())) {
             (b'%', Some(byte)) => {
                 out.push(byte);
@@ -47,7 +49,9 @@ pub fn pairs(text: &str) -> Vec<(String, String)> {
 /// The query of a URL, decoded into pairs.
 pub fn query(url: &str) -> Vec<(String, String)> {
     let url = url.split('#').next().unwrap_or(url);
-    url.split_once('?').map(|(_, query)| pairs(query)).unwrap_or_default()
+    url.split_once('?')
+        .map(|(_, query)| pairs(query))
+        .unwrap_or_default()
 }
 
 /// The one value of that name in a URL's query; panics where there are two.

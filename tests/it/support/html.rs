@@ -31,12 +31,16 @@ fn tags<'a>(page: &'a str, name: &str) -> Vec<&'a str> {
     let lower = page.to_ascii_lowercase();
     let opening = format!("<{name}");
     let starts = lower.match_indices(&opening).map(|(at, _)| at);
-    starts.map(|at| page[at..].split_inclusive('>').next().unwrap_or_default()).collect()
+    starts
+        .map(|at| page[at..].split_inclusive('>').next().unwrap_or_default())
+        .collect()
 }
 
 /// Where the page goes by itself, without script.
 pub fn refresh_target(page: &str) -> Option<String> {
-    let meta = tags(page, "meta").into_iter().find(|tag| tag.to_ascii_lowercase().contains("refresh"))?;
+    let meta = tags(page, "meta")
+        .into_iter()
+        .find(|tag| tag.to_ascii_lowercase().contains("refresh"))?;
     refresh_url(&attribute(meta, "content")?)
 }
 
@@ -48,5 +52,8 @@ pub fn refresh_url(content: &str) -> Option<String> {
 
 /// Where the page's links lead.
 pub fn links(page: &str) -> Vec<String> {
-    tags(page, "a ").into_iter().filter_map(|tag| attribute(tag, "href")).collect()
+    tags(page, "a ")
+        .into_iter()
+        .filter_map(|tag| attribute(tag, "href"))
+        .collect()
 }

@@ -6,6 +6,7 @@ use super::secrets::remember;
 
 /// Where a request comes from, as `Sec-Fetch-Site` says it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[expect(clippy::enum_variant_names, reason = "the header's own words")]
 pub enum Site {
     /// Typed, or from a bookmark.
     None,
@@ -49,7 +50,12 @@ impl Cookie {
         let (name, value) = parts.next().unwrap_or_default().split_once('=').expect("a name");
         let mut attributes: Vec<String> = parts.map(str::to_ascii_lowercase).collect();
         attributes.sort();
-        Self { host: host.to_owned(), name: name.to_owned(), value: value.to_owned(), attributes }
+        Self {
+            host: host.to_owned(),
+            name: name.to_owned(),
+            value: value.to_owned(),
+            attributes,
+        }
     }
 
     /// The value of an attribute.
@@ -80,7 +86,8 @@ impl Cookie {
 
     /// Whether it takes the cookie away.
     pub fn deletes(&self) -> bool {
-        self.attribute("max-age").is_some_and(|age| age.parse().is_ok_and(|age: i64| age <= 0))
+        self.attribute("max-age")
+            .is_some_and(|age| age.parse().is_ok_and(|age: i64| age <= 0))
             || self.attribute("expires").is_some_and(|at| at.contains("1970"))
     }
 }
@@ -101,7 +108,10 @@ impl Jar {
             if !cookie.allowed() || self.refused.contains(&cookie.name) {
                 continue;
             }
-            let at = self.kept.iter().position(|kept| kept.name == cookie.name && kept.host == host);
+            let at = self
+                .kept
+                .iter()
+                .position(|kept| kept.name == cookie.name && kept.host == host);
             if let Some(at) = at {
                 self.kept.remove(at);
             }
@@ -116,13 +126,18 @@ impl Jar {
     pub fn header(&self, host: &str, from: Site, top_level_safe: bool) -> Option<String> {
         let mine = self.kept.iter().filter(|cookie| cookie.host == host);
         let sent = mine.filter(|cookie| cookie.sent(from, top_level_safe));
-        let pairs: Vec<_> = sent.map(|cookie| format!("{}={}", cookie.name, cookie.value)).collect();
+        let pairs: Vec<_> = sent
+            .map(|cookie| format!("{}={}", cookie.name, cookie.value))
+            .collect();
         (!pairs.is_empty()).then(|| pairs.join("; "))
     }
 
     /// Every cookie of `host` whose name begins so.
     pub fn named(&self, host: &str, prefix: &str) -> Vec<&Cookie> {
-        self.kept.iter().filter(|cookie| cookie.host == host && cookie.name.starts_with(prefix)).collect()
+        self.kept
+            .iter()
+            .filter(|cookie| cookie.host == host && cookie.name.starts_with(prefix))
+            .collect()
     }
 
     /// Puts a cookie in by force.

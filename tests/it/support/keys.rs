@@ -112,7 +112,8 @@ impl Key {
             if pss {
                 key.sign(&RSA_PSS_SHA256, &random, text, &mut signature).unwrap();
             } else {
-                key.sign(&RSA_PKCS1_SHA256, &random, text, &mut signature).unwrap();
+                key.sign(&RSA_PKCS1_SHA256, &random, text, &mut signature)
+                    .unwrap();
             }
             signature
         };
@@ -139,9 +140,15 @@ impl Sign {
 
     /// The compact form.
     pub fn compact(self, header: &Value, claims: &Value, client_secret: &str) -> String {
-        let text = format!("{}.{}", BASE64.encode(header.to_string()), BASE64.encode(claims.to_string()));
+        let text = format!(
+            "{}.{}",
+            BASE64.encode(header.to_string()),
+            BASE64.encode(claims.to_string())
+        );
         let hs = |secret: &[u8]| {
-            hmac::sign(&hmac::Key::new(hmac::HMAC_SHA256, secret), text.as_bytes()).as_ref().to_vec()
+            hmac::sign(&hmac::Key::new(hmac::HMAC_SHA256, secret), text.as_bytes())
+                .as_ref()
+                .to_vec()
         };
         let signature = match self {
             Self::With(key) => key.sign(text.as_bytes()),

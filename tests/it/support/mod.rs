@@ -9,11 +9,14 @@ pub mod config;
 pub mod form;
 pub mod html;
 pub mod jar;
+pub mod jwt;
 pub mod keys;
+pub mod message;
 pub mod oidc_provider;
 pub mod redis;
 pub mod rig;
 pub mod rogue;
+pub mod rogue_endpoints;
 pub mod secrets;
 pub mod upstream;
 pub mod websocket;
@@ -30,7 +33,11 @@ use tokio::runtime::Runtime;
 pub fn runtime() -> &'static Runtime {
     static RUNTIME: OnceLock<Runtime> = OnceLock::new();
     RUNTIME.get_or_init(|| {
-        tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap()
+        tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(2)
+            .enable_all()
+            .build()
+            .unwrap()
     })
 }
 
@@ -43,7 +50,11 @@ pub fn free_port() -> u16 {
     });
     loop {
         let port = next.fetch_add(1, Ordering::Relaxed);
-        let port = if port >= 32_000 { 11_000 + port % 20_000 } else { port };
+        let port = if port >= 32_000 {
+            11_000 + port % 20_000
+        } else {
+            port
+        };
         if TcpListener::bind(("127.0.0.1", port)).is_ok() {
             return port;
         }
@@ -57,10 +68,8 @@ pub fn now() -> u64 {
 
 /// Waits for `done`, and says what for where it does not come.
 pub async fn within<T>(seconds: u64, what: &str, done: impl Future<Output = T>) -> T {
-    match tokio::time::timeout(Duration::from_secs(seconds), done).await {
-        Ok(value) => value,
-        Err(_) => panic!("waited {seconds} s for {what}"),
-    }
+    let waited = tokio::time::timeout(Duration::from_secs(seconds), done).await;
+    waited.unwrap_or_else(|late| panic!("waited {seconds} s for {what}: {late}"))
 }
 
 /// Asks again and again until `holds`, at most `seconds` long.
@@ -75,7 +84,10 @@ pub async fn until(seconds: u64, what: &str, mut holds: impl FnMut() -> bool) {
 /// Sends a signal to one process that the suite started.
 pub fn signal(pid: u32, name: &str) {
     let command = format!("kill -{name} {pid}");
-    let sent = std::process::Command::new("sh").args(["-c", &command]).status().unwrap();
+    let sent = std::process::Command::new("sh")
+        .args(["-c", &command])
+        .status()
+        .unwrap();
     assert!(sent.success(), "{command}");
 }
 

@@ -30,15 +30,26 @@ impl OidcProvider {
             .spawn()
             .unwrap();
         let mut ready = String::new();
-        BufReader::new(child.stdout.take().unwrap()).read_line(&mut ready).unwrap();
+        BufReader::new(child.stdout.take().unwrap())
+            .read_line(&mut ready)
+            .unwrap();
         let ready: Value = serde_json::from_str(&ready).unwrap_or_else(|error| panic!("{error}: {ready}"));
-        Self { issuer: ready["issuer"].as_str().unwrap().to_owned(), child }
+        Self {
+            issuer: ready["issuer"].as_str().unwrap().to_owned(),
+            child,
+        }
     }
 }
 
 impl Drop for OidcProvider {
     fn drop(&mut self) {
         drop(self.child.stdin.take());
+        for _ in 0..50 {
+            if matches!(self.child.try_wait(), Ok(Some(_))) {
+                return;
+            }
+            std::thread::sleep(std::time::Duration::from_millis(20));
+        }
         let _ended = self.child.kill();
         let _reaped = self.child.wait();
     }

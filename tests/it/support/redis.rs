@@ -44,8 +44,23 @@ impl Redis {
         let folder = TempDir::new().unwrap();
         let path = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
         let made = Command::new("openssl")
-            .args(["req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"])
-            .args(["-subj", "/CN=127.0.0.1", "-addext", "subjectAltName=IP:127.0.0.1", "-days", "2"])
+            .args([
+                "req",
+                "-x509",
+                "-newkey",
+                "ec",
+                "-pkeyopt",
+                "ec_paramgen_curve:prime256v1",
+                "-nodes",
+            ])
+            .args([
+                "-subj",
+                "/CN=127.0.0.1",
+                "-addext",
+                "subjectAltName=IP:127.0.0.1",
+                "-days",
+                "2",
+            ])
             .args(["-addext", "basicConstraints=critical,CA:false"])
             .args(["-keyout", &path("key.pem"), "-out", &path("cert.pem")])
             .stderr(Stdio::null())
@@ -63,20 +78,44 @@ impl Redis {
             "--tls-auth-clients",
             "no",
             "--user",
-            &format!("cloakroom on >{password} ~cloakroom:* &* +@all -@dangerous +info"),
+            "default",
+            "off",
+            "--user",
+            "cloakroom",
+            "on",
+            &format!(">{password}"),
+            "~cloakroom:*",
+            "&*",
+            "+@all",
+            "-@dangerous",
+            "+info",
         ];
         let arguments = arguments.map(str::to_owned).to_vec();
-        Self::with(format!("rediss://cloakroom:{password}@127.0.0.1"), arguments, Some(folder)).await
+        Self::with(
+            format!("rediss://cloakroom:{password}@127.0.0.1"),
+            arguments,
+            Some(folder),
+        )
+        .await
     }
 
     async fn with(url: String, arguments: Vec<String>, tls: Option<TempDir>) -> Self {
         let port = free_port();
         let ca = tls.as_ref().map(|folder| folder.path().join("cert.pem"));
         let folder = tls.unwrap_or_else(|| TempDir::new().unwrap());
-        let plain = url.split_once("://:").map(|(_, rest)| rest.split('@').next().unwrap().to_owned());
+        let plain = url
+            .split_once("://:")
+            .map(|(_, rest)| rest.split('@').next().unwrap().to_owned());
         let plain = plain.unwrap_or_default();
-        let mut redis =
-            Self { url: format!("{url}:{port}/0"), ca, plain, port, arguments, child: None, folder };
+        let mut redis = Self {
+            url: format!("{url}:{port}/0"),
+            ca,
+            plain,
+            port,
+            arguments,
+            child: None,
+            folder,
+        };
         redis.open().await;
         redis
     }
@@ -84,10 +123,23 @@ impl Redis {
     /// Starts (again) on the same port, empty.
     pub async fn open(&mut self) {
         let port = self.port.to_string();
-        let ports = if self.ca.is_some() { ["--port", "0", "--tls-port", &port] } else { ["--port", &port, "--tcp-backlog", "64"] };
+        let ports = if self.ca.is_some() {
+            ["--port", "0", "--tls-port", &port]
+        } else {
+            ["--port", &port, "--tcp-backlog", "64"]
+        };
         let child = Command::new("redis-server")
             .args(ports)
-            .args(["--bind", "127.0.0.1", "--save", "", "--appendonly", "no", "--daemonize", "no"])
+            .args([
+                "--bind",
+                "127.0.0.1",
+                "--save",
+                "",
+                "--appendonly",
+                "no",
+                "--daemonize",
+                "no",
+            ])
             .args(["--dir", self.folder.path().to_str().unwrap()])
             .args(&self.arguments)
             .stdout(Stdio::null())
@@ -96,7 +148,10 @@ impl Redis {
             .unwrap();
         self.child = Some(child);
         let port = self.port;
-        until(10, "Redis", || std::net::TcpStream::connect(("127.0.0.1", port)).is_ok()).await;
+        until(10, "Redis", || {
+            std::net::TcpStream::connect(("127.0.0.1", port)).is_ok()
+        })
+        .await;
     }
 
     /// Ends it, with all it knew.
@@ -140,7 +195,11 @@ impl Redis {
                 "none" => continue,
                 other => panic!("{key} is a {other}"),
             };
-            entries.push(Entry { key, content: parts.concat(), ttl });
+            entries.push(Entry {
+                key,
+                content: parts.concat(),
+                ttl,
+            });
         }
         entries
     }
@@ -153,7 +212,11 @@ impl Redis {
             secrets::assert_none_in("class_n: a Redis key", &entry.key);
             secrets::assert_none_in("class_n: a Redis value", &content);
             for word in ["alice", "example.com", "127.0.0.1", "access_token"] {
-                assert!(!entry.key.contains(word) && !content.contains(word), "{word} in {}", entry.key);
+                assert!(
+                    !entry.key.contains(word) && !content.contains(word),
+                    "{word} in {}",
+                    entry.key
+                );
             }
         }
     }

@@ -46,7 +46,13 @@ impl Rig {
         }
         let config = change(config);
         let cloakroom = Cloakroom::start(&config).await;
-        Self { cloakroom, rogue, upstream, config, redis }
+        Self {
+            cloakroom,
+            rogue,
+            upstream,
+            config,
+            redis,
+        }
     }
 
     /// A fresh browser.

@@ -65,5 +65,10 @@ fn around(text: &str, at: usize) -> String {
 /// Panics where a secret is to be seen in this text.
 pub fn assert_none_in(what: &str, text: &str) {
     let found = found_in(text);
-    assert!(found.is_empty(), "{what} shows a secret, {} times; first:\n{}", found.len(), found[0]);
+    assert!(
+        found.is_empty(),
+        "{what} shows a secret, {} times; first:\n{}",
+        found.len(),
+        found[0]
+    );
 }

@@ -107,7 +107,11 @@ impl Drop for Upstream {
 impl Upstream {
     /// Starts on a free port.
     pub async fn start() -> Self {
-        let listener = runtime().spawn(TcpListener::bind("127.0.0.1:0")).await.unwrap().unwrap();
+        let listener = runtime()
+            .spawn(TcpListener::bind("127.0.0.1:0"))
+            .await
+            .unwrap()
+            .unwrap();
         let address = listener.local_addr().unwrap();
         let book: Arc<Mutex<Book>> = Arc::default();
         let shared = book.clone();
@@ -122,7 +126,11 @@ impl Upstream {
                 });
             }
         });
-        Self { address, book, served }
+        Self {
+            address,
+            book,
+            served,
+        }
     }
 
     /// Its origin.
@@ -175,7 +183,12 @@ async fn serve(mut wire: Wire<TcpStream>, book: &Mutex<Book>) -> std::io::Result
             let mut book = book.lock().unwrap();
             let play = book.plays.get(path).cloned();
             let fields = head.fields.clone();
-            book.requests.push(Recorded { method, target: target.clone(), fields, ..Recorded::default() });
+            book.requests.push(Recorded {
+                method,
+                target: target.clone(),
+                fields,
+                ..Recorded::default()
+            });
             (book.requests.len() - 1, play)
         };
         if matches!(play, Some(Play::Deaf)) {
@@ -195,7 +208,8 @@ async fn serve(mut wire: Wire<TcpStream>, book: &Mutex<Book>) -> std::io::Result
                 let body = r#"{"ok":true}"#;
                 let length = body.len();
                 let body = if head.start.starts_with("HEAD ") { "" } else { body };
-                let head = format!("HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: {length}");
+                let head =
+                    format!("HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: {length}");
                 wire.send(format!("{head}\r\n\r\n{body}").as_bytes()).await?;
             }
             Some(Play::Pieces(pieces, after)) => {

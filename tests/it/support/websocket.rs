@@ -32,15 +32,28 @@ pub async fn write<S: AsyncRead + AsyncWrite + Unpin>(
     if masked {
         frame.extend(mask);
     }
-    frame.extend(payload.iter().zip(mask.iter().cycle()).map(|(byte, mask)| byte ^ mask));
+    frame.extend(
+        payload
+            .iter()
+            .zip(mask.iter().cycle())
+            .map(|(byte, mask)| byte ^ mask),
+    );
     wire.send(&frame).await
 }
 
 /// Reads one whole, short frame: its kind and payload.
 pub async fn read<S: AsyncRead + AsyncWrite + Unpin>(wire: &mut Wire<S>) -> Result<(u8, Vec<u8>)> {
     let head = wire.exactly(2).await?;
-    let mask = if head[1] & 0x80 == 0 { vec![0; 4] } else { wire.exactly(4).await? };
+    let mask = if head[1] & 0x80 == 0 {
+        vec![0; 4]
+    } else {
+        wire.exactly(4).await?
+    };
     let payload = wire.exactly(usize::from(head[1] & 0x7f)).await?;
-    let plain = payload.iter().zip(mask.iter().cycle()).map(|(byte, mask)| byte ^ mask).collect();
+    let plain = payload
+        .iter()
+        .zip(mask.iter().cycle())
+        .map(|(byte, mask)| byte ^ mask)
+        .collect();
     Ok((head[0] & 0x0f, plain))
 }

@@ -29,11 +29,16 @@ impl Head {
 
     /// The status of a response.
     pub fn status(&self) -> u16 {
-        self.start.split(' ').nth(1).and_then(|code| code.parse().ok()).unwrap_or(0)
+        self.start
+            .split(' ')
+            .nth(1)
+            .and_then(|code| code.parse().ok())
+            .unwrap_or(0)
     }
 
     fn chunked(&self) -> bool {
-        self.value("transfer-encoding").is_some_and(|value| value.eq_ignore_ascii_case("chunked"))
+        self.value("transfer-encoding")
+            .is_some_and(|value| value.eq_ignore_ascii_case("chunked"))
     }
 
     fn length(&self) -> Option<u64> {
@@ -87,7 +92,11 @@ pub struct Wire<S> {
 impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
     /// Over a fresh connection.
     pub fn new(stream: S) -> Self {
-        Self { stream, ahead: Vec::new(), trailers: Vec::new() }
+        Self {
+            stream,
+            ahead: Vec::new(),
+            trailers: Vec::new(),
+        }
     }
 
     /// Writes bytes as they are.
@@ -97,10 +106,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
     }
 
     async fn fill(&mut self) -> Result<usize> {
-        let mut more = [0; 16 * 1024];
-        let count = self.stream.read(&mut more).await?;
-        self.ahead.extend_from_slice(&more[..count]);
-        Ok(count)
+        self.ahead.reserve(16 * 1024);
+        self.stream.read_buf(&mut self.ahead).await
     }
 
     /// One line without its end, as Latin-1; `None` at the end of the connection.
@@ -112,7 +119,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
                 return Ok(Some(line.iter().map(|byte| char::from(*byte)).collect()));
             }
             if self.fill().await? == 0 {
-                return if self.ahead.is_empty() { Ok(None) } else { Err(ErrorKind::UnexpectedEof.into()) };
+                return if self.ahead.is_empty() {
+                    Ok(None)
+                } else {
+                    Err(ErrorKind::UnexpectedEof.into())
+                };
             }
         }
     }
@@ -131,8 +142,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
 
     /// The next head; `None` at the end of the connection.
     pub async fn head(&mut self) -> Result<Option<Head>> {
-        let Some(start) = self.line().await? else { return Ok(None) };
-        Ok(Some(Head { start, fields: self.fields().await? }))
+        let Some(start) = self.line().await? else {
+            return Ok(None);
+        };
+        Ok(Some(Head {
+            start,
+            fields: self.fields().await?,
+        }))
     }
 
     /// So many bytes.
