@@ -16,6 +16,10 @@ pub enum ProviderError {
     /// It answered, and the answer does not hold (wrong issuer, bad signature, missing claim).
     #[error("the provider's answer does not hold: {0}")]
     Bad(String),
+    /// A refresh's ID token holds, but names another `iss`, `sub` or `aud` than the session's (Core §12.2): the session
+    /// must end. Never for a signature or a time that does not hold: then it is not known who sent those names.
+    #[error("the provider's answer is about somebody else: {0}")]
+    Mismatch(String),
 }
 
 /// One configured provider.
@@ -80,8 +84,8 @@ impl Provider {
         unimplemented!()
     }
 
-    /// Checks a refresh's ID token against the session's (Core §12.2). `Bad`: another iss, sub or aud, or any other
-    /// step failed.
+    /// Checks a refresh's ID token against the session's (Core §12.2). `Mismatch`: it holds, and names another iss,
+    /// sub or aud. `Bad`: any other step failed.
     /// # Errors
     /// [`ProviderError`]
     pub async fn verify_refreshed(

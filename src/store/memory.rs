@@ -23,14 +23,14 @@ const SWEEP: usize = 4;
 pub(super) struct MemoryStore {
     clock: Clock,
     max: usize,
-    sessions: Mutex<Shelf>,
+    sessions: Mutex<Rack>,
     /// Claims, leases and results.
-    rest: Mutex<Shelf>,
+    rest: Mutex<Rack>,
     evicted: AtomicU64,
 }
 
 #[derive(Debug, Default)]
-struct Shelf {
+struct Rack {
     entries: HashMap<StoreKey, Entry>,
     by_end: BTreeSet<(UnixTime, u64, StoreKey)>,
     by_write: BTreeSet<(u64, StoreKey)>,
@@ -41,11 +41,11 @@ struct Shelf {
 struct Entry {
     record: Record,
     ends: UnixTime,
-    /// Which write of the shelf this was.
+    /// Which write of the rack this was.
     written: u64,
 }
 
-impl Shelf {
+impl Rack {
     fn living(&self, key: StoreKey, now: UnixTime) -> Option<&Entry> {
         self.entries.get(&key).filter(|entry| entry.ends > now)
     }
@@ -83,7 +83,7 @@ impl Shelf {
         }
     }
 
-    /// What goes first where the shelf is full.
+    /// What goes first where the rack is full.
     fn first_to_go(&self, kind: Kind) -> Option<StoreKey> {
         if kind == Kind::Session {
             self.by_write.first().map(|(_, key)| *key)
@@ -104,84 +104,84 @@ impl MemoryStore {
         }
     }
 
-    /// A shelf is whole between any two of its calls, so a panic elsewhere under the lock breaks nothing.
-    fn shelf(&self, kind: Kind) -> MutexGuard<'_, Shelf> {
-        let shelf = if kind == Kind::Session {
+    /// A rack is whole between any two of its calls, so a panic elsewhere under the lock breaks nothing.
+    fn rack(&self, kind: Kind) -> MutexGuard<'_, Rack> {
+        let rack = if kind == Kind::Session {
             &self.sessions
         } else {
             &self.rest
         };
-        shelf.lock().unwrap_or_else(PoisonError::into_inner)
+        rack.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(super) fn evicted(&self) -> u64 {
         self.evicted.load(Ordering::Relaxed)
     }
 
-    fn write_new(&self, shelf: &mut Shelf, key: StoreKey, sealed: Bytes, now: UnixTime, ttl: Duration) {
-        shelf.sweep(now);
-        if !shelf.entries.contains_key(&key)
-            && shelf.entries.len() >= self.max
-            && let Some(first) = shelf.first_to_go(key.kind)
+    fn write_new(&self, rack: &mut Rack, key: StoreKey, sealed: Bytes, now: UnixTime, ttl: Duration) {
+        rack.sweep(now);
+        if !rack.entries.contains_key(&key)
+            && rack.entries.len() >= self.max
+            && let Some(first) = rack.first_to_go(key.kind)
         {
-            shelf.take(first);
+            rack.take(first);
             if key.kind == Kind::Session {
                 self.evicted.fetch_add(1, Ordering::Relaxed);
             }
         }
-        shelf.put(key, Record { version: 1, sealed }, now.plus(ttl));
+        rack.put(key, Record { version: 1, sealed }, now.plus(ttl));
     }
 
     pub(super) fn read(&self, key: StoreKey) -> Option<Record> {
         let now = self.clock.now();
-        self.shelf(key.kind)
+        self.rack(key.kind)
             .living(key, now)
             .map(|entry| entry.record.clone())
     }
 
     pub(super) fn create(&self, key: StoreKey, sealed: Bytes, ttl: Duration) {
         let now = self.clock.now();
-        self.write_new(&mut self.shelf(key.kind), key, sealed, now, ttl);
+        self.write_new(&mut self.rack(key.kind), key, sealed, now, ttl);
     }
 
     pub(super) fn replace(&self, key: StoreKey, expected: u64, sealed: Bytes, ttl: Duration) -> Replaced {
         let now = self.clock.now();
-        let mut shelf = self.shelf(key.kind);
-        let Some(entry) = shelf.living(key, now) else {
+        let mut rack = self.rack(key.kind);
+        let Some(entry) = rack.living(key, now) else {
             return Replaced::Gone;
         };
         if entry.record.version != expected {
             return Replaced::Changed;
         }
         let version = expected + 1;
-        shelf.put(key, Record { version, sealed }, now.plus(ttl));
+        rack.put(key, Record { version, sealed }, now.plus(ttl));
         Replaced::Done(version)
     }
 
     pub(super) fn delete(&self, key: StoreKey) -> bool {
         let now = self.clock.now();
-        self.shelf(key.kind)
+        self.rack(key.kind)
             .take(key)
             .is_some_and(|entry| entry.ends > now)
     }
 
     pub(super) fn claim(&self, key: StoreKey, owner: &[u8; 16], ttl: Duration) -> bool {
         let now = self.clock.now();
-        let mut shelf = self.shelf(key.kind);
-        if shelf.living(key, now).is_some() {
+        let mut rack = self.rack(key.kind);
+        if rack.living(key, now).is_some() {
             return false;
         }
-        self.write_new(&mut shelf, key, Bytes::copy_from_slice(owner), now, ttl);
+        self.write_new(&mut rack, key, Bytes::copy_from_slice(owner), now, ttl);
         true
     }
 
     pub(super) fn renew(&self, key: StoreKey, owner: &[u8; 16], ttl: Duration) -> bool {
         let now = self.clock.now();
-        let mut shelf = self.shelf(key.kind);
-        match shelf.living(key, now) {
+        let mut rack = self.rack(key.kind);
+        match rack.living(key, now) {
             Some(entry) if entry.record.sealed == owner[..] => {
                 let record = entry.record.clone();
-                shelf.put(key, record, now.plus(ttl));
+                rack.put(key, record, now.plus(ttl));
                 true
             }
             _ => false,
@@ -189,13 +189,13 @@ impl MemoryStore {
     }
 
     pub(super) fn release(&self, key: StoreKey, owner: &[u8; 16]) {
-        let mut shelf = self.shelf(key.kind);
-        if shelf
+        let mut rack = self.rack(key.kind);
+        if rack
             .entries
             .get(&key)
             .is_some_and(|entry| entry.record.sealed == owner[..])
         {
-            shelf.take(key);
+            rack.take(key);
         }
     }
 
@@ -282,10 +282,10 @@ mod tests {
                 3 => drop(store.delete(k)),
                 _ => clock.advance(Duration::from_secs(1)),
             }
-            let shelf = store.sessions.lock().unwrap();
-            assert!(shelf.entries.len() <= 8);
-            assert_eq!(shelf.entries.len(), shelf.by_end.len());
-            assert_eq!(shelf.entries.len(), shelf.by_write.len());
+            let rack = store.sessions.lock().unwrap();
+            assert!(rack.entries.len() <= 8);
+            assert_eq!(rack.entries.len(), rack.by_end.len());
+            assert_eq!(rack.entries.len(), rack.by_write.len());
         }
     }
 }

@@ -102,6 +102,8 @@ pub struct StoreError(pub String);
 pub struct Store {
     backend: Backend,
     metrics: Arc<Metrics>,
+    #[cfg(test)]
+    pub(crate) outage: testing::Outage,
 }
 
 #[derive(Debug)]
@@ -114,10 +116,15 @@ enum Backend {
 macro_rules! ask {
     ($store:ident, $method:ident($($argument:expr),*)) => {{
         let began = Instant::now();
-        let answer = match &$store.backend {
-            Backend::Memory(memory) => Ok(memory.$method($($argument),*)),
-            Backend::Redis(redis) => redis.$method($($argument),*).await,
+        let asked = async {
+            match &$store.backend {
+                Backend::Memory(memory) => Ok(memory.$method($($argument),*)),
+                Backend::Redis(redis) => redis.$method($($argument),*).await,
+            }
         };
+        #[cfg(test)]
+        let asked = $store.outage.around(stringify!($method), asked);
+        let answer = asked.await;
         $store.metrics.store_operation(stringify!($method), began.elapsed().as_secs_f64(), answer.is_ok());
         answer
     }};
@@ -130,6 +137,8 @@ impl Store {
         Self {
             backend: Backend::Memory(memory::MemoryStore::new(max_sessions, clock)),
             metrics: Arc::default(),
+            #[cfg(test)]
+            outage: testing::Outage::default(),
         }
     }
 
@@ -141,6 +150,8 @@ impl Store {
         Ok(Self {
             backend: Backend::Redis(redis::RedisStore::new(settings)?),
             metrics: Arc::default(),
+            #[cfg(test)]
+            outage: testing::Outage::default(),
         })
     }
 

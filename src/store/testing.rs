@@ -1,11 +1,12 @@
-//! A real Redis for tests: a process of our own in a folder of its own, ended when it is dropped.
+//! For tests: a real Redis (a process of our own in a folder of its own, ended when it is dropped), and outages.
 
-use super::Store;
+use super::{Store, StoreError};
 use crate::config::{RedisSettings, SecretSource};
 use crate::secret::Secret;
 use std::io::Read;
 use std::net::TcpListener;
 use std::process::{Child, Command, Stdio};
+use std::sync::Mutex;
 use std::time::{Duration, Instant};
 use tempfile::TempDir;
 
@@ -141,5 +142,48 @@ pub(crate) fn settings(url: &str) -> RedisSettings {
         key_prefix: "cloakroom:".into(),
         sentinel: None,
         cluster: None,
+    }
+}
+
+/// When a failing operation fails.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Fails {
+    /// Before it was done.
+    Before,
+    /// After it was done: only its answer is lost.
+    After,
+}
+
+/// Operations that fail on a test's wish.
+#[derive(Debug, Default)]
+pub(crate) struct Outage(Mutex<Vec<(&'static str, Fails)>>);
+
+impl Outage {
+    /// From now on these operations fail.
+    pub(crate) fn begin(&self, operations: &[&'static str], fails: Fails) {
+        let mut failing = self.0.lock().unwrap();
+        failing.extend(operations.iter().map(|operation| (*operation, fails)));
+    }
+
+    /// From now on nothing fails.
+    pub(crate) fn end(&self) {
+        self.0.lock().unwrap().clear();
+    }
+
+    pub(super) async fn around<T>(
+        &self,
+        operation: &str,
+        asked: impl Future<Output = Result<T, StoreError>>,
+    ) -> Result<T, StoreError> {
+        let found = self.0.lock().unwrap().iter().find(|(name, _)| *name == operation).map(|(_, fails)| *fails);
+        match found {
+            None => asked.await,
+            Some(fails) => {
+                if fails == Fails::After {
+                    drop(asked.await);
+                }
+                Err(StoreError("outage".into()))
+            }
+        }
     }
 }

@@ -34,6 +34,11 @@ impl Fault {
         }
     }
 
+    /// Whether the connection broke, rather than that the server answered or that nobody did.
+    pub(super) fn is_broken_connection(&self) -> bool {
+        matches!(self, Self::Redis(error) if error.is_io_error())
+    }
+
     /// Whether another connection may fare better: this one is broken, logged in as nobody, or leads to a server
     /// that is no longer the primary (a new connection asks the name service again).
     pub(super) fn spoils_connection(&self) -> bool {

@@ -61,6 +61,10 @@ impl std::fmt::Debug for Link {
     }
 }
 
+fn late() -> Fault {
+    Fault::said(format!("no answer within {} s", PATIENCE.as_secs()))
+}
+
 impl Link {
     pub(super) fn new(settings: &RedisSettings) -> Result<Self, String> {
         Ok(Self {
@@ -75,15 +79,25 @@ impl Link {
         })
     }
 
-    /// Sends one command and reads its answer.
-    pub(super) async fn ask<T: FromRedisValue>(&self, command: &Cmd) -> Result<T, Fault> {
+    /// Sends one command and reads its answer. Where the connection breaks under a `repeatable` command, it is sent
+    /// once more on another: a server that restarted costs such a request nothing.
+    pub(super) async fn ask<T: FromRedisValue>(&self, command: &Cmd, repeatable: bool) -> Result<T, Fault> {
         let deadline = Instant::now() + PATIENCE;
-        let late = |_| Fault::said(format!("no answer within {} s", PATIENCE.as_secs()));
-        let live = timeout_at(deadline, self.connected()).await.map_err(late)??;
+        let asked = timeout_at(deadline, async {
+            match self.ask_once(command, deadline).await {
+                Err(fault) if repeatable && fault.is_broken_connection() => self.ask_once(command, deadline).await,
+                answer => answer,
+            }
+        });
+        asked.await.unwrap_or_else(|_| Err(late()))
+    }
+
+    async fn ask_once<T: FromRedisValue>(&self, command: &Cmd, deadline: Instant) -> Result<T, Fault> {
+        let live = self.connected().await?;
         let mut connection = live.connection.clone();
         let answer = match timeout_at(deadline, command.query_async::<T>(&mut connection)).await {
             Ok(answer) => answer.map_err(Fault::from),
-            Err(elapsed) => Err(late(elapsed)),
+            Err(_) => Err(late()),
         };
         if let Err(fault) = &answer
             && fault.spoils_connection()
@@ -145,6 +159,7 @@ impl Link {
                     tracing::info!("the session store answers again");
                 }
                 attempts.failed = 0;
+                attempts.next = Instant::now();
                 let live = Arc::new(live);
                 self.live.store(Some(Arc::clone(&live)));
                 Ok(live)

@@ -11,12 +11,15 @@
 mod fault;
 mod link;
 mod target;
+#[cfg(test)]
+mod tests;
 
 use super::{Record, Replaced, StoreError, StoreKey};
 use crate::config::RedisSettings;
 use base64::Engine;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 use bytes::Bytes;
+use fault::Fault;
 use link::Link;
 use redis::{Cmd, ErrorKind, FromRedisValue, Script, ServerErrorKind, Value, cmd};
 use std::time::Duration;
@@ -82,11 +85,16 @@ impl RedisStore {
         )
     }
 
+    /// Sends a command that does the same when it is done twice.
     async fn command<T: FromRedisValue>(&self, command: &Cmd) -> Result<T, StoreError> {
-        self.link
-            .ask(command)
-            .await
-            .map_err(|fault| fault.into_store_error())
+        let answer = self.link.ask(command, true).await;
+        answer.map_err(Fault::into_store_error)
+    }
+
+    /// Sends a command whose second run would answer otherwise than its first.
+    async fn command_once<T: FromRedisValue>(&self, command: &Cmd) -> Result<T, StoreError> {
+        let answer = self.link.ask(command, false).await;
+        answer.map_err(Fault::into_store_error)
     }
 
     /// Runs a script by its hash, and by its text where the server does not know it (yet, or any more).
@@ -105,11 +113,11 @@ impl RedisStore {
             }
             command
         };
-        match self.link.ask(&call("EVALSHA", script.get_hash())).await {
+        match self.link.ask(&call("EVALSHA", script.get_hash()), false).await {
             Err(fault) if fault.kind() == Some(ErrorKind::Server(ServerErrorKind::NoScript)) => {
-                self.command(&call("EVAL", text)).await
+                self.command_once(&call("EVAL", text)).await
             }
-            answer => answer.map_err(|fault| fault.into_store_error()),
+            answer => answer.map_err(Fault::into_store_error),
         }
     }
 
@@ -179,7 +187,7 @@ impl RedisStore {
             .arg("PX")
             .arg(millis(ttl));
         // OK where it was set, nil where the key was there.
-        Ok(self.command::<Value>(&set).await? != Value::Nil)
+        Ok(self.command_once::<Value>(&set).await? != Value::Nil)
     }
 
     pub(super) async fn renew(
