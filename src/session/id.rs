@@ -95,7 +95,11 @@ mod tests {
         let id = SessionId::random();
         let cookie = id.cookie_value();
         assert_eq!(cookie.len(), 43);
-        assert!(cookie.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_'));
+        assert!(
+            cookie
+                .bytes()
+                .all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_')
+        );
         assert!(SessionId::parse(cookie.as_bytes()) == Some(id));
     }
 

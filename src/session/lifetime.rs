@@ -12,7 +12,7 @@ use std::time::Duration;
 
 /// How much longer than the session the store keeps its record: replicas' clocks differ a little, and none of them
 /// may miss a session that lives.
-const GRACE: Duration = Duration::from_secs(60);
+const GRACE: Duration = Duration::from_mins(1);
 
 /// The configured lifetimes.
 #[derive(Clone, Copy, Debug)]

@@ -113,7 +113,10 @@ impl Sessions {
         Self {
             store,
             keys,
-            providers: providers.iter().map(|provider| Arc::clone(provider) as _).collect(),
+            providers: providers
+                .iter()
+                .map(|provider| Arc::clone(provider) as _)
+                .collect(),
             lifetime: Lifetime::new(settings),
             refresh_before: settings.refresh_before,
             clock,
@@ -134,7 +137,9 @@ impl Sessions {
     /// # Cancel safety
     /// Dropped, it may leave a record whose id nobody knows, until its time ends.
     pub async fn begin(&self, new: NewSession) -> Result<(SessionId, Session), SessionError> {
-        let provider = self.provider(&new.provider).ok_or(SessionError::Unreadable("no such provider"))?;
+        let provider = self
+            .provider(&new.provider)
+            .ok_or(SessionError::Unreadable("no such provider"))?;
         let opened = Opened {
             payload: Payload::new(new, self.clock.now()),
             version: 1,
@@ -143,7 +148,9 @@ impl Sessions {
         let id = SessionId::random();
         let sealed = self.seal(&id, &opened)?;
         let ttl = self.lifetime.ttl(&opened.payload, self.clock.now());
-        self.store.create(self.key(Kind::Session, id.store_key()), sealed.into(), ttl).await?;
+        self.store
+            .create(self.key(Kind::Session, id.store_key()), sealed.into(), ttl)
+            .await?;
         Ok((id, self.session(&opened)))
     }
 
@@ -203,7 +210,10 @@ impl Sessions {
     }
 
     fn provider(&self, name: &str) -> Option<Arc<dyn RefreshAt>> {
-        self.providers.iter().find(|provider| provider.name() == name).cloned()
+        self.providers
+            .iter()
+            .find(|provider| provider.name() == name)
+            .cloned()
     }
 
     /// The key in the store for what `hash` names.
@@ -232,7 +242,10 @@ impl Sessions {
         let sealed = self.seal(id, opened)?;
         let ttl = self.lifetime.ttl(&opened.payload, self.clock.now());
         let key = self.key(Kind::Session, id.store_key());
-        Ok(self.store.replace(key, opened.version, sealed.into(), ttl).await?)
+        Ok(self
+            .store
+            .replace(key, opened.version, sealed.into(), ttl)
+            .await?)
     }
 
     async fn read(&self, id: &SessionId) -> Result<Option<Opened>, SessionError> {
@@ -259,17 +272,29 @@ impl Sessions {
         key: StoreKey,
         record: &crate::store::Record,
     ) -> Result<Option<Opened>, SessionError> {
-        let contexts: Vec<[&str; 2]> = self.providers.iter().map(|p| [p.issuer(), p.client_id()]).collect();
+        let contexts: Vec<[&str; 2]> = self
+            .providers
+            .iter()
+            .map(|p| [p.issuer(), p.client_id()])
+            .collect();
         let contexts_of = contexts.iter().map(|context| &context[..]);
-        let plain = match self.keys.open_any(Purpose::Session, id.bits(), contexts_of, &record.sealed) {
+        let plain = match self
+            .keys
+            .open_any(Purpose::Session, id.bits(), contexts_of, &record.sealed)
+        {
             Ok(Some((n, plain))) => Some((n, Zeroizing::new(plain))),
             Ok(None) => {
-                tracing::warn!(?key, "a session belongs to a provider that is not configured (any more)");
+                tracing::warn!(
+                    ?key,
+                    "a session belongs to a provider that is not configured (any more)"
+                );
                 None
             }
             Err(error @ (OpenError::UnknownKey | OpenError::UnknownFormat)) => {
                 tracing::error!(?key, %error, "a session cannot be opened here: its owner gets 503");
-                return Err(SessionError::Unreadable("sealed with another key or by another release"));
+                return Err(SessionError::Unreadable(
+                    "sealed with another key or by another release",
+                ));
             }
             Err(OpenError::Broken) => {
                 tracing::error!(?key, "a session's record was tampered with");
@@ -324,7 +349,11 @@ impl Turn {
 
 impl Drop for Turn {
     fn drop(&mut self) {
-        let mut touching = self.sessions.touching.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut touching = self
+            .sessions
+            .touching
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
         touching.remove(&self.hash);
     }
 }

@@ -21,7 +21,7 @@ use tokio_util::task::TaskTracker;
 
 pub(crate) const BEGIN: UnixTime = UnixTime::from_secs(1_800_000_000);
 /// How long the access tokens of these tests live.
-pub(crate) const LIFETIME: Duration = Duration::from_secs(300);
+pub(crate) const LIFETIME: Duration = Duration::from_mins(5);
 
 /// What userinfo answers.
 type Userinfo = Result<Map<String, Value>, ProviderError>;
@@ -82,7 +82,7 @@ impl RefreshAt for Scripted {
         &self.name
     }
 
-    fn issuer(&self) -> &str {
+    fn issuer(&self) -> &'static str {
         "https://id.example.com"
     }
 
@@ -154,10 +154,18 @@ impl RefreshAt for Scripted {
         })
     }
 
-    fn revoke<'a>(&'a self, refresh: Option<&'a RefreshToken>, access: Option<&'a AccessToken>) -> Asking<'a, ()> {
+    fn revoke<'a>(
+        &'a self,
+        refresh: Option<&'a RefreshToken>,
+        access: Option<&'a AccessToken>,
+    ) -> Asking<'a, ()> {
         Box::pin(async move {
             let tokens = [refresh.map(RefreshToken::expose), access.map(AccessToken::expose)];
-            self.with(|state| state.revoked.extend(tokens.into_iter().flatten().map(str::to_owned)));
+            self.with(|state| {
+                state
+                    .revoked
+                    .extend(tokens.into_iter().flatten().map(str::to_owned));
+            });
         })
     }
 }
@@ -176,7 +184,11 @@ impl World {
     /// Over a memory store.
     pub(crate) fn new() -> Self {
         let clock = Clock::manual(BEGIN);
-        Self::over(Store::memory(1000, clock.clone()).into(), clock, Scripted::new("main"))
+        Self::over(
+            Store::memory(1000, clock.clone()).into(),
+            clock,
+            Scripted::new("main"),
+        )
     }
 
     pub(crate) fn over(store: Arc<Store>, clock: Clock, provider: Arc<Scripted>) -> Self {
@@ -194,7 +206,11 @@ impl World {
 
     /// Another replica over the same store.
     pub(crate) fn another(&self) -> Self {
-        Self::over(Arc::clone(&self.store), self.clock.clone(), Arc::clone(&self.provider))
+        Self::over(
+            Arc::clone(&self.store),
+            self.clock.clone(),
+            Arc::clone(&self.provider),
+        )
     }
 
     pub(crate) async fn begin(&self) -> (SessionId, Session) {
@@ -214,7 +230,11 @@ impl World {
 }
 
 pub(crate) fn key_ring(public_url: &str, key: u8) -> KeyRing {
-    KeyRing::new(public_url, &[Secret::new(BASE64_URL_SAFE_NO_PAD.encode([key; 32]))]).unwrap()
+    KeyRing::new(
+        public_url,
+        &[Secret::new(BASE64_URL_SAFE_NO_PAD.encode([key; 32]))],
+    )
+    .unwrap()
 }
 
 pub(crate) fn replica(
@@ -242,7 +262,10 @@ pub(crate) fn new_session(clock: &Clock) -> NewSession {
         provider: "main".into(),
         sub: "canary-sub".into(),
         sid: Some("canary-sid".into()),
-        claims: json!({"sub": "canary-sub", "groups": ["staff"]}).as_object().unwrap().clone(),
+        claims: json!({"sub": "canary-sub", "groups": ["staff"]})
+            .as_object()
+            .unwrap()
+            .clone(),
         tokens: Tokens {
             access_token: AccessToken::new("access-0"),
             obtained: now,

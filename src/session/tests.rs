@@ -6,7 +6,7 @@ use crate::secret::IdToken;
 use crate::store::testing::Fails;
 use serde_json::json;
 
-const MINUTE: Duration = Duration::from_secs(60);
+const MINUTE: Duration = Duration::from_mins(1);
 
 fn key_of(world: &World, id: &SessionId) -> StoreKey {
     world.sessions.key(Kind::Session, id.store_key())
@@ -23,7 +23,10 @@ async fn a_session_comes_back_as_it_began() {
         assert_eq!(session.absolute_end, BEGIN.plus(12 * 60 * MINUTE));
         assert_eq!(session.claims["groups"], json!(["staff"]));
         assert_eq!(session.tokens.access_token.expose(), "access-0");
-        assert_eq!(session.tokens.refresh_token.as_ref().unwrap().expose(), "refresh-0");
+        assert_eq!(
+            session.tokens.refresh_token.as_ref().unwrap().expose(),
+            "refresh-0"
+        );
         assert_eq!(session.tokens.bearer().unwrap(), "Bearer access-0");
         assert!(session.tokens.bearer().unwrap().is_sensitive());
         assert_eq!((&session.provider[..], &session.sub[..]), ("main", "canary-sub"));
@@ -76,7 +79,11 @@ async fn se_06_the_sealed_moments_decide_and_not_the_stores_time_to_live() {
     let world = World::new();
     let (id, _) = world.begin().await;
     let record = world.store.read(key_of(&world, &id)).await.unwrap().unwrap();
-    world.store.create(key_of(&world, &id), record.sealed, 1000 * 60 * MINUTE).await.unwrap();
+    world
+        .store
+        .create(key_of(&world, &id), record.sealed, 1000 * 60 * MINUTE)
+        .await
+        .unwrap();
     world.clock.advance(31 * MINUTE);
     assert!(world.look_up(&id).await.is_none());
     assert!(world.store.read(key_of(&world, &id)).await.unwrap().is_some());
@@ -101,9 +108,15 @@ async fn rf_16_without_a_refresh_token_it_ends_with_its_access_token() {
     assert_eq!(session.absolute_end, session.tokens.expires);
     world.clock.advance(Duration::from_secs(299));
     let session = world.look_up(&id).await.unwrap();
-    assert_eq!(world.sessions.fresh(&id, &session).await.unwrap().expose(), "access-0");
+    assert_eq!(
+        world.sessions.fresh(&id, &session).await.unwrap().expose(),
+        "access-0"
+    );
     world.clock.advance(Duration::from_secs(1));
-    assert!(matches!(world.sessions.fresh(&id, &session).await, Err(FreshError::Ended(_))));
+    assert!(matches!(
+        world.sessions.fresh(&id, &session).await,
+        Err(FreshError::Ended(_))
+    ));
     assert!(world.look_up(&id).await.is_none());
     world.settle().await;
     assert!(world.store.read(key_of(&world, &id)).await.unwrap().is_none());
@@ -161,22 +174,41 @@ async fn se_04_a_tampered_moved_or_foreign_record_is_no_session() {
     let (other, _) = world.begin().await;
     let record = world.store.read(key_of(&world, &id)).await.unwrap().unwrap();
     // Moved to another session's key.
-    world.store.create(key_of(&world, &other), record.sealed.clone(), MINUTE).await.unwrap();
+    world
+        .store
+        .create(key_of(&world, &other), record.sealed.clone(), MINUTE)
+        .await
+        .unwrap();
     assert!(world.look_up(&other).await.is_none());
     // Tampered with.
     for n in [9, 45, record.sealed.len() - 1] {
         let mut sealed = record.sealed.to_vec();
         sealed[n] ^= 1;
-        world.store.create(key_of(&world, &id), sealed.into(), MINUTE).await.unwrap();
+        world
+            .store
+            .create(key_of(&world, &id), sealed.into(), MINUTE)
+            .await
+            .unwrap();
         assert!(world.look_up(&id).await.is_none(), "byte {n}");
     }
     // Nothing at all.
-    world.store.create(key_of(&world, &id), bytes::Bytes::new(), MINUTE).await.unwrap();
+    world
+        .store
+        .create(key_of(&world, &id), bytes::Bytes::new(), MINUTE)
+        .await
+        .unwrap();
     assert!(world.look_up(&id).await.is_none());
     // Sealed well, but no record.
     let context = ["https://id.example.com", "app"];
-    let sealed = world.sessions.keys.seal(Purpose::Session, id.bits(), &context, b"{}");
-    world.store.create(key_of(&world, &id), sealed.into(), MINUTE).await.unwrap();
+    let sealed = world
+        .sessions
+        .keys
+        .seal(Purpose::Session, id.bits(), &context, b"{}");
+    world
+        .store
+        .create(key_of(&world, &id), sealed.into(), MINUTE)
+        .await
+        .unwrap();
     assert!(world.look_up(&id).await.is_none());
 }
 
@@ -186,14 +218,26 @@ async fn two_deployments_on_one_store_never_take_each_others_cookies() {
     let (id, _) = world.begin().await;
     for key in [1, 2] {
         let keys = key_ring("https://other.example.com", key);
-        let elsewhere = replica(&world.store, keys, &[Scripted::new("main")], &world.clock, &world.tasks);
+        let elsewhere = replica(
+            &world.store,
+            keys,
+            &[Scripted::new("main")],
+            &world.clock,
+            &world.tasks,
+        );
         assert!(elsewhere.look_up(&id).await.unwrap().is_none());
         assert!(!elsewhere.end(id.store_key()).await.unwrap());
     }
     let mut client = Arc::into_inner(Scripted::new("main")).unwrap();
     client.client_id = "other".into();
     let keys = key_ring("https://app.example.com", 1);
-    let elsewhere = replica(&world.store, keys, &[Arc::new(client)], &world.clock, &world.tasks);
+    let elsewhere = replica(
+        &world.store,
+        keys,
+        &[Arc::new(client)],
+        &world.clock,
+        &world.tasks,
+    );
     assert!(elsewhere.look_up(&id).await.unwrap().is_none());
     assert!(world.look_up(&id).await.is_some());
 }
@@ -203,8 +247,17 @@ async fn se_05_an_unknown_key_is_the_operators_fault_and_keeps_the_session() {
     let world = World::new();
     let (id, _) = world.begin().await;
     let keys = key_ring("https://app.example.com", 2);
-    let misconfigured = replica(&world.store, keys, &[Scripted::new("main")], &world.clock, &world.tasks);
-    assert!(matches!(misconfigured.look_up(&id).await, Err(SessionError::Unreadable(_))));
+    let misconfigured = replica(
+        &world.store,
+        keys,
+        &[Scripted::new("main")],
+        &world.clock,
+        &world.tasks,
+    );
+    assert!(matches!(
+        misconfigured.look_up(&id).await,
+        Err(SessionError::Unreadable(_))
+    ));
     assert!(world.look_up(&id).await.is_some());
 }
 
@@ -214,10 +267,27 @@ async fn a_renamed_provider_keeps_its_sessions_and_of_two_names_the_sessions_own
     let (id, _) = world.begin().await;
     let names = |names: &[&str]| {
         let providers: Vec<_> = names.iter().map(|name| Scripted::new(name)).collect();
-        replica(&world.store, key_ring("https://app.example.com", 1), &providers, &world.clock, &world.tasks)
+        replica(
+            &world.store,
+            key_ring("https://app.example.com", 1),
+            &providers,
+            &world.clock,
+            &world.tasks,
+        )
     };
-    assert_eq!(names(&["renamed"]).look_up(&id).await.unwrap().unwrap().provider, "renamed");
-    assert_eq!(names(&["other", "main"]).look_up(&id).await.unwrap().unwrap().provider, "main");
+    assert_eq!(
+        names(&["renamed"]).look_up(&id).await.unwrap().unwrap().provider,
+        "renamed"
+    );
+    assert_eq!(
+        names(&["other", "main"])
+            .look_up(&id)
+            .await
+            .unwrap()
+            .unwrap()
+            .provider,
+        "main"
+    );
 }
 
 /// Changes the plain record of a session, as another release would have written it.
@@ -226,15 +296,27 @@ async fn rewrite(world: &World, id: &SessionId, change: impl FnOnce(&mut serde_j
     let mut record = serde_json::from_slice(&opened.payload.encode().unwrap()).unwrap();
     change(&mut record);
     let context = ["https://id.example.com", "app"];
-    let sealed = world.sessions.keys.seal(Purpose::Session, id.bits(), &context, record.to_string().as_bytes());
-    world.store.create(key_of(world, id), sealed.into(), 30 * MINUTE).await.unwrap();
+    let sealed = world.sessions.keys.seal(
+        Purpose::Session,
+        id.bits(),
+        &context,
+        record.to_string().as_bytes(),
+    );
+    world
+        .store
+        .create(key_of(world, id), sealed.into(), 30 * MINUTE)
+        .await
+        .unwrap();
 }
 
 #[tokio::test]
 async fn se_11_a_newer_releases_record_is_read_safely_or_not_at_all() {
     let world = World::new();
     let (id, _) = world.begin().await;
-    rewrite(&world, &id, |record| record["from_the_future"] = json!({"a": [1]})).await;
+    rewrite(&world, &id, |record| {
+        record["from_the_future"] = json!({"a": [1]});
+    })
+    .await;
     assert!(world.look_up(&id).await.is_some());
     world.sessions.extend(&id).await.unwrap().unwrap();
     let opened = world.sessions.read(&id).await.unwrap().unwrap();
@@ -244,17 +326,26 @@ async fn se_11_a_newer_releases_record_is_read_safely_or_not_at_all() {
     for change in [json!({"v": 2}), json!({"v": 99, "tokens": 7})] {
         let (id, _) = world.begin().await;
         rewrite(&world, &id, |record| {
-            record.as_object_mut().unwrap().extend(change.as_object().unwrap().clone());
+            record
+                .as_object_mut()
+                .unwrap()
+                .extend(change.as_object().unwrap().clone());
         })
         .await;
-        assert!(matches!(world.sessions.look_up(&id).await, Err(SessionError::Unreadable(_))));
+        assert!(matches!(
+            world.sessions.look_up(&id).await,
+            Err(SessionError::Unreadable(_))
+        ));
         assert!(world.store.read(key_of(&world, &id)).await.unwrap().is_some());
     }
 }
 
 async fn begin_with(world: &World, groups: usize, id_token: usize) -> Result<Session, SessionError> {
     let mut new = new_session(&world.clock);
-    new.claims.insert("groups".into(), (0..groups).map(|n| format!("group-{n:034}")).collect());
+    new.claims.insert(
+        "groups".into(),
+        (0..groups).map(|n| format!("group-{n:034}")).collect(),
+    );
     new.tokens.id_token = Some(IdToken::new("i".repeat(id_token)));
     let (id, _) = world.sessions.begin(new).await?;
     Ok(world.look_up(&id).await.unwrap())
@@ -325,10 +416,22 @@ async fn a_logout_is_carried_through_even_if_who_asked_goes_away() {
 async fn fa_01_a_store_outage_is_never_no_session() {
     let world = World::new();
     let (id, _) = world.begin().await;
-    world.store.outage.begin(&["read", "create", "replace", "delete"], Fails::Before);
-    assert!(matches!(world.sessions.look_up(&id).await, Err(SessionError::Store(_))));
-    assert!(matches!(world.sessions.extend(&id).await, Err(SessionError::Store(_))));
-    assert!(matches!(world.sessions.begin(new_session(&world.clock)).await, Err(SessionError::Store(_))));
+    world
+        .store
+        .outage
+        .begin(&["read", "create", "replace", "delete"], Fails::Before);
+    assert!(matches!(
+        world.sessions.look_up(&id).await,
+        Err(SessionError::Store(_))
+    ));
+    assert!(matches!(
+        world.sessions.extend(&id).await,
+        Err(SessionError::Store(_))
+    ));
+    assert!(matches!(
+        world.sessions.begin(new_session(&world.clock)).await,
+        Err(SessionError::Store(_))
+    ));
     world.store.outage.end();
     assert!(world.look_up(&id).await.is_some());
 }
@@ -338,19 +441,46 @@ async fn a_logout_value_names_the_session_and_cannot_be_made_or_changed() {
     let world = World::new();
     let (id, session) = world.begin().await;
     let value = world.sessions.logout_value(&id, &session);
-    assert_eq!(world.sessions.open_logout_value(&value), Some((id.store_key(), "main".into())));
+    assert_eq!(
+        world.sessions.open_logout_value(&value),
+        Some((id.store_key(), "main".into()))
+    );
     assert!(world.another().sessions.open_logout_value(&value).is_some());
     assert!(!value.contains(&id.cookie_value()[..20]));
-    assert!(value.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_'));
+    assert!(
+        value
+            .bytes()
+            .all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_')
+    );
     for n in 0..value.len() {
         let mut changed = value.clone().into_bytes();
         changed[n] = if changed[n] == b'A' { b'B' } else { b'A' };
-        assert_eq!(world.sessions.open_logout_value(std::str::from_utf8(&changed).unwrap()), None, "{n}");
+        assert_eq!(
+            world
+                .sessions
+                .open_logout_value(std::str::from_utf8(&changed).unwrap()),
+            None,
+            "{n}"
+        );
     }
-    for bad in ["", "A", "Ä", &"A".repeat(86), &"A".repeat(10_000), &format!("{value}A"), &value[..value.len() - 1]] {
+    for bad in [
+        "",
+        "A",
+        "Ä",
+        &"A".repeat(86),
+        &"A".repeat(10_000),
+        &format!("{value}A"),
+        &value[..value.len() - 1],
+    ] {
         assert_eq!(world.sessions.open_logout_value(bad), None, "{bad}");
     }
     let rotated = key_ring("https://app.example.com", 2);
-    let rotated = replica(&world.store, rotated, &[Scripted::new("main")], &world.clock, &world.tasks);
+    let rotated = replica(
+        &world.store,
+        rotated,
+        &[Scripted::new("main")],
+        &world.clock,
+        &world.tasks,
+    );
     assert_eq!(rotated.open_logout_value(&value), None);
 }

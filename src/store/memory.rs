@@ -5,7 +5,7 @@
 //! INVARIANT: an entry whose time has come is not there, whether or not it has been swept yet.
 //! INVARIANT: bounded. Beyond `max_sessions` the session goes whose last write is oldest: uses are written (to a
 //! tenth of the idle timeout), so that is the longest idle one. Claims, leases and results are bounded in the same
-//! number; there the one that would end first goes.
+//! number, or [`LEAST_REST`]; there the one that would end first goes.
 
 use super::{Kind, Record, Replaced, StoreKey};
 use crate::clock::{Clock, UnixTime};
@@ -17,6 +17,10 @@ use std::time::Duration;
 
 /// How many entries whose time has come are swept with each write: more than one, so that sweeping keeps up.
 const SWEEP: usize = 4;
+
+/// Room for claims, leases and results that even the smallest store has: with less, a few logins at one time could
+/// push out each other's claims.
+const LEAST_REST: usize = 10_000;
 
 /// The store in this process.
 #[derive(Debug)]
@@ -118,18 +122,25 @@ impl MemoryStore {
         self.evicted.load(Ordering::Relaxed)
     }
 
-    fn write_new(&self, rack: &mut Rack, key: StoreKey, sealed: Bytes, now: UnixTime, ttl: Duration) {
+    /// True if a session had to go for it.
+    fn write_new(&self, rack: &mut Rack, key: StoreKey, sealed: Bytes, now: UnixTime, ttl: Duration) -> bool {
         rack.sweep(now);
+        let is_session = key.kind == Kind::Session;
+        let max = if is_session {
+            self.max
+        } else {
+            self.max.max(LEAST_REST)
+        };
+        let mut evicted = false;
         if !rack.entries.contains_key(&key)
-            && rack.entries.len() >= self.max
+            && rack.entries.len() >= max
             && let Some(first) = rack.first_to_go(key.kind)
         {
             rack.take(first);
-            if key.kind == Kind::Session {
-                self.evicted.fetch_add(1, Ordering::Relaxed);
-            }
+            evicted = is_session;
         }
         rack.put(key, Record { version: 1, sealed }, now.plus(ttl));
+        evicted
     }
 
     pub(super) fn read(&self, key: StoreKey) -> Option<Record> {
@@ -139,9 +150,14 @@ impl MemoryStore {
             .map(|entry| entry.record.clone())
     }
 
-    pub(super) fn create(&self, key: StoreKey, sealed: Bytes, ttl: Duration) {
+    /// True if another session had to go for this one.
+    pub(super) fn create(&self, key: StoreKey, sealed: Bytes, ttl: Duration) -> bool {
         let now = self.clock.now();
-        self.write_new(&mut self.rack(key.kind), key, sealed, now, ttl);
+        let evicted = self.write_new(&mut self.rack(key.kind), key, sealed, now, ttl);
+        if evicted {
+            self.evicted.fetch_add(1, Ordering::Relaxed);
+        }
+        evicted
     }
 
     pub(super) fn replace(&self, key: StoreKey, expected: u64, sealed: Bytes, ttl: Duration) -> Replaced {
@@ -207,7 +223,7 @@ impl MemoryStore {
 mod tests {
     use super::*;
 
-    const MINUTE: Duration = Duration::from_secs(60);
+    const MINUTE: Duration = Duration::from_mins(1);
 
     fn key(kind: Kind, n: u8) -> StoreKey {
         StoreKey { kind, hash: [n; 32] }
@@ -256,15 +272,21 @@ mod tests {
         for n in 1..=3 {
             store.create(key(Kind::Session, n), Bytes::new(), MINUTE);
         }
-        for n in 1..=200 {
-            let ttl = MINUTE * u32::from(n);
-            assert!(store.claim(key(Kind::AttemptClaim, n), &[n; 16], ttl));
-            store.create(key(Kind::AttemptResult, n), Bytes::new(), ttl);
+        for n in 0..LEAST_REST + 50 {
+            let mut hash = [0; 32];
+            hash[..8].copy_from_slice(&n.to_be_bytes());
+            let kind = if n % 2 == 0 {
+                Kind::AttemptClaim
+            } else {
+                Kind::AttemptResult
+            };
+            let ttl = MINUTE * u32::try_from(n + 1).unwrap();
+            assert!(store.claim(StoreKey { kind, hash }, &[1; 16], ttl));
         }
         let rest = store.rest.lock().unwrap();
         assert_eq!(
             (rest.entries.len(), rest.by_end.len(), rest.by_write.len()),
-            (3, 3, 3)
+            (LEAST_REST, LEAST_REST, LEAST_REST)
         );
         drop(rest);
         assert_eq!(store.evicted(), 0);
@@ -277,7 +299,7 @@ mod tests {
         for round in 0..2000u32 {
             let k = key(Kind::Session, u8::try_from(round * 7 % 13).unwrap());
             match round % 5 {
-                0 | 1 => store.create(k, Bytes::new(), Duration::from_secs(u64::from(round % 9) + 1)),
+                0 | 1 => drop(store.create(k, Bytes::new(), Duration::from_secs(u64::from(round % 9) + 1))),
                 2 => drop(store.replace(k, 1, Bytes::new(), MINUTE)),
                 3 => drop(store.delete(k)),
                 _ => clock.advance(Duration::from_secs(1)),

@@ -187,12 +187,10 @@ impl Store {
     /// # Cancel safety
     /// Dropped, it may or may not have written.
     pub async fn create(&self, key: StoreKey, sealed: Bytes, ttl: Duration) -> Result<(), StoreError> {
-        let before = self.evicted();
-        let answer = ask!(self, create(key, sealed, ttl));
-        for _ in before..self.evicted() {
+        if ask!(self, create(key, sealed, ttl))? {
             self.metrics.sessions_evicted();
         }
-        answer
+        Ok(())
     }
 
     /// Writes only if the version is still `expected`.

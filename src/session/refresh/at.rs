@@ -37,7 +37,11 @@ pub trait RefreshAt: Debug + Send + Sync {
         sub: &'a str,
     ) -> Asking<'a, Result<Map<String, Value>, ProviderError>>;
     /// Revokes tokens, best effort.
-    fn revoke<'a>(&'a self, refresh: Option<&'a RefreshToken>, access: Option<&'a AccessToken>) -> Asking<'a, ()>;
+    fn revoke<'a>(
+        &'a self,
+        refresh: Option<&'a RefreshToken>,
+        access: Option<&'a AccessToken>,
+    ) -> Asking<'a, ()>;
 }
 
 impl RefreshAt for Provider {
@@ -77,7 +81,11 @@ impl RefreshAt for Provider {
         Box::pin(Self::userinfo(self, token, sub))
     }
 
-    fn revoke<'a>(&'a self, refresh: Option<&'a RefreshToken>, access: Option<&'a AccessToken>) -> Asking<'a, ()> {
+    fn revoke<'a>(
+        &'a self,
+        refresh: Option<&'a RefreshToken>,
+        access: Option<&'a AccessToken>,
+    ) -> Asking<'a, ()> {
         Box::pin(Self::revoke(self, refresh, access))
     }
 }

@@ -54,7 +54,10 @@ mod tests {
     }
 
     fn token(value: &Value) -> IdToken {
-        IdToken::new(format!("e30.{}.sig", BASE64_URL_SAFE_NO_PAD.encode(value.to_string())))
+        IdToken::new(format!(
+            "e30.{}.sig",
+            BASE64_URL_SAFE_NO_PAD.encode(value.to_string())
+        ))
     }
 
     #[test]
@@ -88,6 +91,9 @@ mod tests {
         let kept = token(&json!({"sub": "a", "name": "Old", "acr": "1"}));
         let both = claims(&json!({"sub": "a", "name": "U", "email": "e", "acr": "1"}));
         assert_eq!(with_userinfo(None, Some(&kept), &userinfo), both);
-        assert_eq!(with_userinfo(None, Some(&IdToken::new("opaque")), &userinfo), userinfo);
+        assert_eq!(
+            with_userinfo(None, Some(&IdToken::new("opaque")), &userinfo),
+            userinfo
+        );
     }
 }

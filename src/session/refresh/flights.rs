@@ -46,7 +46,10 @@ struct Slots {
 enum Slot {
     Flying(watch::Receiver<Progress>),
     /// `failures` in a row; no other call before `until`.
-    Resting { until: Instant, failures: u32 },
+    Resting {
+        until: Instant,
+        failures: u32,
+    },
 }
 
 /// What a request finds.
@@ -119,7 +122,9 @@ impl Flight {
         self.landed = true;
         let rest = match retry_after {
             Some(wish) => wish.clamp(FIRST_REST, LONGEST_REST) + FIRST_REST.mul_f64(jitter()),
-            None => (FIRST_REST * (1 << self.failures.min(8))).min(LONGEST_OWN_REST).mul_f64(jitter()),
+            None => (FIRST_REST * (1 << self.failures.min(8)))
+                .min(LONGEST_OWN_REST)
+                .mul_f64(jitter()),
         };
         let now = Instant::now();
         let resting = Slot::Resting {
@@ -137,7 +142,8 @@ impl Flight {
             slots.sweep_at = slots.slots.len() * 2;
         }
         drop(slots);
-        self.progress.send_replace(Progress::Landed(Err(FreshError::ProviderAway)));
+        self.progress
+            .send_replace(Progress::Landed(Err(FreshError::ProviderAway)));
     }
 }
 

@@ -24,6 +24,7 @@ mod at;
 mod claims;
 mod flights;
 mod lease;
+mod save;
 mod turn;
 
 #[cfg(test)]
@@ -45,7 +46,7 @@ use tokio::sync::watch;
 const WAIT: Duration = Duration::from_secs(10);
 
 /// How far two replicas' clocks may be apart.
-const SKEW: Duration = Duration::from_secs(60);
+const SKEW: Duration = Duration::from_mins(1);
 
 /// How old an access token is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -84,7 +85,11 @@ impl Sessions {
     ///
     /// # Cancel safety
     /// Dropped, it leaves the refresh running: nothing that the provider sends is lost.
-    pub async fn fresh(self: &Arc<Self>, id: &SessionId, session: &Session) -> Result<AccessToken, FreshError> {
+    pub async fn fresh(
+        self: &Arc<Self>,
+        id: &SessionId,
+        session: &Session,
+    ) -> Result<AccessToken, FreshError> {
         let freshness = Freshness::of(&session.tokens, self.clock.now(), self.refresh_before);
         let renewable = session.tokens.refresh_token.is_some();
         match freshness {
@@ -92,7 +97,9 @@ impl Sessions {
                 // It is judged over from this moment on (see `lifetime`); deleting it is tidiness.
                 let (sessions, hash) = (Arc::clone(self), id.store_key());
                 self.tasks.spawn(async move { sessions.end(hash).await.ok() });
-                Err(FreshError::Ended("its access token has expired and there is no refresh token"))
+                Err(FreshError::Ended(
+                    "its access token has expired and there is no refresh token",
+                ))
             }
             Freshness::Expired => {
                 let Some(progress) = self.refresh(id, session) else {
@@ -127,7 +134,10 @@ impl Sessions {
 /// Waits until the flight has landed, or cannot until the store is back.
 async fn landing(mut progress: watch::Receiver<Progress>) -> Result<Arc<Session>, FreshError> {
     // Closed without landing: its task broke down, and the next request begins another.
-    let progress = match progress.wait_for(|progress| !matches!(progress, Progress::Flying)).await {
+    let progress = match progress
+        .wait_for(|progress| !matches!(progress, Progress::Flying))
+        .await
+    {
         Ok(progress) => progress.clone(),
         Err(_) => return Err(FreshError::ProviderAway),
     };

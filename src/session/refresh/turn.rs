@@ -1,19 +1,17 @@
 //! One refresh from beginning to end: lease, re-read, ask, check, save, land.
 //!
-//! It runs as a task of its own. Between "the provider rotated the refresh token" and "the store holds the new one"
-//! nothing gives up before [`SAVING`]: an answer that is lost there costs the user the session.
+//! It runs as a task of its own, which nobody's going away cancels.
 
-use super::claims;
+use super::Freshness;
 use super::flights::Flight;
 use super::lease::Lease;
-use super::Freshness;
+use super::save::{Saved, renew};
 use crate::clock::UnixTime;
-use crate::protocol::id_token::IdTokenClaims;
 use crate::protocol::token_response::{TokenError, TokenResponse};
 use crate::provider::ProviderError;
 use crate::secret::RefreshToken;
-use crate::session::{FreshError, Opened, SWAPS, SessionError, SessionId, Sessions};
-use crate::store::{Kind, Replaced, StoreKey};
+use crate::session::{FreshError, Opened, SessionId, Sessions};
+use crate::store::{Kind, StoreKey};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::{Instant, sleep, timeout};
@@ -24,32 +22,16 @@ const WAITING: Duration = super::WAIT;
 const FIRST_LOOK: Duration = Duration::from_millis(25);
 const LONGEST_LOOK: Duration = Duration::from_millis(200);
 /// The longest call to the provider, whose own timeout (10 s) should end it first.
-const CALL: Duration = Duration::from_secs(15);
-/// How long saving is tried.
-const SAVING: Duration = Duration::from_secs(120);
-/// The longest pause between two tries: short, because when the store comes back no other replica should be first.
-const SAVING_PAUSE: Duration = Duration::from_millis(250);
+pub(super) const CALL: Duration = Duration::from_secs(15);
 
 /// A refresh under way.
 pub(super) struct Turn {
-    sessions: Arc<Sessions>,
-    id: SessionId,
+    pub(super) sessions: Arc<Sessions>,
+    pub(super) id: SessionId,
     hash: [u8; 32],
     /// When the token was asked for that the request found too old.
     seen: UnixTime,
-    flight: Flight,
-}
-
-/// What came of saving.
-enum Saved {
-    /// The store holds the new tokens.
-    Ours(Opened),
-    /// Another replica's are there; ours are not.
-    Theirs(Opened),
-    /// The session ended meanwhile.
-    Gone,
-    /// It cannot be saved.
-    Failed(SessionError),
+    pub(super) flight: Flight,
 }
 
 impl Turn {
@@ -99,9 +81,7 @@ impl Turn {
             }
             sleep(pause).await;
             pause = (pause * 2).min(LONGEST_LOOK);
-            if self.read_or_land().await.is_none() {
-                return None;
-            }
+            self.read_or_land().await.as_ref()?;
         }
     }
 
@@ -117,7 +97,11 @@ impl Turn {
     }
 
     fn freshness(&self, opened: &Opened) -> Freshness {
-        Freshness::of(&opened.payload.tokens, self.sessions.clock.now(), self.sessions.refresh_before)
+        Freshness::of(
+            &opened.payload.tokens,
+            self.sessions.clock.now(),
+            self.sessions.refresh_before,
+        )
     }
 
     /// Whether somebody has done it already.
@@ -143,7 +127,8 @@ impl Turn {
             return;
         };
         let Some(used) = opened.payload.tokens.refresh_token.clone() else {
-            self.flight.land(Err(FreshError::Ended("there is no refresh token")));
+            self.flight
+                .land(Err(FreshError::Ended("there is no refresh token")));
             return;
         };
         let provider = Arc::clone(&opened.provider);
@@ -156,7 +141,7 @@ impl Turn {
             })
         });
         match answer {
-            Ok(response) => self.take_answer(opened, &used, asked, response).await,
+            Ok(response) => self.take_answer(opened, asked, response).await,
             Err(error) => self.take_refusal(&opened, &used, &error).await,
         }
     }
@@ -187,7 +172,10 @@ impl Turn {
                 }
             }
             Ok(_) => {
-                tracing::info!(provider = opened.provider.name(), "the provider ended a session (invalid_grant)");
+                tracing::info!(
+                    provider = opened.provider.name(),
+                    "the provider ended a session (invalid_grant)"
+                );
                 self.count(opened, "invalid_grant");
                 self.end("the provider says invalid_grant").await;
             }
@@ -203,12 +191,15 @@ impl Turn {
         self.flight.land(Err(FreshError::Ended(why)));
     }
 
-    async fn take_answer(&mut self, mut opened: Opened, used: &RefreshToken, asked: UnixTime, response: TokenResponse) {
+    async fn take_answer(&mut self, mut opened: Opened, asked: UnixTime, response: TokenResponse) {
         let provider = Arc::clone(&opened.provider);
+        let before = opened.payload.tokens.clone();
         let checked = match &response.id_token {
             // Core §12.2: the response "might not contain an id_token". But where the answer before this one had one
             // that could not be checked, whose refresh token this is was never confirmed.
-            None if opened.payload.unconfirmed => Err(ProviderError::Mismatch("it cannot be confirmed".into())),
+            None if opened.payload.unconfirmed => {
+                Err(ProviderError::Mismatch("it cannot be confirmed".into()))
+            }
             None => Ok(None),
             Some(token) => timeout(CALL, provider.verify_refreshed(token, &opened.payload.sub))
                 .await
@@ -220,10 +211,16 @@ impl Turn {
             // Core §12.2: "its iss Claim Value MUST be the same as in the ID Token issued when the original
             // authentication occurred", and so sub; "its aud Claim Value MUST include the original".
             Err(ProviderError::Mismatch(why)) => {
-                tracing::error!(provider = provider.name(), why, "a refresh brought somebody else's ID token: session ended");
+                tracing::error!(
+                    provider = provider.name(),
+                    why,
+                    "a refresh brought somebody else's ID token: session ended"
+                );
                 self.count(&opened, "mismatch");
                 self.end("its refresh brought another user's ID token").await;
-                provider.revoke(response.refresh_token.as_ref(), Some(&response.access_token)).await;
+                provider
+                    .revoke(response.refresh_token.as_ref(), Some(&response.access_token))
+                    .await;
                 return;
             }
             // A signature, a time or a key that cannot be fetched: nobody knows whose answer that is, so its access
@@ -236,7 +233,7 @@ impl Turn {
                 if let Some(rotated) = &response.refresh_token {
                     opened.payload.tokens.refresh_token = Some(rotated.clone());
                     opened.payload.unconfirmed = true;
-                    if matches!(self.save(opened, used).await, Saved::Gone) {
+                    if matches!(self.save(opened, &before).await, Saved::Gone) {
                         provider.revoke(Some(rotated), Some(&response.access_token)).await;
                     }
                 }
@@ -244,15 +241,14 @@ impl Turn {
                 return;
             }
         };
-        let kept_id_token = opened.payload.tokens.id_token.clone();
         renew(&mut opened, asked, &response, new.as_ref());
-        match self.save(opened.clone(), used).await {
+        match self.save(opened.clone(), &before).await {
             Saved::Ours(saved) => {
                 self.count(&saved, "refreshed");
                 self.land_with(&saved);
                 if provider.asks_userinfo() {
-                    let kept = kept_id_token.as_ref();
-                    self.renew_claims(&saved, new.as_ref(), kept).await;
+                    self.renew_claims(&saved, new.as_ref(), before.id_token.as_ref())
+                        .await;
                 }
             }
             // Ours are not revoked: a provider that rotates would revoke theirs with them (RFC 9700 §4.14.2).
@@ -263,7 +259,9 @@ impl Turn {
             Saved::Gone => {
                 self.count(&opened, "gone");
                 self.flight.land(Err(FreshError::Ended("it is gone")));
-                provider.revoke(response.refresh_token.as_ref(), Some(&response.access_token)).await;
+                provider
+                    .revoke(response.refresh_token.as_ref(), Some(&response.access_token))
+                    .await;
             }
             Saved::Failed(error) => {
                 self.count(&opened, "unsaved");
@@ -272,102 +270,4 @@ impl Turn {
             }
         }
     }
-
-    /// Writes the new tokens over the record whose refresh token is still `used`, for as long as it takes.
-    async fn save(&mut self, mut ours: Opened, used: &RefreshToken) -> Saved {
-        let deadline = Instant::now() + SAVING;
-        let mut pause = FIRST_LOOK;
-        let mut swaps = 0;
-        loop {
-            let error = match self.sessions.replace(&self.id, &ours).await {
-                Ok(Replaced::Done(version)) => return Saved::Ours(Opened { version, ..ours }),
-                Ok(Replaced::Gone) => return Saved::Gone,
-                // Somebody else's write came first, or our own did, whose answer was lost.
-                Ok(Replaced::Changed) => match self.sessions.read(&self.id).await {
-                    Ok(None) => return Saved::Gone,
-                    Ok(Some(there)) => {
-                        let (token, their) = (&ours.payload.tokens, &there.payload.tokens);
-                        if their.access_token == token.access_token && their.refresh_token == token.refresh_token {
-                            return Saved::Ours(there);
-                        }
-                        if their.refresh_token.as_ref() != Some(used) {
-                            return Saved::Theirs(there);
-                        }
-                        swaps += 1;
-                        // The use that was noted meanwhile is theirs, the tokens and claims are ours.
-                        ours.payload.used = ours.payload.used.max(there.payload.used);
-                        ours.version = there.version;
-                        if swaps < SWAPS {
-                            continue;
-                        }
-                        None
-                    }
-                    Err(error) => Some(error),
-                },
-                Err(error) => Some(error),
-            };
-            match error {
-                Some(SessionError::Store(error)) => self.flight.store_away(error),
-                Some(error @ SessionError::Unreadable(_)) => return Saved::Failed(error),
-                None => {}
-            }
-            if Instant::now() >= deadline {
-                let late = crate::store::StoreError("the new tokens could not be written".into());
-                return Saved::Failed(late.into());
-            }
-            sleep(pause).await;
-            pause = (pause * 2).min(SAVING_PAUSE);
-        }
-    }
-
-    /// Asks userinfo, and writes the claims if the tokens are still those it was asked with. Whatever fails, the old
-    /// claims stay.
-    async fn renew_claims(&self, saved: &Opened, new: Option<&IdTokenClaims>, kept: Option<&crate::secret::IdToken>) {
-        let (provider, tokens) = (&saved.provider, &saved.payload.tokens);
-        let userinfo = timeout(CALL, provider.userinfo(&tokens.access_token, &saved.payload.sub)).await;
-        let userinfo = match userinfo {
-            Ok(Ok(userinfo)) => userinfo,
-            Ok(Err(error)) => {
-                tracing::warn!(provider = provider.name(), %error, "userinfo failed at a refresh; the old claims stay");
-                return;
-            }
-            Err(_) => return,
-        };
-        let claims = claims::with_userinfo(new.map(|new| &new.all), kept, &userinfo);
-        for _ in 0..SWAPS {
-            let Ok(Some(mut opened)) = self.sessions.read(&self.id).await else {
-                return;
-            };
-            if opened.payload.tokens.access_token != tokens.access_token || opened.payload.claims == claims {
-                return;
-            }
-            opened.payload.claims.clone_from(&claims);
-            if !matches!(self.sessions.replace(&self.id, &opened).await, Ok(Replaced::Changed)) {
-                return;
-            }
-        }
-    }
-}
-
-/// Puts the answer into the record.
-fn renew(opened: &mut Opened, asked: UnixTime, response: &TokenResponse, new: Option<&IdTokenClaims>) {
-    let record = &mut opened.payload;
-    let tokens = &mut record.tokens;
-    tokens.access_token = response.access_token.clone();
-    tokens.obtained = asked;
-    tokens.expires = asked.plus(response.expires_in);
-    // RFC 6749 §6: the server "MAY issue a new refresh token, in which case the client MUST discard the old refresh
-    // token and replace it"; where it sends none, the old one stays.
-    if response.refresh_token.is_some() {
-        tokens.refresh_token.clone_from(&response.refresh_token);
-    }
-    if response.id_token.is_some() {
-        tokens.id_token.clone_from(&response.id_token);
-    }
-    // RFC 6749 §5.1: `scope` is "OPTIONAL, if identical to the scope requested by the client".
-    if let Some(scope) = &response.scope {
-        tokens.scopes = scope.split_ascii_whitespace().map(str::to_owned).collect();
-    }
-    record.claims = claims::at_refresh(&record.claims, new.map(|new| &new.all), opened.provider.asks_userinfo());
-    record.unconfirmed = false;
 }

@@ -15,7 +15,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::Mutex;
 use tokio::time::{Instant, timeout, timeout_at};
-use tokio_util::sync::CancellationToken;
+use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::task::TaskTracker;
 
 /// The longest that one attempt to connect takes: less than [`PATIENCE`], so that the request that began it sees it end.
@@ -26,6 +26,9 @@ const FIRST_PAUSE: Duration = Duration::from_millis(50);
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 /// How long a connection is kept although the server calls itself the wrong one: no faster circle of new connections.
 const LEAST_AGE: Duration = Duration::from_secs(1);
+/// How often an idle connection is tried: whatever stands in between (a NAT, a firewall, a balancer) forgets silent
+/// ones, and that should be found by us and not by the next request.
+const HEARTBEAT: Duration = Duration::from_secs(15);
 /// How many commands may wait to be written.
 const QUEUE: usize = 1024;
 
@@ -41,8 +44,10 @@ pub(super) struct Link {
 struct Live {
     connection: MultiplexedConnection,
     since: Instant,
-    /// Cancelled when the driver has ended: the server closed the connection, perhaps while nothing was asked.
+    /// Cancelled when the connection has ended: closed by the server, perhaps while nothing was asked, or found dead.
     closed: CancellationToken,
+    /// Ends the driver with the last user.
+    _driven: DropGuard,
 }
 
 /// What became of the attempts to connect since the last success.
@@ -59,10 +64,6 @@ impl std::fmt::Debug for Link {
             .field("target", &self.target)
             .finish_non_exhaustive()
     }
-}
-
-fn late() -> Fault {
-    Fault::said(format!("no answer within {} s", PATIENCE.as_secs()))
 }
 
 impl Link {
@@ -85,11 +86,13 @@ impl Link {
         let deadline = Instant::now() + PATIENCE;
         let asked = timeout_at(deadline, async {
             match self.ask_once(command, deadline).await {
-                Err(fault) if repeatable && fault.is_broken_connection() => self.ask_once(command, deadline).await,
+                Err(fault) if repeatable && fault.is_broken_connection() => {
+                    self.ask_once(command, deadline).await
+                }
                 answer => answer,
             }
         });
-        asked.await.unwrap_or_else(|_| Err(late()))
+        asked.await.unwrap_or_else(|_| Err(Fault::late()))
     }
 
     async fn ask_once<T: FromRedisValue>(&self, command: &Cmd, deadline: Instant) -> Result<T, Fault> {
@@ -97,7 +100,7 @@ impl Link {
         let mut connection = live.connection.clone();
         let answer = match timeout_at(deadline, command.query_async::<T>(&mut connection)).await {
             Ok(answer) => answer.map_err(Fault::from),
-            Err(_) => Err(late()),
+            Err(_) => Err(Fault::late()),
         };
         if let Err(fault) = &answer
             && fault.spoils_connection()
@@ -184,10 +187,15 @@ impl Link {
             .set_pipeline_buffer_size(QUEUE);
         let (mut connection, driver) =
             MultiplexedConnection::new_with_config(info.redis_settings(), stream, config).await?;
-        let closed = CancellationToken::new();
+        let (closed, unused) = (CancellationToken::new(), CancellationToken::new());
         let closing = closed.clone().drop_guard();
+        let (letting_go, beating) = (unused.clone(), connection.clone());
         self.drivers.spawn(async move {
-            driver.await;
+            tokio::select! {
+                () = driver => {}
+                () = letting_go.cancelled() => {}
+                () = heartbeat(beating) => {}
+            }
             drop(closing);
         });
         // A stopped server still accepts connections: only an answer shows that it lives.
@@ -196,6 +204,20 @@ impl Link {
             connection,
             since: Instant::now(),
             closed,
+            _driven: unused.drop_guard(),
         })
+    }
+}
+
+/// Ends when the connection has died.
+async fn heartbeat(mut connection: MultiplexedConnection) {
+    loop {
+        tokio::time::sleep(HEARTBEAT).await;
+        let asked = cmd("PING");
+        match timeout(PATIENCE, asked.query_async::<redis::Value>(&mut connection)).await {
+            // Also a refusal shows that somebody is there.
+            Ok(answer) if !answer.as_ref().is_err_and(redis::RedisError::is_io_error) => {}
+            _ => return,
+        }
     }
 }

@@ -14,7 +14,7 @@ mod target;
 #[cfg(test)]
 mod tests;
 
-use super::{Record, Replaced, StoreError, StoreKey};
+use super::{PATIENCE, Record, Replaced, StoreError, StoreKey};
 use crate::config::RedisSettings;
 use base64::Engine;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
@@ -23,6 +23,7 @@ use fault::Fault;
 use link::Link;
 use redis::{Cmd, ErrorKind, FromRedisValue, Script, ServerErrorKind, Value, cmd};
 use std::time::Duration;
+use tokio::time::timeout;
 
 /// Sets the key to ARGV\[2\] if its version is ARGV\[1\]. 1: done, 0: another version, -1: not there.
 const REPLACE: &str = "local v = redis.call('GET', KEYS[1])
@@ -113,12 +114,19 @@ impl RedisStore {
             }
             command
         };
-        match self.link.ask(&call("EVALSHA", script.get_hash()), false).await {
-            Err(fault) if fault.kind() == Some(ErrorKind::Server(ServerErrorKind::NoScript)) => {
-                self.command_once(&call("EVAL", text)).await
+        // Two commands at most, and one command's patience for both.
+        let asked = timeout(PATIENCE, async {
+            match self.link.ask(&call("EVALSHA", script.get_hash()), false).await {
+                Err(fault) if fault.kind() == Some(ErrorKind::Server(ServerErrorKind::NoScript)) => {
+                    self.link.ask(&call("EVAL", text), false).await
+                }
+                answer => answer,
             }
-            answer => answer.map_err(Fault::into_store_error),
-        }
+        });
+        asked
+            .await
+            .unwrap_or_else(|_| Err(Fault::late()))
+            .map_err(Fault::into_store_error)
     }
 
     pub(super) async fn read(&self, key: StoreKey) -> Result<Option<Record>, StoreError> {
@@ -142,13 +150,19 @@ impl RedisStore {
         }
     }
 
-    pub(super) async fn create(&self, key: StoreKey, sealed: Bytes, ttl: Duration) -> Result<(), StoreError> {
+    /// Never drops another session for it: `false`.
+    pub(super) async fn create(
+        &self,
+        key: StoreKey,
+        sealed: Bytes,
+        ttl: Duration,
+    ) -> Result<bool, StoreError> {
         let mut set = cmd("SET");
         set.arg(self.key(key))
             .arg(value(1, &sealed))
             .arg("PX")
             .arg(millis(ttl));
-        self.command(&set).await
+        self.command::<Value>(&set).await.map(|_ok| false)
     }
 
     pub(super) async fn replace(
