@@ -35,7 +35,8 @@ pub enum ProviderError {
     /// It answered, and the answer does not hold (wrong issuer, bad signature, missing claim).
     #[error("the provider's answer does not hold: {0}")]
     Bad(String),
-    /// An ID token that is somebody else's: another `iss`, `sub` or `aud` (contract 4.8).
+    /// An ID token that holds, but names another `iss`, `sub` or `aud` (Core §12.2): a session must end. Never for a
+    /// signature or a time that does not hold: then it is not known who sent those names.
     #[error("the provider's answer is about somebody else: {0}")]
     Mismatch(String),
 }
@@ -136,13 +137,14 @@ impl Provider {
     /// [`ProviderError::Mismatch`] where it is somebody else's; that alone ends a session.
     pub async fn verify_refreshed(&self, token: &IdToken, sub: &str) -> Result<IdTokenClaims, ProviderError> {
         let token = Compact::parse(token.expose()).map_err(|error| ProviderError::Bad(error.to_string()))?;
+        // The signature first: before it holds, it is not known who names another subject, and that ends a session.
+        self.verify_signature(&token).await?;
         let claims = id_token::check(&token, &self.settings.issuer, &self.settings.client_id, self.clock.now())?;
         // Core §12.2: "its sub Claim Value MUST be the same as in the ID Token issued when the original authentication
         // occurred"
         if claims.sub != sub {
             return Err(ClaimError::Mismatch.into());
         }
-        self.verify_signature(&token).await?;
         Ok(claims)
     }
 

@@ -1,20 +1,45 @@
 //! What a session is, how long it lives, one refresh at a time.
 //!
-//! On a request's way this comes after `guard` has found the cookie and before `proxy` sends the token.
+//! On a request's way this comes after `guard` has found the cookie and before `proxy` sends the token: one read of
+//! the store and one opening a request, and now and then a write behind it.
+//!
+//! INVARIANT: a record is written by compare-and-swap on its version only, and only where it is: nothing here revives
+//! a session that ended, and an older write never wins (design §4, 2).
+//! INVARIANT: "there is none" (`None`) and "it cannot be said" ([`SessionError`]) are different types.
 
+mod ending;
 pub mod id;
 pub mod login_attempt;
+mod lifetime;
+mod logout_value;
 pub mod record;
 pub mod refresh;
 pub mod seal;
+#[cfg(test)]
+mod testing;
+#[cfg(test)]
+mod tests;
 
 pub use id::SessionId;
-pub use record::{NewSession, Session, Tokens};
+pub use record::{NewSession, Session, Tokens, bearer};
+pub use refresh::{Freshness, RefreshAt};
 
 use crate::clock::Clock;
-use crate::secret::AccessToken;
-use crate::store::StoreError;
-use std::sync::Arc;
+use crate::config::SessionSettings;
+use crate::metrics::Metrics;
+use crate::store::{Kind, Replaced, Store, StoreError, StoreKey};
+use lifetime::Lifetime;
+use record::{Payload, RecordError};
+use refresh::{Flights, Leases};
+use seal::{KeyRing, OpenError, Purpose};
+use std::collections::HashSet;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+use tokio_util::task::TaskTracker;
+use zeroize::Zeroizing;
+
+/// How often a write is tried anew because others wrote in between.
+const SWAPS: usize = 8;
 
 /// Why a session could not be read or kept. Never the same as "there is none".
 #[derive(Clone, Debug, thiserror::Error)]
@@ -42,75 +67,294 @@ pub enum FreshError {
     Session(#[from] SessionError),
 }
 
+impl From<StoreError> for FreshError {
+    fn from(error: StoreError) -> Self {
+        Self::Session(error.into())
+    }
+}
+
 /// All sessions of this deployment.
 #[derive(Debug)]
 pub struct Sessions {
-    _clock: Clock,
+    store: Arc<Store>,
+    keys: Arc<KeyRing>,
+    providers: Vec<Arc<dyn RefreshAt>>,
+    lifetime: Lifetime,
+    refresh_before: Duration,
+    clock: Clock,
+    tasks: TaskTracker,
+    metrics: Arc<Metrics>,
+    refused: ending::Refused,
+    touching: Mutex<HashSet<[u8; 32]>>,
+    flights: Flights,
+    leases: Leases,
+}
+
+/// A record as it was read: what a write must be based on.
+#[derive(Clone)]
+struct Opened {
+    payload: Payload,
+    version: u64,
+    provider: Arc<dyn RefreshAt>,
 }
 
 impl Sessions {
+    /// All sessions in `store`, sealed with `keys`, of these `providers`. What must outlast a request (refreshes, notes
+    /// of use, repeated deletes) runs on `tasks`: wait for them before the process ends.
+    #[must_use]
+    pub fn new<P: RefreshAt + 'static>(
+        store: Arc<Store>,
+        keys: Arc<KeyRing>,
+        settings: &SessionSettings,
+        providers: &[Arc<P>],
+        clock: Clock,
+        tasks: TaskTracker,
+        metrics: Arc<Metrics>,
+    ) -> Self {
+        Self {
+            store,
+            keys,
+            providers: providers
+                .iter()
+                .map(|provider| Arc::clone(provider) as _)
+                .collect(),
+            lifetime: Lifetime::new(settings),
+            refresh_before: settings.refresh_before,
+            clock,
+            tasks,
+            metrics,
+            refused: ending::Refused::default(),
+            touching: Mutex::default(),
+            flights: Flights::default(),
+            leases: Leases::default(),
+        }
+    }
+
     /// Begins a session, always under a new id.
     ///
     /// # Errors
-    /// [`SessionError`]; then there is no session.
-    pub async fn begin(&self, _new: NewSession) -> Result<(SessionId, Session), SessionError> {
-        unimplemented!()
+    /// [`SessionError`]; then there is no session that anybody knows the id of.
+    ///
+    /// # Cancel safety
+    /// Dropped, it may leave a record whose id nobody knows, until its time ends.
+    pub async fn begin(&self, new: NewSession) -> Result<(SessionId, Session), SessionError> {
+        let provider = self
+            .provider(&new.provider)
+            .ok_or(SessionError::Unreadable("no such provider"))?;
+        let opened = Opened {
+            payload: Payload::new(new, self.clock.now()),
+            version: 1,
+            provider,
+        };
+        let id = SessionId::random();
+        let sealed = self.seal(&id, &opened)?;
+        let ttl = self.lifetime.ttl(&opened.payload, self.clock.now());
+        self.store
+            .create(self.key(Kind::Session, id.store_key()), sealed.into(), ttl)
+            .await?;
+        Ok((id, self.session(&opened)))
     }
 
     /// Finds a session: one round trip, no write. `None`: the store is healthy and there is none (gone, idle or
-    /// absolute end reached, not ours, tampered with).
+    /// absolute end reached, not ours, tampered with), or it ended here and only its delete is not confirmed yet.
     ///
     /// # Errors
     /// [`SessionError`]: answer 503.
-    pub async fn look_up(&self, _id: &SessionId) -> Result<Option<Session>, SessionError> {
-        unimplemented!()
+    pub async fn look_up(&self, id: &SessionId) -> Result<Option<Session>, SessionError> {
+        Ok(self.read(id).await?.map(|opened| self.session(&opened)))
     }
 
     /// Notes that the session was used. Writes at most once per tenth of the idle timeout, in the background.
-    pub fn touch(self: &Arc<Self>, _id: &SessionId, _session: &Session) {
-        unimplemented!()
+    pub fn touch(self: &Arc<Self>, id: &SessionId, session: &Session) {
+        if !self.lifetime.is_worth_noting(session.used, self.clock.now()) {
+            return;
+        }
+        let Some(turn) = Turn::take(self, id.store_key()) else {
+            return;
+        };
+        let id = id.clone();
+        self.tasks.spawn(async move {
+            if let Err(error) = turn.sessions.note_use(&id, false).await {
+                tracing::debug!(%error, "a session's use could not be noted");
+            }
+        });
     }
 
     /// Extends the session's idle end now, and returns it as it is then. `None`: it is gone.
     ///
     /// # Errors
     /// [`SessionError`]
-    pub async fn extend(&self, _id: &SessionId) -> Result<Option<Session>, SessionError> {
-        unimplemented!()
-    }
-
-    /// The access token to send up: at once while it lives (one refresh behind it where it is ageing), after the one
-    /// refresh where it has expired (contract 4.7).
     ///
-    /// # Errors
-    /// [`FreshError`]
-    pub async fn fresh(
-        self: &Arc<Self>,
-        _id: &SessionId,
-        _session: &Session,
-    ) -> Result<AccessToken, FreshError> {
-        unimplemented!()
+    /// # Cancel safety
+    /// Dropped, it may or may not have extended.
+    pub async fn extend(&self, id: &SessionId) -> Result<Option<Session>, SessionError> {
+        self.note_use(id, true).await
     }
 
-    /// Ends the session under this key (see [`SessionId::store_key`]); true if it was there.
-    ///
-    /// # Errors
-    /// [`SessionError`]: the session is refused by this replica from now on, and the delete is repeated in the
-    /// background until it is confirmed.
-    pub async fn end(self: &Arc<Self>, _hash: [u8; 32]) -> Result<bool, SessionError> {
-        unimplemented!()
+    async fn note_use(&self, id: &SessionId, always: bool) -> Result<Option<Session>, SessionError> {
+        for _ in 0..SWAPS {
+            let Some(mut opened) = self.read(id).await? else {
+                return Ok(None);
+            };
+            let now = self.clock.now();
+            if !always && !self.lifetime.is_worth_noting(opened.payload.used, now) {
+                return Ok(Some(self.session(&opened)));
+            }
+            opened.payload.used = opened.payload.used.max(now);
+            match self.replace(id, &opened).await? {
+                Replaced::Done(version) => return Ok(Some(self.session(&Opened { version, ..opened }))),
+                Replaced::Gone => return Ok(None),
+                Replaced::Changed => {}
+            }
+        }
+        Err(StoreError("the session's record changes without end".into()).into())
     }
 
-    /// The value in a session's `logout_url`: names the session to this deployment, proves itself by a MAC under the
-    /// server key, and tells nothing of the cookie.
-    #[must_use]
-    pub fn logout_value(&self, _id: &SessionId, _session: &Session) -> String {
-        unimplemented!()
+    fn provider(&self, name: &str) -> Option<Arc<dyn RefreshAt>> {
+        self.providers
+            .iter()
+            .find(|provider| provider.name() == name)
+            .cloned()
     }
 
-    /// The store key hash and provider name in a logout value; `None` where it is not ours.
-    #[must_use]
-    pub fn open_logout_value(&self, _value: &str) -> Option<([u8; 32], String)> {
-        unimplemented!()
+    /// The key in the store for what `hash` names.
+    fn key(&self, kind: Kind, hash: [u8; 32]) -> StoreKey {
+        StoreKey {
+            kind,
+            hash: self.keys.scoped(hash),
+        }
+    }
+
+    fn session(&self, opened: &Opened) -> Session {
+        opened.payload.session(&self.lifetime, opened.version)
+    }
+
+    fn seal(&self, id: &SessionId, opened: &Opened) -> Result<Vec<u8>, SessionError> {
+        let plain = opened.payload.encode().map_err(|error| {
+            tracing::error!(%error, provider = opened.payload.provider, "a session cannot be kept: ask for fewer claims");
+            SessionError::Unreadable("it would be larger than 64 KiB")
+        })?;
+        let context = [opened.provider.issuer(), opened.provider.client_id()];
+        Ok(self.keys.seal(Purpose::Session, id.bits(), &context, &plain))
+    }
+
+    /// Writes over the version that was read.
+    async fn replace(&self, id: &SessionId, opened: &Opened) -> Result<Replaced, SessionError> {
+        let sealed = self.seal(id, opened)?;
+        let ttl = self.lifetime.ttl(&opened.payload, self.clock.now());
+        let key = self.key(Kind::Session, id.store_key());
+        Ok(self
+            .store
+            .replace(key, opened.version, sealed.into(), ttl)
+            .await?)
+    }
+
+    async fn read(&self, id: &SessionId) -> Result<Option<Opened>, SessionError> {
+        let hash = id.store_key();
+        let key = self.key(Kind::Session, hash);
+        let record = self.store.read(key).await?;
+        // Asked after the read, so that an end that failed meanwhile is seen.
+        if self.refused.holds(&hash) {
+            return Ok(None);
+        }
+        let Some(record) = record else {
+            return Ok(None);
+        };
+        let Some(opened) = self.open(id, key, &record)? else {
+            return Ok(None);
+        };
+        Ok(Some(opened).filter(|opened| !self.lifetime.is_over(&opened.payload, self.clock.now())))
+    }
+
+    /// Opens a record. `None`: it is not this session's, or none of ours.
+    fn open(
+        &self,
+        id: &SessionId,
+        key: StoreKey,
+        record: &crate::store::Record,
+    ) -> Result<Option<Opened>, SessionError> {
+        let contexts: Vec<[&str; 2]> = self
+            .providers
+            .iter()
+            .map(|p| [p.issuer(), p.client_id()])
+            .collect();
+        let contexts_of = contexts.iter().map(|context| &context[..]);
+        let plain = match self
+            .keys
+            .open_any(Purpose::Session, id.bits(), contexts_of, &record.sealed)
+        {
+            Ok(Some((n, plain))) => Some((n, Zeroizing::new(plain))),
+            Ok(None) => {
+                tracing::warn!(
+                    ?key,
+                    "a session belongs to a provider that is not configured (any more)"
+                );
+                None
+            }
+            Err(error @ (OpenError::UnknownKey | OpenError::UnknownFormat)) => {
+                tracing::error!(?key, %error, "a session cannot be opened here: its owner gets 503");
+                return Err(SessionError::Unreadable(
+                    "sealed with another key or by another release",
+                ));
+            }
+            Err(OpenError::Broken) => {
+                tracing::error!(?key, "a session's record was tampered with");
+                None
+            }
+        };
+        let Some((n, plain)) = plain else {
+            return Ok(None);
+        };
+        let mut payload = match Payload::decode(&plain) {
+            Ok(payload) => payload,
+            Err(error @ RecordError::Newer) => {
+                tracing::error!(?key, %error, "a session cannot be read here: its owner gets 503");
+                return Err(SessionError::Unreadable("written by a newer release"));
+            }
+            Err(error) => {
+                tracing::error!(?key, %error, "a session's record makes no sense");
+                return Ok(None);
+            }
+        };
+        // The issuer and client are bound; the name is only what the config calls them. It may have changed, and two
+        // names may share an issuer and client.
+        let found = &self.providers[n];
+        let provider = self
+            .provider(&payload.provider)
+            .filter(|named| named.issuer() == found.issuer() && named.client_id() == found.client_id())
+            .unwrap_or_else(|| Arc::clone(found));
+        provider.name().clone_into(&mut payload.provider);
+        Ok(Some(Opened {
+            payload,
+            version: record.version,
+            provider,
+        }))
+    }
+}
+
+/// The turn to note a session's use: one at a time in this process, however many requests come at once.
+struct Turn {
+    sessions: Arc<Sessions>,
+    hash: [u8; 32],
+}
+
+impl Turn {
+    fn take(sessions: &Arc<Sessions>, hash: [u8; 32]) -> Option<Self> {
+        let mut touching = sessions.touching.lock().unwrap_or_else(PoisonError::into_inner);
+        touching.insert(hash).then(|| Self {
+            sessions: Arc::clone(sessions),
+            hash,
+        })
+    }
+}
+
+impl Drop for Turn {
+    fn drop(&mut self) {
+        let mut touching = self
+            .sessions
+            .touching
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        touching.remove(&self.hash);
     }
 }

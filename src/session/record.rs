@@ -1,8 +1,27 @@
 //! A session's record: what is sealed into the store.
+//!
+//! On a request's way the opened bytes become a [`Session`] here. The record is JSON with a schema version `v`:
+//!
+//! - A field at the top that a release does not know is kept as it is when the record is written again, so a replica of an older
+//!   release beside a newer one loses nothing (standards SE-11). Such additions leave `v` as it is.
+//! - A change that an older release would misread raises `v`, and the older release calls the record unreadable (503).
+//!
+//! INVARIANT: lifetimes are judged from the sealed moments `begun` and `used`, never from the store's TTL alone.
+//! INVARIANT: at most [`MAX`] bytes.
 
+use super::lifetime::Lifetime;
 use crate::clock::UnixTime;
 use crate::secret::{AccessToken, IdToken, RefreshToken};
+use http::HeaderValue;
+use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
+use zeroize::Zeroizing;
+
+/// The largest record, in bytes.
+const MAX: usize = 64 * 1024;
+
+/// The schema version that this release writes, and the newest that it reads.
+const SCHEMA: u32 = 1;
 
 /// The tokens of a session.
 #[derive(Clone, Debug)]
@@ -19,6 +38,24 @@ pub struct Tokens {
     pub id_token: Option<IdToken>,
     /// The scopes granted.
     pub scopes: Vec<String>,
+}
+
+impl Tokens {
+    /// The value of `Authorization` for the upstream (RFC 6750 §2.1), marked sensitive so that it is neither logged
+    /// nor indexed. `None`: the provider's token holds what no header can.
+    #[must_use]
+    pub fn bearer(&self) -> Option<HeaderValue> {
+        bearer(&self.access_token)
+    }
+}
+
+/// As [`Tokens::bearer`], for the token that [`super::Sessions::fresh`] gives.
+#[must_use]
+pub fn bearer(token: &AccessToken) -> Option<HeaderValue> {
+    let text = Zeroizing::new(["Bearer ", token.expose()].concat());
+    let mut value = HeaderValue::from_str(&text).ok()?;
+    value.set_sensitive(true);
+    Some(value)
 }
 
 /// What a login brings.
@@ -59,4 +96,163 @@ pub struct Session {
     pub absolute_end: UnixTime,
     /// The stored record's version.
     pub version: u64,
+}
+
+/// Why a record cannot be written or read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub(super) enum RecordError {
+    #[error("the record would be larger than 64 KiB")]
+    TooLarge,
+    #[error("the record was written by a newer release")]
+    Newer,
+    #[error("the record is no session's")]
+    Malformed,
+}
+
+/// The record as it is written.
+#[derive(Clone, Serialize, Deserialize)]
+pub(super) struct Payload {
+    v: u32,
+    pub(super) provider: String,
+    pub(super) sub: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) sid: Option<String>,
+    pub(super) claims: Map<String, Value>,
+    #[serde(with = "tokens")]
+    pub(super) tokens: Tokens,
+    pub(super) begun: UnixTime,
+    pub(super) used: UnixTime,
+    /// A refresh token is kept whose answer's ID token could not be checked; the next answer's must be.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(super) unconfirmed: bool,
+    /// What a newer release wrote beside.
+    #[serde(flatten)]
+    beside: Map<String, Value>,
+}
+
+impl Payload {
+    pub(super) fn new(new: NewSession, now: UnixTime) -> Self {
+        Self {
+            v: SCHEMA,
+            provider: new.provider,
+            sub: new.sub,
+            sid: new.sid,
+            claims: new.claims,
+            tokens: new.tokens,
+            begun: now,
+            used: now,
+            unconfirmed: false,
+            beside: Map::new(),
+        }
+    }
+
+    /// The session as everybody else sees it.
+    pub(super) fn session(&self, lifetime: &Lifetime, version: u64) -> Session {
+        let (idle_end, absolute_end) = lifetime.ends(self);
+        Session {
+            provider: self.provider.clone(),
+            sub: self.sub.clone(),
+            sid: self.sid.clone(),
+            claims: self.claims.clone(),
+            tokens: self.tokens.clone(),
+            begun: self.begun,
+            used: self.used,
+            idle_end,
+            absolute_end,
+            version,
+        }
+    }
+
+    /// As bytes to seal. Where it would be too large, the ID token goes first: it serves as `id_token_hint` only,
+    /// and a provider that gets none asks the user.
+    pub(super) fn encode(&self) -> Result<Zeroizing<Vec<u8>>, RecordError> {
+        if let Ok(bytes) = self.encode_whole() {
+            return Ok(bytes);
+        }
+        let mut smaller = self.clone();
+        smaller.tokens.id_token = None;
+        smaller.encode_whole()
+    }
+
+    fn encode_whole(&self) -> Result<Zeroizing<Vec<u8>>, RecordError> {
+        // With room for the largest, so that a buffer that grows leaves no copy behind.
+        let mut bytes = Zeroizing::new(Vec::with_capacity(MAX));
+        serde_json::to_writer(Limited(&mut bytes), self).map_err(|_| RecordError::TooLarge)?;
+        Ok(bytes)
+    }
+
+    pub(super) fn decode(bytes: &[u8]) -> Result<Self, RecordError> {
+        #[derive(Deserialize)]
+        struct Version {
+            v: u32,
+        }
+        match serde_json::from_slice::<Self>(bytes) {
+            Ok(record) if record.v <= SCHEMA => Ok(record),
+            // A newer record may lack what this release wants: its version is asked before it is called malformed.
+            _ => match serde_json::from_slice::<Version>(bytes) {
+                Ok(version) if version.v > SCHEMA => Err(RecordError::Newer),
+                _ => Err(RecordError::Malformed),
+            },
+        }
+    }
+}
+
+/// Writes up to the capacity, and no further.
+struct Limited<'a>(&'a mut Vec<u8>);
+
+impl std::io::Write for Limited<'_> {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        if self.0.len() + bytes.len() > MAX {
+            return Err(std::io::ErrorKind::WriteZero.into());
+        }
+        self.0.extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+/// serde for the tokens. Nowhere but here does a token become text that is written, and this is sealed.
+mod tokens {
+    use super::{AccessToken, IdToken, RefreshToken, Tokens, UnixTime};
+    use serde::{Deserialize, Deserializer, Serialize, Serializer};
+    use std::borrow::Cow;
+
+    #[derive(Serialize, Deserialize)]
+    struct Text<'a> {
+        access: Cow<'a, str>,
+        obtained: UnixTime,
+        expires: UnixTime,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        refresh: Option<Cow<'a, str>>,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        id: Option<Cow<'a, str>>,
+        scopes: Cow<'a, [String]>,
+    }
+
+    pub(super) fn serialize<S: Serializer>(tokens: &Tokens, serializer: S) -> Result<S::Ok, S::Error> {
+        Text {
+            access: tokens.access_token.expose().into(),
+            obtained: tokens.obtained,
+            expires: tokens.expires,
+            refresh: tokens.refresh_token.as_ref().map(|token| token.expose().into()),
+            id: tokens.id_token.as_ref().map(|token| token.expose().into()),
+            scopes: (&tokens.scopes[..]).into(),
+        }
+        .serialize(serializer)
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Tokens, D::Error> {
+        let text = Text::deserialize(deserializer)?;
+        Ok(Tokens {
+            access_token: AccessToken::new(text.access),
+            obtained: text.obtained,
+            expires: text.expires,
+            refresh_token: text.refresh.map(RefreshToken::new),
+            id_token: text.id.map(IdToken::new),
+            scopes: text.scopes.into_owned(),
+        })
+    }
 }

@@ -1,6 +1,42 @@
 //! Sealing: AEAD under keys derived from a server key and, for what belongs to one browser, from its cookie too.
+//!
+//! On a request's way whatever leaves this process to be brought back later (a session's record, a login attempt's
+//! cookie) is sealed and opened here.
+//!
+//! ```text
+//! sealed   = format (1 byte) ‖ key id (8) ‖ salt (32) ‖ context tag (8) ‖ AES-256-GCM ciphertext and tag
+//! bound    = label ‖ purpose ‖ public_url ‖ context…, each with its length in front
+//! key,nonce = HKDF-SHA256(salt, server key ‖ SHA-256(cookie), info = bound)
+//! associated data = all that stands in front of the ciphertext ‖ bound
+//! ```
+//!
+//! INVARIANT: a key seals once, because the 256-bit salt is new each time; so no nonce is ever used twice under a key.
+//! INVARIANT: a sealed thing opens only for its own purpose, deployment, context and cookie (contract 5.2).
+//! INVARIANT: an unknown key or format is not "broken": the first is the operator's fault and costs nobody a session.
+//!
+//! The context tag says which of several contexts (providers) it was sealed for, without trying each. It is keyed and
+//! salted, so it tells a reader of the store nothing, not even which two are alike.
+//!
+//! Sources: RFC 5869 (HKDF), RFC 5116 and NIST SP 800-38D (AES-GCM), standards SE-03…SE-05.
 
+#[cfg(test)]
+mod tests;
+
+use super::id::hash;
 use crate::secret::Secret;
+use aws_lc_rs::aead::{AES_256_GCM, Aad, LessSafeKey, NONCE_LEN, Nonce, UnboundKey};
+use aws_lc_rs::{constant_time, hkdf, hmac, rand};
+use base64::Engine;
+use base64::prelude::BASE64_URL_SAFE_NO_PAD;
+use zeroize::Zeroizing;
+
+/// The format that is written, and the only one there is.
+const FORMAT: u8 = 1;
+const KEY: usize = 32;
+const KEY_ID: usize = 8;
+const SALT: usize = 32;
+const TAG: usize = 8;
+const HEADER: usize = 1 + KEY_ID + SALT + TAG;
 
 /// What a sealed thing is for: part of its key derivation and of its associated data, so that nothing opens as
 /// something else (contract 5.2, 5.4).
@@ -16,6 +52,18 @@ pub enum Purpose {
     AttemptResult,
     /// The way on after a JSON logout.
     LogoutContinuation,
+}
+
+impl Purpose {
+    const fn label(self) -> &'static str {
+        match self {
+            Self::Session => "session",
+            Self::LoginAttempt => "login-attempt",
+            Self::FinishedAttempt => "finished-attempt",
+            Self::AttemptResult => "attempt-result",
+            Self::LogoutContinuation => "logout-continuation",
+        }
+    }
 }
 
 /// Why a sealed thing does not open.
@@ -35,29 +83,177 @@ pub enum OpenError {
 /// The ordered server keys: the first seals, all open.
 #[derive(Debug)]
 pub struct KeyRing {
-    _keys: Vec<Secret>,
+    public_url: String,
+    first: ServerKey,
+    others: Vec<ServerKey>,
+}
+
+struct ServerKey {
+    id: [u8; KEY_ID],
+    bits: Zeroizing<[u8; KEY]>,
+    /// For context tags.
+    tags: hmac::Key,
+    /// For what is signed rather than sealed.
+    signatures: hmac::Key,
+}
+
+impl std::fmt::Debug for ServerKey {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("ServerKey(***)")
+    }
+}
+
+struct OutputLength(usize);
+
+impl hkdf::KeyType for OutputLength {
+    fn len(&self) -> usize {
+        self.0
+    }
+}
+
+/// HKDF-SHA256 to `out.len()` bytes.
+fn derive(salt: &[u8], secret: &[u8], info: &[u8], out: &mut [u8]) {
+    hkdf::Salt::new(hkdf::HKDF_SHA256, salt)
+        .extract(secret)
+        .expand(&[info], OutputLength(out.len()))
+        .and_then(|okm| okm.fill(out))
+        .expect("HKDF gives up to 8160 bytes");
+}
+
+impl ServerKey {
+    fn new(bits: Zeroizing<[u8; KEY]>) -> Self {
+        let mac_key = |label: &str| {
+            let mut key = Zeroizing::new([0; 32]);
+            derive(b"cloakroom", &*bits, label.as_bytes(), &mut *key);
+            hmac::Key::new(hmac::HMAC_SHA256, &*key)
+        };
+        let mut id = [0; KEY_ID];
+        derive(b"cloakroom", &*bits, b"key-id", &mut id);
+        Self {
+            id,
+            tags: mac_key("context-tag"),
+            signatures: mac_key("signature"),
+            bits,
+        }
+    }
+
+    fn random() -> Self {
+        let mut bits = Zeroizing::new([0; KEY]);
+        fill(&mut *bits);
+        Self::new(bits)
+    }
+
+    fn context_tag(&self, salt: &[u8], bound: &[u8]) -> [u8; TAG] {
+        let mut context = hmac::Context::with_key(&self.tags);
+        context.update(salt);
+        context.update(bound);
+        let mut tag = [0; TAG];
+        tag.copy_from_slice(&context.sign().as_ref()[..TAG]);
+        tag
+    }
+
+    /// The one key and nonce for this salt.
+    fn sealing(&self, salt: &[u8], cookie: &[u8], bound: &[u8]) -> (LessSafeKey, Nonce) {
+        let mut secret = Zeroizing::new([0; KEY + 32]);
+        secret[..KEY].copy_from_slice(&*self.bits);
+        secret[KEY..].copy_from_slice(&*Zeroizing::new(hash("cloakroom/cookie", cookie)));
+        let mut okm = Zeroizing::new([0; KEY + NONCE_LEN]);
+        derive(salt, &*secret, bound, &mut *okm);
+        let key = UnboundKey::new(&AES_256_GCM, &okm[..KEY]).expect("the key has AES-256's length");
+        let nonce = Nonce::try_assume_unique_for_key(&okm[KEY..]).expect("the nonce has GCM's length");
+        (LessSafeKey::new(key), nonce)
+    }
+}
+
+/// Fills with random bytes.
+///
+/// A system without random bytes ends the request: there is no safe way on.
+pub(super) fn fill(bytes: &mut [u8]) {
+    rand::fill(bytes).expect("the system has random bytes");
 }
 
 impl KeyRing {
     /// A ring of one fresh random key, for a memory store.
     #[must_use]
-    pub fn random(_public_url: &str) -> Self {
-        unimplemented!()
+    pub fn random(public_url: &str) -> Self {
+        Self {
+            public_url: public_url.to_owned(),
+            first: ServerKey::random(),
+            others: Vec::new(),
+        }
     }
 
     /// From the configured keys (256 bits, base64url). `public_url` is bound into everything sealed.
     ///
     /// # Errors
     /// A sentence for the operator.
-    pub fn new(_public_url: &str, _keys: &[Secret]) -> Result<Self, String> {
-        unimplemented!()
+    pub fn new(public_url: &str, keys: &[Secret]) -> Result<Self, String> {
+        let mut ring: Vec<ServerKey> = Vec::with_capacity(keys.len());
+        for (n, key) in keys.iter().enumerate() {
+            let key = parse_key(key).ok_or_else(|| {
+                format!("`session.keys[{n}]` is not 256 bits in base64url (43 characters): make one with `cloakroom keys generate`")
+            })?;
+            let key = ServerKey::new(key);
+            if let Some(twin) = ring.iter().position(|other| other.id == key.id) {
+                return Err(format!(
+                    "`session.keys[{n}]` is the same key as `session.keys[{twin}]`: remove one"
+                ));
+            }
+            ring.push(key);
+        }
+        let mut keys = ring.into_iter();
+        let first = keys
+            .next()
+            .ok_or("`session.keys` is empty: make a key with `cloakroom keys generate`")?;
+        Ok(Self {
+            public_url: public_url.to_owned(),
+            first,
+            others: keys.collect(),
+        })
+    }
+
+    fn all(&self) -> impl Iterator<Item = &ServerKey> {
+        std::iter::once(&self.first).chain(&self.others)
+    }
+
+    /// What a sealed thing is bound to, unambiguously: each part has its length in front.
+    fn bound(&self, purpose: &str, context: &[&str]) -> Vec<u8> {
+        let mut bound = Vec::with_capacity(256);
+        for part in ["cloakroom/seal/1", purpose, &self.public_url]
+            .iter()
+            .chain(context)
+        {
+            bound.extend_from_slice(&(part.len() as u64).to_be_bytes());
+            bound.extend_from_slice(part.as_bytes());
+        }
+        bound
     }
 
     /// Seals. `cookie`: what only the browser knows, mixed into the key (empty where the sealed thing itself is the
     /// cookie); `context`: what else it is bound to (issuer and client id, a cookie's name).
+    ///
+    /// # Panics
+    /// Where the system has no random bytes.
     #[must_use]
-    pub fn seal(&self, _purpose: Purpose, _cookie: &[u8], _context: &[&str], _plain: &[u8]) -> Vec<u8> {
-        unimplemented!()
+    pub fn seal(&self, purpose: Purpose, cookie: &[u8], context: &[&str], plain: &[u8]) -> Vec<u8> {
+        let key = &self.first;
+        let bound = self.bound(purpose.label(), context);
+        let mut salt = [0; SALT];
+        fill(&mut salt);
+        // With room for the whole, so that no copy of the plain text is left behind by a buffer that grows.
+        let mut sealed = Vec::with_capacity(HEADER + plain.len() + AES_256_GCM.tag_len());
+        sealed.push(FORMAT);
+        sealed.extend_from_slice(&key.id);
+        sealed.extend_from_slice(&salt);
+        sealed.extend_from_slice(&key.context_tag(&salt, &bound));
+        let associated = Aad::from([&sealed, &bound[..]].concat());
+        sealed.extend_from_slice(plain);
+        let (sealing, nonce) = key.sealing(&salt, cookie, &bound);
+        let tag = sealing
+            .seal_in_place_separate_tag(nonce, associated, &mut sealed[HEADER..])
+            .expect("AES-GCM seals up to 64 GiB");
+        sealed.extend_from_slice(tag.as_ref());
+        sealed
     }
 
     /// Opens.
@@ -66,11 +262,95 @@ impl KeyRing {
     /// [`OpenError`]
     pub fn open(
         &self,
-        _purpose: Purpose,
-        _cookie: &[u8],
-        _context: &[&str],
-        _sealed: &[u8],
+        purpose: Purpose,
+        cookie: &[u8],
+        context: &[&str],
+        sealed: &[u8],
     ) -> Result<Vec<u8>, OpenError> {
-        unimplemented!()
+        match self.open_any(purpose, cookie, std::iter::once(context), sealed)? {
+            Some((_, plain)) => Ok(plain),
+            None => Err(OpenError::Broken),
+        }
     }
+
+    /// Opens what was sealed for one of `contexts`, and tells which (counted from 0). `None`: for none of them, or
+    /// by another deployment.
+    ///
+    /// # Errors
+    /// [`OpenError`]
+    pub fn open_any<'a>(
+        &self,
+        purpose: Purpose,
+        cookie: &[u8],
+        contexts: impl IntoIterator<Item = &'a [&'a str]>,
+        sealed: &[u8],
+    ) -> Result<Option<(usize, Vec<u8>)>, OpenError> {
+        if *sealed.first().ok_or(OpenError::Broken)? != FORMAT {
+            return Err(OpenError::UnknownFormat);
+        }
+        let (header, ciphertext) = sealed.split_at_checked(HEADER).ok_or(OpenError::Broken)?;
+        let (id, rest) = header[1..].split_at(KEY_ID);
+        let (salt, tag) = rest.split_at(SALT);
+        let key = self.all().find(|key| key.id == id).ok_or(OpenError::UnknownKey)?;
+        for (n, context) in contexts.into_iter().enumerate() {
+            let bound = self.bound(purpose.label(), context);
+            if constant_time::verify_slices_are_equal(&key.context_tag(salt, &bound), tag).is_err() {
+                continue;
+            }
+            let (sealing, nonce) = key.sealing(salt, cookie, &bound);
+            let mut plain = ciphertext.to_vec();
+            let length = sealing
+                .open_in_place(nonce, Aad::from([header, &bound[..]].concat()), &mut plain)
+                .map_err(|_| OpenError::Broken)?
+                .len();
+            plain.truncate(length);
+            return Ok(Some((n, plain)));
+        }
+        Ok(None)
+    }
+
+    /// The name under which the store keeps what `hash` names: another in each deployment, so that two deployments
+    /// on one Redis never meet each other's sessions (contract 5.2).
+    #[must_use]
+    pub fn scoped(&self, hash: [u8; 32]) -> [u8; 32] {
+        super::id::hash(
+            "cloakroom/store-key",
+            &[self.public_url.as_bytes(), &[0], &hash].concat(),
+        )
+    }
+
+    /// Signs `message` for this deployment and `purpose`, with the first key.
+    #[must_use]
+    pub fn sign(&self, purpose: &'static str, message: &[u8]) -> [u8; 32] {
+        let mut signature = [0; 32];
+        let signed = hmac::sign(&self.first.signatures, &self.signed(purpose, message));
+        signature.copy_from_slice(signed.as_ref());
+        signature
+    }
+
+    /// Whether any of the keys signed `message` for this deployment and `purpose`. Takes the same time for every
+    /// signature that is not right.
+    #[must_use]
+    pub fn verify(&self, purpose: &'static str, message: &[u8], signature: &[u8]) -> bool {
+        let signed = self.signed(purpose, message);
+        self.all()
+            .any(|key| hmac::verify(&key.signatures, &signed, signature).is_ok())
+    }
+
+    fn signed(&self, purpose: &str, message: &[u8]) -> Vec<u8> {
+        let mut signed = self.bound(purpose, &[]);
+        signed.extend_from_slice(message);
+        signed
+    }
+}
+
+/// A configured key: exactly 256 bits.
+fn parse_key(key: &Secret) -> Option<Zeroizing<[u8; KEY]>> {
+    let text = key.expose().trim();
+    let mut decoded = Zeroizing::new([0; KEY + 1]);
+    // With or without its one padding character, as tools write it.
+    let text = text.strip_suffix('=').unwrap_or(text);
+    let length = BASE64_URL_SAFE_NO_PAD.decode_slice(text, &mut *decoded).ok()?;
+    let bits: &[u8; KEY] = decoded.get(..length)?.try_into().ok()?;
+    Some(Zeroizing::new(*bits))
 }

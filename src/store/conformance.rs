@@ -9,7 +9,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-const MINUTE: Duration = Duration::from_secs(60);
+const MINUTE: Duration = Duration::from_mins(1);
 const BEGIN: UnixTime = UnixTime::from_secs(1_800_000_000);
 
 /// A store, and how time passes for it.

@@ -5,7 +5,7 @@
 //! INVARIANT: an entry whose time has come is not there, whether or not it has been swept yet.
 //! INVARIANT: bounded. Beyond `max_sessions` the session goes whose last write is oldest: uses are written (to a
 //! tenth of the idle timeout), so that is the longest idle one. Claims, leases and results are bounded in the same
-//! number; there the one that would end first goes.
+//! number, or [`LEAST_REST`]; there the one that would end first goes.
 
 use super::{Kind, Record, Replaced, StoreKey};
 use crate::clock::{Clock, UnixTime};
@@ -18,19 +18,23 @@ use std::time::Duration;
 /// How many entries whose time has come are swept with each write: more than one, so that sweeping keeps up.
 const SWEEP: usize = 4;
 
+/// Room for claims, leases and results that even the smallest store has: with less, a few logins at one time could
+/// push out each other's claims.
+const LEAST_REST: usize = 10_000;
+
 /// The store in this process.
 #[derive(Debug)]
 pub(super) struct MemoryStore {
     clock: Clock,
     max: usize,
-    sessions: Mutex<Shelf>,
+    sessions: Mutex<Rack>,
     /// Claims, leases and results.
-    rest: Mutex<Shelf>,
+    rest: Mutex<Rack>,
     evicted: AtomicU64,
 }
 
 #[derive(Debug, Default)]
-struct Shelf {
+struct Rack {
     entries: HashMap<StoreKey, Entry>,
     by_end: BTreeSet<(UnixTime, u64, StoreKey)>,
     by_write: BTreeSet<(u64, StoreKey)>,
@@ -41,11 +45,11 @@ struct Shelf {
 struct Entry {
     record: Record,
     ends: UnixTime,
-    /// Which write of the shelf this was.
+    /// Which write of the rack this was.
     written: u64,
 }
 
-impl Shelf {
+impl Rack {
     fn living(&self, key: StoreKey, now: UnixTime) -> Option<&Entry> {
         self.entries.get(&key).filter(|entry| entry.ends > now)
     }
@@ -83,7 +87,7 @@ impl Shelf {
         }
     }
 
-    /// What goes first where the shelf is full.
+    /// What goes first where the rack is full.
     fn first_to_go(&self, kind: Kind) -> Option<StoreKey> {
         if kind == Kind::Session {
             self.by_write.first().map(|(_, key)| *key)
@@ -104,84 +108,96 @@ impl MemoryStore {
         }
     }
 
-    /// A shelf is whole between any two of its calls, so a panic elsewhere under the lock breaks nothing.
-    fn shelf(&self, kind: Kind) -> MutexGuard<'_, Shelf> {
-        let shelf = if kind == Kind::Session {
+    /// A rack is whole between any two of its calls, so a panic elsewhere under the lock breaks nothing.
+    fn rack(&self, kind: Kind) -> MutexGuard<'_, Rack> {
+        let rack = if kind == Kind::Session {
             &self.sessions
         } else {
             &self.rest
         };
-        shelf.lock().unwrap_or_else(PoisonError::into_inner)
+        rack.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(super) fn evicted(&self) -> u64 {
         self.evicted.load(Ordering::Relaxed)
     }
 
-    fn write_new(&self, shelf: &mut Shelf, key: StoreKey, sealed: Bytes, now: UnixTime, ttl: Duration) {
-        shelf.sweep(now);
-        if !shelf.entries.contains_key(&key)
-            && shelf.entries.len() >= self.max
-            && let Some(first) = shelf.first_to_go(key.kind)
+    /// True if a session had to go for it.
+    fn write_new(&self, rack: &mut Rack, key: StoreKey, sealed: Bytes, now: UnixTime, ttl: Duration) -> bool {
+        rack.sweep(now);
+        let is_session = key.kind == Kind::Session;
+        let max = if is_session {
+            self.max
+        } else {
+            self.max.max(LEAST_REST)
+        };
+        let mut evicted = false;
+        if !rack.entries.contains_key(&key)
+            && rack.entries.len() >= max
+            && let Some(first) = rack.first_to_go(key.kind)
         {
-            shelf.take(first);
-            if key.kind == Kind::Session {
-                self.evicted.fetch_add(1, Ordering::Relaxed);
-            }
+            rack.take(first);
+            evicted = is_session;
         }
-        shelf.put(key, Record { version: 1, sealed }, now.plus(ttl));
+        rack.put(key, Record { version: 1, sealed }, now.plus(ttl));
+        evicted
     }
 
     pub(super) fn read(&self, key: StoreKey) -> Option<Record> {
         let now = self.clock.now();
-        self.shelf(key.kind)
+        self.rack(key.kind)
             .living(key, now)
             .map(|entry| entry.record.clone())
     }
 
-    pub(super) fn create(&self, key: StoreKey, sealed: Bytes, ttl: Duration) {
+    /// True if another session had to go for this one.
+    pub(super) fn create(&self, key: StoreKey, sealed: Bytes, ttl: Duration) -> bool {
         let now = self.clock.now();
-        self.write_new(&mut self.shelf(key.kind), key, sealed, now, ttl);
+        let evicted = self.write_new(&mut self.rack(key.kind), key, sealed, now, ttl);
+        if evicted {
+            self.evicted.fetch_add(1, Ordering::Relaxed);
+        }
+        evicted
     }
 
     pub(super) fn replace(&self, key: StoreKey, expected: u64, sealed: Bytes, ttl: Duration) -> Replaced {
         let now = self.clock.now();
-        let mut shelf = self.shelf(key.kind);
-        let Some(entry) = shelf.living(key, now) else {
+        let mut rack = self.rack(key.kind);
+        let Some(entry) = rack.living(key, now) else {
             return Replaced::Gone;
         };
         if entry.record.version != expected {
             return Replaced::Changed;
         }
         let version = expected + 1;
-        shelf.put(key, Record { version, sealed }, now.plus(ttl));
+        rack.put(key, Record { version, sealed }, now.plus(ttl));
         Replaced::Done(version)
     }
 
     pub(super) fn delete(&self, key: StoreKey) -> bool {
         let now = self.clock.now();
-        self.shelf(key.kind)
+        self.rack(key.kind)
             .take(key)
             .is_some_and(|entry| entry.ends > now)
     }
 
     pub(super) fn claim(&self, key: StoreKey, owner: &[u8; 16], ttl: Duration) -> bool {
         let now = self.clock.now();
-        let mut shelf = self.shelf(key.kind);
-        if shelf.living(key, now).is_some() {
+        let mut rack = self.rack(key.kind);
+        if rack.living(key, now).is_some() {
             return false;
         }
-        self.write_new(&mut shelf, key, Bytes::copy_from_slice(owner), now, ttl);
+        self.write_new(&mut rack, key, Bytes::copy_from_slice(owner), now, ttl);
         true
     }
 
     pub(super) fn renew(&self, key: StoreKey, owner: &[u8; 16], ttl: Duration) -> bool {
         let now = self.clock.now();
-        let mut shelf = self.shelf(key.kind);
-        match shelf.living(key, now) {
+        let mut rack = self.rack(key.kind);
+        match rack.living(key, now) {
             Some(entry) if entry.record.sealed == owner[..] => {
                 let record = entry.record.clone();
-                shelf.put(key, record, now.plus(ttl));
+                rack.put(key, record, now.plus(ttl));
                 true
             }
             _ => false,
@@ -189,13 +205,13 @@ impl MemoryStore {
     }
 
     pub(super) fn release(&self, key: StoreKey, owner: &[u8; 16]) {
-        let mut shelf = self.shelf(key.kind);
-        if shelf
+        let mut rack = self.rack(key.kind);
+        if rack
             .entries
             .get(&key)
             .is_some_and(|entry| entry.record.sealed == owner[..])
         {
-            shelf.take(key);
+            rack.take(key);
         }
     }
 
@@ -207,7 +223,7 @@ impl MemoryStore {
 mod tests {
     use super::*;
 
-    const MINUTE: Duration = Duration::from_secs(60);
+    const MINUTE: Duration = Duration::from_mins(1);
 
     fn key(kind: Kind, n: u8) -> StoreKey {
         StoreKey { kind, hash: [n; 32] }
@@ -256,15 +272,21 @@ mod tests {
         for n in 1..=3 {
             store.create(key(Kind::Session, n), Bytes::new(), MINUTE);
         }
-        for n in 1..=200 {
-            let ttl = MINUTE * u32::from(n);
-            assert!(store.claim(key(Kind::AttemptClaim, n), &[n; 16], ttl));
-            store.create(key(Kind::AttemptResult, n), Bytes::new(), ttl);
+        for n in 0..LEAST_REST + 50 {
+            let mut hash = [0; 32];
+            hash[..8].copy_from_slice(&n.to_be_bytes());
+            let kind = if n % 2 == 0 {
+                Kind::AttemptClaim
+            } else {
+                Kind::AttemptResult
+            };
+            let ttl = MINUTE * u32::try_from(n + 1).unwrap();
+            assert!(store.claim(StoreKey { kind, hash }, &[1; 16], ttl));
         }
         let rest = store.rest.lock().unwrap();
         assert_eq!(
             (rest.entries.len(), rest.by_end.len(), rest.by_write.len()),
-            (3, 3, 3)
+            (LEAST_REST, LEAST_REST, LEAST_REST)
         );
         drop(rest);
         assert_eq!(store.evicted(), 0);
@@ -277,15 +299,15 @@ mod tests {
         for round in 0..2000u32 {
             let k = key(Kind::Session, u8::try_from(round * 7 % 13).unwrap());
             match round % 5 {
-                0 | 1 => store.create(k, Bytes::new(), Duration::from_secs(u64::from(round % 9) + 1)),
+                0 | 1 => drop(store.create(k, Bytes::new(), Duration::from_secs(u64::from(round % 9) + 1))),
                 2 => drop(store.replace(k, 1, Bytes::new(), MINUTE)),
                 3 => drop(store.delete(k)),
                 _ => clock.advance(Duration::from_secs(1)),
             }
-            let shelf = store.sessions.lock().unwrap();
-            assert!(shelf.entries.len() <= 8);
-            assert_eq!(shelf.entries.len(), shelf.by_end.len());
-            assert_eq!(shelf.entries.len(), shelf.by_write.len());
+            let rack = store.sessions.lock().unwrap();
+            assert!(rack.entries.len() <= 8);
+            assert_eq!(rack.entries.len(), rack.by_end.len());
+            assert_eq!(rack.entries.len(), rack.by_write.len());
         }
     }
 }

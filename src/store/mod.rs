@@ -105,6 +105,8 @@ pub struct StoreError(pub String);
 pub struct Store {
     backend: Backend,
     metrics: Arc<Metrics>,
+    #[cfg(test)]
+    pub(crate) outage: testing::Outage,
 }
 
 #[derive(Debug)]
@@ -117,10 +119,15 @@ enum Backend {
 macro_rules! ask {
     ($store:ident, $method:ident($($argument:expr),*)) => {{
         let began = Instant::now();
-        let answer = match &$store.backend {
-            Backend::Memory(memory) => Ok(memory.$method($($argument),*)),
-            Backend::Redis(redis) => redis.$method($($argument),*).await,
+        let asked = async {
+            match &$store.backend {
+                Backend::Memory(memory) => Ok(memory.$method($($argument),*)),
+                Backend::Redis(redis) => redis.$method($($argument),*).await,
+            }
         };
+        #[cfg(test)]
+        let asked = $store.outage.around(stringify!($method), asked);
+        let answer = asked.await;
         $store.metrics.store_operation(stringify!($method), began.elapsed().as_secs_f64(), answer.is_ok());
         answer
     }};
@@ -133,6 +140,8 @@ impl Store {
         Self {
             backend: Backend::Memory(memory::MemoryStore::new(max_sessions, clock)),
             metrics: Arc::default(),
+            #[cfg(test)]
+            outage: testing::Outage::default(),
         }
     }
 
@@ -144,6 +153,8 @@ impl Store {
         Ok(Self {
             backend: Backend::Redis(redis::RedisStore::new(settings)?),
             metrics: Arc::default(),
+            #[cfg(test)]
+            outage: testing::Outage::default(),
         })
     }
 
@@ -179,12 +190,10 @@ impl Store {
     /// # Cancel safety
     /// Dropped, it may or may not have written.
     pub async fn create(&self, key: StoreKey, sealed: Bytes, ttl: Duration) -> Result<(), StoreError> {
-        let before = self.evicted();
-        let answer = ask!(self, create(key, sealed, ttl));
-        for _ in before..self.evicted() {
+        if ask!(self, create(key, sealed, ttl))? {
             self.metrics.sessions_evicted();
         }
-        answer
+        Ok(())
     }
 
     /// Writes only if the version is still `expected`.

@@ -1,11 +1,11 @@
-//! A real Redis for tests: a process of our own in a folder of its own, ended when it is dropped.
+//! For tests: a real Redis (a process of our own in a folder of its own, ended when it is dropped), and outages.
 
-use super::Store;
+use super::{Store, StoreError};
 use crate::config::{RedisSettings, SecretSource};
 use crate::secret::Secret;
-use std::io::Read;
 use std::net::TcpListener;
 use std::process::{Child, Command, Stdio};
+use std::sync::Mutex;
 use std::time::{Duration, Instant};
 use tempfile::TempDir;
 
@@ -25,55 +25,59 @@ impl RedisServer {
 
     /// On a free port of the loopback address.
     pub(crate) fn start_with(arguments: &[&str]) -> Self {
-        let port = TcpListener::bind("127.0.0.1:0")
-            .unwrap()
-            .local_addr()
-            .unwrap()
-            .port();
-        Self::start_on(port, tempfile::tempdir().unwrap(), arguments)
+        for _ in 0..10 {
+            let free = TcpListener::bind("127.0.0.1:0").unwrap();
+            let port = free.local_addr().unwrap().port();
+            drop(free);
+            // Somebody else may be quicker to take it: then the next one is tried.
+            if let Some(server) = Self::start_on(port, tempfile::tempdir().unwrap(), arguments) {
+                return server;
+            }
+        }
+        panic!("there is no free port");
     }
 
-    pub(crate) fn start_on(port: u16, folder: TempDir, arguments: &[&str]) -> Self {
+    /// `None`: the port is taken.
+    pub(crate) fn start_on(port: u16, folder: TempDir, arguments: &[&str]) -> Option<Self> {
         let arguments: Vec<String> = arguments.iter().map(ToString::to_string).collect();
-        let child = Self::spawn(port, &folder, &arguments);
-        Self {
-            child,
+        let mut server = Self {
+            child: Self::spawn(port, &folder, &arguments),
             port,
             folder,
             arguments,
-        }
+        };
+        server.becomes_ready().then_some(server)
     }
 
     fn spawn(port: u16, folder: &TempDir, arguments: &[String]) -> Child {
-        let log = folder.path().join("log");
-        let _ = std::fs::remove_file(&log);
-        let child = Command::new("redis-server")
-            .args([
-                "--port",
-                &port.to_string(),
-                "--bind",
-                "127.0.0.1",
-                "--save",
-                "",
-                "--appendonly",
-                "no",
-            ])
-            .args(["--logfile", "log", "--dir"])
+        let _ = std::fs::remove_file(folder.path().join("log"));
+        Command::new("redis-server")
+            .arg("--port")
+            .arg(port.to_string())
+            .args("--bind 127.0.0.1 --appendonly no --logfile log --save".split(' '))
+            .args(["", "--dir"])
             .arg(folder.path())
             .args(arguments)
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .spawn()
-            .expect("redis-server is installed");
-        // It says so itself when it is ready; there is nothing else to wait for.
-        let patience = Instant::now() + Duration::from_secs(20);
+            .expect("redis-server is installed")
+    }
+
+    /// Waits until the server says that it is ready. False: its port is taken.
+    fn becomes_ready(&mut self) -> bool {
+        let patience = Instant::now() + Duration::from_secs(30);
         loop {
-            let mut text = String::new();
-            if let Ok(mut file) = std::fs::File::open(&log) {
-                file.read_to_string(&mut text).unwrap();
-            }
+            let text = std::fs::read_to_string(self.folder.path().join("log")).unwrap_or_default();
             if text.contains("Ready to accept connections") {
-                return child;
+                return true;
+            }
+            if self.child.try_wait().unwrap().is_some() {
+                assert!(
+                    text.contains("Address already in use"),
+                    "redis-server did not start: {text}"
+                );
+                return false;
             }
             assert!(Instant::now() < patience, "redis-server did not start: {text}");
             std::thread::sleep(Duration::from_millis(10));
@@ -89,6 +93,7 @@ impl RedisServer {
     /// Starts it again on the same port, empty.
     pub(crate) fn start_again(&mut self) {
         self.child = Self::spawn(self.port, &self.folder, &self.arguments);
+        assert!(self.becomes_ready());
     }
 
     /// Sends the server process a signal (`STOP`, `CONT`).
@@ -141,5 +146,54 @@ pub(crate) fn settings(url: &str) -> RedisSettings {
         key_prefix: "cloakroom:".into(),
         sentinel: None,
         cluster: None,
+    }
+}
+
+/// When a failing operation fails.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Fails {
+    /// Before it was done.
+    Before,
+    /// After it was done: only its answer is lost.
+    After,
+}
+
+/// Operations that fail on a test's wish.
+#[derive(Debug, Default)]
+pub(crate) struct Outage(Mutex<Vec<(&'static str, Fails)>>);
+
+impl Outage {
+    /// From now on these operations fail.
+    pub(crate) fn begin(&self, operations: &[&'static str], fails: Fails) {
+        let mut failing = self.0.lock().unwrap();
+        failing.extend(operations.iter().map(|operation| (*operation, fails)));
+    }
+
+    /// From now on nothing fails.
+    pub(crate) fn end(&self) {
+        self.0.lock().unwrap().clear();
+    }
+
+    pub(super) async fn around<T>(
+        &self,
+        operation: &str,
+        asked: impl Future<Output = Result<T, StoreError>>,
+    ) -> Result<T, StoreError> {
+        let found = self
+            .0
+            .lock()
+            .unwrap()
+            .iter()
+            .find(|(name, _)| *name == operation)
+            .map(|(_, fails)| *fails);
+        match found {
+            None => asked.await,
+            Some(fails) => {
+                if fails == Fails::After {
+                    drop(asked.await);
+                }
+                Err(StoreError("outage".into()))
+            }
+        }
     }
 }

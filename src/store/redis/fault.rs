@@ -3,7 +3,7 @@
 //! INVARIANT: no secret in them. A server quotes the command that it refuses, an AUTH with its password too, so the
 //! server's own words are never passed on: only its error code is, and what to do about it.
 
-use crate::store::StoreError;
+use crate::store::{PATIENCE, StoreError};
 use redis::{ErrorKind, RedisError};
 
 /// Why there is no answer.
@@ -26,12 +26,22 @@ impl Fault {
         Self::Said(words.into())
     }
 
+    /// Nobody answered.
+    pub(super) fn late() -> Self {
+        Self::said(format!("no answer within {} s", PATIENCE.as_secs()))
+    }
+
     /// The kind, where the server or the connection said it.
     pub(super) fn kind(&self) -> Option<ErrorKind> {
         match self {
             Self::Redis(error) => Some(error.kind()),
             Self::Said(_) => None,
         }
+    }
+
+    /// Whether the connection broke, rather than that the server answered or that nobody did.
+    pub(super) fn is_broken_connection(&self) -> bool {
+        matches!(self, Self::Redis(error) if error.is_io_error())
     }
 
     /// Whether another connection may fare better: this one is broken, logged in as nobody, or leads to a server
@@ -41,10 +51,7 @@ impl Fault {
             Self::Redis(error) => {
                 error.is_unrecoverable_error()
                     || error.is_io_error()
-                    || matches!(
-                        error.code(),
-                        Some("NOAUTH" | "READONLY" | "MASTERDOWN" | "UNBLOCKED")
-                    )
+                    || matches!(error.code(), Some("NOAUTH" | "READONLY" | "MASTERDOWN"))
             }
             Self::Said(_) => true,
         }
@@ -76,6 +83,9 @@ impl Fault {
             Some("OOM") => "its memory is full: raise `maxmemory` (with `maxmemory-policy noeviction`)",
             Some("MISCONF") => "it cannot write its data to disk and refuses writes: see its log",
             Some("BUSY") => "it is busy with somebody's script: wait, or end that script",
+            Some("DENIED") => {
+                "it is in protected mode: give it a password, and set that in `session.store.redis`"
+            }
             Some("NOREPLICAS") => {
                 "it has fewer replicas than `min-replicas-to-write` wants: see to its replicas"
             }

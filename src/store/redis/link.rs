@@ -15,7 +15,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::Mutex;
 use tokio::time::{Instant, timeout, timeout_at};
-use tokio_util::sync::CancellationToken;
+use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::task::TaskTracker;
 
 /// The longest that one attempt to connect takes: less than [`PATIENCE`], so that the request that began it sees it end.
@@ -26,6 +26,9 @@ const FIRST_PAUSE: Duration = Duration::from_millis(50);
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 /// How long a connection is kept although the server calls itself the wrong one: no faster circle of new connections.
 const LEAST_AGE: Duration = Duration::from_secs(1);
+/// How often an idle connection is tried: whatever stands in between (a NAT, a firewall, a balancer) forgets silent
+/// ones, and that should be found by us and not by the next request.
+const HEARTBEAT: Duration = Duration::from_secs(15);
 /// How many commands may wait to be written.
 const QUEUE: usize = 1024;
 
@@ -41,8 +44,10 @@ pub(super) struct Link {
 struct Live {
     connection: MultiplexedConnection,
     since: Instant,
-    /// Cancelled when the driver has ended: the server closed the connection, perhaps while nothing was asked.
+    /// Cancelled when the connection has ended: closed by the server, perhaps while nothing was asked, or found dead.
     closed: CancellationToken,
+    /// Ends the driver with the last user.
+    _driven: DropGuard,
 }
 
 /// What became of the attempts to connect since the last success.
@@ -75,15 +80,27 @@ impl Link {
         })
     }
 
-    /// Sends one command and reads its answer.
-    pub(super) async fn ask<T: FromRedisValue>(&self, command: &Cmd) -> Result<T, Fault> {
+    /// Sends one command and reads its answer. Where the connection breaks under a `repeatable` command, it is sent
+    /// once more on another: a server that restarted costs such a request nothing.
+    pub(super) async fn ask<T: FromRedisValue>(&self, command: &Cmd, repeatable: bool) -> Result<T, Fault> {
         let deadline = Instant::now() + PATIENCE;
-        let late = |_| Fault::said(format!("no answer within {} s", PATIENCE.as_secs()));
-        let live = timeout_at(deadline, self.connected()).await.map_err(late)??;
+        let asked = timeout_at(deadline, async {
+            match self.ask_once(command, deadline).await {
+                Err(fault) if repeatable && fault.is_broken_connection() => {
+                    self.ask_once(command, deadline).await
+                }
+                answer => answer,
+            }
+        });
+        asked.await.unwrap_or_else(|_| Err(Fault::late()))
+    }
+
+    async fn ask_once<T: FromRedisValue>(&self, command: &Cmd, deadline: Instant) -> Result<T, Fault> {
+        let live = self.connected().await?;
         let mut connection = live.connection.clone();
         let answer = match timeout_at(deadline, command.query_async::<T>(&mut connection)).await {
             Ok(answer) => answer.map_err(Fault::from),
-            Err(elapsed) => Err(late(elapsed)),
+            Err(_) => Err(Fault::late()),
         };
         if let Err(fault) = &answer
             && fault.spoils_connection()
@@ -145,6 +162,7 @@ impl Link {
                     tracing::info!("the session store answers again");
                 }
                 attempts.failed = 0;
+                attempts.next = Instant::now();
                 let live = Arc::new(live);
                 self.live.store(Some(Arc::clone(&live)));
                 Ok(live)
@@ -169,10 +187,15 @@ impl Link {
             .set_pipeline_buffer_size(QUEUE);
         let (mut connection, driver) =
             MultiplexedConnection::new_with_config(info.redis_settings(), stream, config).await?;
-        let closed = CancellationToken::new();
+        let (closed, unused) = (CancellationToken::new(), CancellationToken::new());
         let closing = closed.clone().drop_guard();
+        let (letting_go, beating) = (unused.clone(), connection.clone());
         self.drivers.spawn(async move {
-            driver.await;
+            tokio::select! {
+                () = driver => {}
+                () = letting_go.cancelled() => {}
+                () = heartbeat(beating) => {}
+            }
             drop(closing);
         });
         // A stopped server still accepts connections: only an answer shows that it lives.
@@ -181,6 +204,20 @@ impl Link {
             connection,
             since: Instant::now(),
             closed,
+            _driven: unused.drop_guard(),
         })
+    }
+}
+
+/// Ends when the connection has died.
+async fn heartbeat(mut connection: MultiplexedConnection) {
+    loop {
+        tokio::time::sleep(HEARTBEAT).await;
+        let asked = cmd("PING");
+        match timeout(PATIENCE, asked.query_async::<redis::Value>(&mut connection)).await {
+            // Also a refusal shows that somebody is there.
+            Ok(answer) if !answer.as_ref().is_err_and(redis::RedisError::is_io_error) => {}
+            _ => return,
+        }
     }
 }

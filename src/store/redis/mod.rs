@@ -11,15 +11,19 @@
 mod fault;
 mod link;
 mod target;
+#[cfg(test)]
+mod tests;
 
-use super::{Record, Replaced, StoreError, StoreKey};
+use super::{PATIENCE, Record, Replaced, StoreError, StoreKey};
 use crate::config::RedisSettings;
 use base64::Engine;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 use bytes::Bytes;
+use fault::Fault;
 use link::Link;
 use redis::{Cmd, ErrorKind, FromRedisValue, Script, ServerErrorKind, Value, cmd};
 use std::time::Duration;
+use tokio::time::timeout;
 
 /// Sets the key to ARGV\[2\] if its version is ARGV\[1\]. 1: done, 0: another version, -1: not there.
 const REPLACE: &str = "local v = redis.call('GET', KEYS[1])
@@ -82,11 +86,16 @@ impl RedisStore {
         )
     }
 
+    /// Sends a command that does the same when it is done twice.
     async fn command<T: FromRedisValue>(&self, command: &Cmd) -> Result<T, StoreError> {
-        self.link
-            .ask(command)
-            .await
-            .map_err(|fault| fault.into_store_error())
+        let answer = self.link.ask(command, true).await;
+        answer.map_err(Fault::into_store_error)
+    }
+
+    /// Sends a command whose second run would answer otherwise than its first.
+    async fn command_once<T: FromRedisValue>(&self, command: &Cmd) -> Result<T, StoreError> {
+        let answer = self.link.ask(command, false).await;
+        answer.map_err(Fault::into_store_error)
     }
 
     /// Runs a script by its hash, and by its text where the server does not know it (yet, or any more).
@@ -105,12 +114,19 @@ impl RedisStore {
             }
             command
         };
-        match self.link.ask(&call("EVALSHA", script.get_hash())).await {
-            Err(fault) if fault.kind() == Some(ErrorKind::Server(ServerErrorKind::NoScript)) => {
-                self.command(&call("EVAL", text)).await
+        // Two commands at most, and one command's patience for both.
+        let asked = timeout(PATIENCE, async {
+            match self.link.ask(&call("EVALSHA", script.get_hash()), false).await {
+                Err(fault) if fault.kind() == Some(ErrorKind::Server(ServerErrorKind::NoScript)) => {
+                    self.link.ask(&call("EVAL", text), false).await
+                }
+                answer => answer,
             }
-            answer => answer.map_err(|fault| fault.into_store_error()),
-        }
+        });
+        asked
+            .await
+            .unwrap_or_else(|_| Err(Fault::late()))
+            .map_err(Fault::into_store_error)
     }
 
     pub(super) async fn read(&self, key: StoreKey) -> Result<Option<Record>, StoreError> {
@@ -134,13 +150,19 @@ impl RedisStore {
         }
     }
 
-    pub(super) async fn create(&self, key: StoreKey, sealed: Bytes, ttl: Duration) -> Result<(), StoreError> {
+    /// Never drops another session for it: `false`.
+    pub(super) async fn create(
+        &self,
+        key: StoreKey,
+        sealed: Bytes,
+        ttl: Duration,
+    ) -> Result<bool, StoreError> {
         let mut set = cmd("SET");
         set.arg(self.key(key))
             .arg(value(1, &sealed))
             .arg("PX")
             .arg(millis(ttl));
-        self.command(&set).await
+        self.command::<Value>(&set).await.map(|_ok| false)
     }
 
     pub(super) async fn replace(
@@ -179,7 +201,7 @@ impl RedisStore {
             .arg("PX")
             .arg(millis(ttl));
         // OK where it was set, nil where the key was there.
-        Ok(self.command::<Value>(&set).await? != Value::Nil)
+        Ok(self.command_once::<Value>(&set).await? != Value::Nil)
     }
 
     pub(super) async fn renew(

@@ -112,14 +112,10 @@ fn tls(ca: Option<&Path>) -> Result<ClientConfig, String> {
         .with_safe_default_protocol_versions()
         .map_err(|error| error.to_string())?;
     let Some(path) = ca else {
-        return builder
-            .with_platform_verifier()
-            .map(|builder| builder.with_no_client_auth())
-            .map_err(|error| {
-                format!(
-                    "the system's authorities cannot be used: {error}; name one in `session.store.redis.ca`"
-                )
-            });
+        let builder = builder.with_platform_verifier().map_err(|error| {
+            format!("the system's authorities cannot be used: {error}; name one in `session.store.redis.ca`")
+        })?;
+        return Ok(builder.with_no_client_auth());
     };
     let unusable = |why: String| format!("`session.store.redis.ca`: {}: {why}", path.display());
     let mut roots = rustls::RootCertStore::empty();

@@ -1,1 +1,0 @@
-//! Keeps a session's access token fresh, with one refresh at a time.

@@ -1,0 +1,149 @@
+//! Keeps a session's access token fresh, with one refresh at a time.
+//!
+//! On a request's way this comes after `guard` and before `proxy`. The token's age decides:
+//!
+//! | token     | the request               | behind it                       |
+//! | --------- | ------------------------- | ------------------------------- |
+//! | `Fresh`   | goes at once              | nothing                         |
+//! | `Ageing`  | goes at once, same token  | one refresh starts, if none ran |
+//! | `Expired` | waits for the one refresh | –                               |
+//!
+//! `Ageing` begins `session.refresh_before` (default 60 s) before expiry, or at half the token's lifetime if that is
+//! later; both are counted from the moment that the token request left: RFC 6749 §5.1 counts from the response, so
+//! this errs early.
+//!
+//! In this process a refresh is a flight (`flights`): a task of its own, which no request that goes away can cancel,
+//! and which all requests of the session wait for. Over replicas it holds a lease (`lease`). What happens under the
+//! lease is in `turn`.
+//!
+//! INVARIANT: over all replicas, at most one request with a given refresh token is under way.
+//! INVARIANT: no request sees a new access token before the store holds the answer that it came with.
+//! INVARIANT: only `invalid_grant` (RFC 6749 §5.2) and another user's ID token (Core §12.2) end a session.
+
+mod at;
+mod claims;
+mod flights;
+mod lease;
+mod save;
+mod turn;
+
+#[cfg(test)]
+mod tests;
+
+pub use at::{Asking, RefreshAt};
+pub(super) use flights::Flights;
+pub(super) use lease::Leases;
+
+use super::{FreshError, Session, SessionId, Sessions, Tokens};
+use crate::clock::UnixTime;
+use crate::secret::AccessToken;
+use flights::{Boarding, Progress};
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::watch;
+
+/// The longest that a request waits for a refresh (contract 4.7).
+const WAIT: Duration = Duration::from_secs(10);
+
+/// How far two replicas' clocks may be apart.
+const SKEW: Duration = Duration::from_mins(1);
+
+/// How old an access token is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Freshness {
+    /// It lives, and long enough.
+    Fresh,
+    /// It lives, and should be renewed.
+    Ageing,
+    /// It has expired.
+    Expired,
+}
+
+impl Freshness {
+    /// How old the access token is at `now`, if `before` its expiry it should be renewed.
+    #[must_use]
+    pub fn of(tokens: &Tokens, now: UnixTime, before: Duration) -> Self {
+        let left = tokens.expires.since(now);
+        let lifetime = tokens.expires.since(tokens.obtained);
+        if left.is_zero() {
+            Self::Expired
+        } else if left < before.min(lifetime / 2) || now < tokens.obtained.minus(SKEW) {
+            // In the second case a clock was set back by more than replicas differ: nobody knows how old the token is.
+            Self::Ageing
+        } else {
+            Self::Fresh
+        }
+    }
+}
+
+impl Sessions {
+    /// The access token to send up: at once while it lives (one refresh behind it where it is ageing), after the one
+    /// refresh where it has expired (contract 4.7).
+    ///
+    /// # Errors
+    /// [`FreshError`]
+    ///
+    /// # Cancel safety
+    /// Dropped, it leaves the refresh running: nothing that the provider sends is lost.
+    pub async fn fresh(
+        self: &Arc<Self>,
+        id: &SessionId,
+        session: &Session,
+    ) -> Result<AccessToken, FreshError> {
+        let freshness = Freshness::of(&session.tokens, self.clock.now(), self.refresh_before);
+        let renewable = session.tokens.refresh_token.is_some();
+        match freshness {
+            Freshness::Expired if !renewable => {
+                // It is judged over from this moment on (see `lifetime`); deleting it is tidiness.
+                let (sessions, hash) = (Arc::clone(self), id.store_key());
+                self.tasks.spawn(async move { sessions.end(hash).await.ok() });
+                Err(FreshError::Ended(
+                    "its access token has expired and there is no refresh token",
+                ))
+            }
+            Freshness::Expired => {
+                let Some(progress) = self.refresh(id, session) else {
+                    return Err(FreshError::ProviderAway);
+                };
+                let landed = tokio::time::timeout(WAIT, landing(progress)).await;
+                let session = landed.unwrap_or(Err(FreshError::ProviderAway))?;
+                Ok(session.tokens.access_token.clone())
+            }
+            Freshness::Ageing if renewable => {
+                let _flight = self.refresh(id, session);
+                Ok(session.tokens.access_token.clone())
+            }
+            Freshness::Ageing | Freshness::Fresh => Ok(session.tokens.access_token.clone()),
+        }
+    }
+
+    /// The session's one refresh, begun now if there was none. `None`: the last one failed a moment ago.
+    fn refresh(self: &Arc<Self>, id: &SessionId, session: &Session) -> Option<watch::Receiver<Progress>> {
+        match self.flights.board(id.store_key()) {
+            Boarding::Passenger(progress) => Some(progress),
+            Boarding::Resting => None,
+            Boarding::Pilot(flight, progress) => {
+                let turn = turn::Turn::new(self, id, session.tokens.obtained, flight);
+                self.tasks.spawn(turn.run());
+                Some(progress)
+            }
+        }
+    }
+}
+
+/// Waits until the flight has landed, or cannot until the store is back.
+async fn landing(mut progress: watch::Receiver<Progress>) -> Result<Arc<Session>, FreshError> {
+    // Closed without landing: its task broke down, and the next request begins another.
+    let progress = match progress
+        .wait_for(|progress| !matches!(progress, Progress::Flying))
+        .await
+    {
+        Ok(progress) => progress.clone(),
+        Err(_) => return Err(FreshError::ProviderAway),
+    };
+    match progress {
+        Progress::Landed(outcome) => outcome,
+        Progress::StoreAway(error) => Err(error.into()),
+        Progress::Flying => Err(FreshError::ProviderAway),
+    }
+}

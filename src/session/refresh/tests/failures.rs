@@ -1,0 +1,269 @@
+//! What fails, and what that costs: never a session but for `invalid_grant` and another user's ID token.
+
+use super::*;
+
+#[tokio::test(start_paused = true)]
+async fn rf_08_invalid_grant_ends_the_session_after_one_call() {
+    let (world, id, session) = expired().await;
+    world
+        .provider
+        .with(|state| state.failures.push_back(TokenError::InvalidGrant));
+    for _ in 0..3 {
+        assert!(matches!(
+            world.sessions.fresh(&id, &session).await,
+            Err(FreshError::Ended(_))
+        ));
+        assert!(world.look_up(&id).await.is_none());
+    }
+    assert_eq!(world.provider.calls(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn invalid_grant_while_the_store_is_away_ends_the_session_when_it_is_back() {
+    let (world, id, session) = expired().await;
+    world
+        .provider
+        .with(|state| state.failures.push_back(TokenError::InvalidGrant));
+    world.store.outage.begin(&["delete"], Fails::Before);
+    assert!(matches!(
+        world.sessions.fresh(&id, &session).await,
+        Err(FreshError::Ended(_))
+    ));
+    assert!(world.look_up(&id).await.is_none());
+    world.store.outage.end();
+    world.settle().await;
+    assert!(world.another().look_up(&id).await.is_none());
+}
+
+#[tokio::test(start_paused = true)]
+async fn rf_09_no_other_failure_ends_a_session() {
+    let no_answer = |retry_after| TokenError::NoAnswer {
+        reason: "503".into(),
+        retry_after,
+    };
+    for (failure, longest) in [
+        (TokenError::Refused("invalid_client".into()), 5 * SECOND),
+        (TokenError::Unreachable("refused".into()), 5 * SECOND),
+        (no_answer(None), 5 * SECOND),
+        (no_answer(Some(Duration::ZERO)), 5 * SECOND),
+        (no_answer(Some(3 * SECOND)), 4 * SECOND),
+        (no_answer(Some(3600 * SECOND)), 10 * SECOND),
+    ] {
+        let (world, id, _) = session_with(30 * SECOND).await;
+        world
+            .provider
+            .with(|state| state.failures.extend(std::iter::repeat_n(failure.clone(), 4)));
+        // A living token goes on.
+        for _ in 0..100 {
+            assert_eq!(world.fresh(&id).await.unwrap(), "access-0");
+            world.settle().await;
+        }
+        assert_eq!(world.provider.calls(), 1, "{failure}: its failure is remembered");
+        // An expired one is the provider's fault, for all who wait, and without a call for each.
+        world.clock.advance(30 * SECOND);
+        for round in 2..=4 {
+            sleep(longest).await;
+            for _ in 0..20 {
+                assert!(
+                    matches!(world.fresh(&id).await, Err(FreshError::ProviderAway)),
+                    "{failure}"
+                );
+            }
+            assert_eq!(world.provider.calls(), round, "{failure}");
+        }
+        sleep(longest).await;
+        assert_eq!(world.fresh(&id).await.unwrap(), "access-5", "{failure}");
+        assert_eq!(world.provider.calls(), 5);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn retry_after_is_honoured_up_to_ten_seconds() {
+    let (world, id, _) = expired().await;
+    let failure = TokenError::NoAnswer {
+        reason: "429".into(),
+        retry_after: Some(7 * SECOND),
+    };
+    world.provider.with(|state| state.failures.push_back(failure));
+    let began = Instant::now();
+    while world.fresh(&id).await.is_err() {
+        sleep(Duration::from_millis(50)).await;
+    }
+    assert!(
+        (7 * SECOND..8 * SECOND).contains(&began.elapsed()),
+        "{:?}",
+        began.elapsed()
+    );
+    assert_eq!(world.provider.calls(), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn rf_10_another_users_id_token_ends_the_session_and_its_tokens_are_discarded() {
+    let (world, id, session) = expired().await;
+    world
+        .provider
+        .with(|state| state.id_token = Some(Err(ProviderError::Mismatch("sub".into()))));
+    assert!(matches!(
+        world.sessions.fresh(&id, &session).await,
+        Err(FreshError::Ended(_))
+    ));
+    assert!(world.look_up(&id).await.is_none());
+    world.settle().await;
+    assert_eq!(
+        world.provider.with(|state| state.revoked.clone()),
+        ["refresh-1", "access-1"]
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_id_token_that_cannot_be_checked_brings_no_token_and_costs_no_session() {
+    for error in [
+        ProviderError::Bad("signature".into()),
+        ProviderError::Away("jwks".into()),
+    ] {
+        let (world, id, _) = session_with(30 * SECOND).await;
+        world.provider.with(|state| state.id_token = Some(Err(error)));
+        assert_eq!(world.fresh(&id).await.unwrap(), "access-0");
+        world.settle().await;
+        // Its access token is not used, but the refresh token was rotated: the old one is dead.
+        assert_eq!(world.stored(&id).await, ("access-0".into(), "refresh-1".into()));
+        world.clock.advance(30 * SECOND);
+        assert!(matches!(world.fresh(&id).await, Err(FreshError::ProviderAway)));
+        sleep(5 * SECOND).await;
+        // Without an ID token nobody knows whose tokens these are; with one that holds, they are the user's.
+        let replica = world.another();
+        let ended = replica.clone();
+        if world.provider.with(|state| state.reuses) == 0 {
+            world
+                .provider
+                .with(|state| state.id_token = Some(Ok(claims(&json!({"sub": "canary-sub"})))));
+            assert_eq!(world.fresh(&id).await.unwrap(), "access-2");
+            assert_eq!(ended.stored(&id).await, ("access-2".into(), "refresh-2".into()));
+        }
+    }
+    let (world, id, session) = expired().await;
+    world
+        .provider
+        .with(|state| state.id_token = Some(Err(ProviderError::Bad("signature".into()))));
+    assert!(world.fresh(&id).await.is_err());
+    sleep(5 * SECOND).await;
+    world.provider.with(|state| state.id_token = None);
+    assert!(matches!(
+        world.sessions.fresh(&id, &session).await,
+        Err(FreshError::Ended(_))
+    ));
+    assert!(world.look_up(&id).await.is_none());
+}
+
+#[tokio::test(start_paused = true)]
+async fn rf_04_no_request_sees_a_new_token_before_the_store_holds_it() {
+    for fails in [Fails::Before, Fails::After] {
+        let (world, id, session) = expired().await;
+        world.store.outage.begin(&["replace"], fails);
+        for _ in 0..3 {
+            let began = Instant::now();
+            let outcome = world.sessions.fresh(&id, &session).await;
+            if fails == Fails::Before {
+                assert!(matches!(
+                    outcome,
+                    Err(FreshError::Session(SessionError::Store(_)))
+                ));
+            }
+            assert!(began.elapsed() < 3 * SECOND);
+        }
+        sleep(90 * SECOND).await;
+        world.store.outage.end();
+        sleep(SECOND).await;
+        assert_eq!(
+            world.stored(&id).await,
+            ("access-1".into(), "refresh-1".into()),
+            "{fails:?}"
+        );
+        assert_eq!(world.fresh(&id).await.unwrap(), "access-1");
+        assert_eq!(world.provider.calls(), 1);
+        world.settle().await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_outage_at_any_step_is_the_stores_and_passes_with_it() {
+    for operation in ["read", "claim", "replace", "release", "renew"] {
+        for fails in [Fails::Before, Fails::After] {
+            let (world, id, session) = expired().await;
+            world.store.outage.begin(&[operation], fails);
+            match world.sessions.fresh(&id, &session).await {
+                Ok(token) => assert_eq!(token.expose(), "access-1"),
+                Err(FreshError::Session(SessionError::Store(_))) => {}
+                Err(other) => panic!("{operation} {fails:?}: {other}"),
+            }
+            sleep(SECOND).await;
+            world.store.outage.end();
+            sleep(SECOND).await;
+            // At once: a lease whose taking was not answered is known to be ours.
+            assert_eq!(
+                world.fresh(&id).await.unwrap(),
+                "access-1",
+                "{operation} {fails:?}"
+            );
+            world.clock.advance(LIFETIME);
+            assert_eq!(
+                world.fresh(&id).await.unwrap(),
+                "access-2",
+                "{operation} {fails:?}"
+            );
+            assert_eq!(world.provider.with(|state| state.reuses), 0);
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn fa_04_a_refresh_that_breaks_down_does_not_block_the_next() {
+    let (world, id, session) = expired().await;
+    // `Scripted` panics where it is asked to verify and has nothing to say.
+    world.provider.with(|state| {
+        state.id_token = Some(Ok(Map::new()));
+        state.verify_delay = SECOND;
+        state.keeps_refresh_token = true;
+    });
+    let (sessions, theirs) = (Arc::clone(&world.sessions), id.clone());
+    let waiting = world
+        .tasks
+        .spawn(async move { sessions.fresh(&theirs, &session).await });
+    sleep(SECOND / 2).await;
+    world.provider.with(|state| state.id_token = None);
+    assert!(matches!(waiting.await.unwrap(), Err(FreshError::ProviderAway)));
+    world.settle().await;
+    assert_eq!(world.sessions.flights.count(), 0);
+    world.clock.advance(30 * SECOND);
+    assert_eq!(world.fresh(&id).await.unwrap(), "access-2");
+}
+
+#[tokio::test]
+async fn fa_01_with_redis_stopped_in_mid_refresh_the_answer_is_the_stores_and_the_token_is_saved_later() {
+    let server = RedisServer::start();
+    let store: Arc<Store> = Arc::new(server.store());
+    let clock = Clock::manual(BEGIN);
+    let world = World::over(store, clock.clone(), Scripted::new("main"));
+    let (id, session) = world.begin().await;
+    world
+        .provider
+        .with(|state| state.delays = (Duration::from_millis(300), Duration::ZERO));
+    clock.advance(LIFETIME);
+    let (sessions, theirs) = (Arc::clone(&world.sessions), id.clone());
+    let waiting = world
+        .tasks
+        .spawn(async move { sessions.fresh(&theirs, &session).await });
+    while world.provider.calls() == 0 {
+        sleep(Duration::from_millis(5)).await;
+    }
+    server.signal("STOP");
+    let outcome = tokio::time::timeout(3 * SECOND, waiting).await.unwrap().unwrap();
+    assert!(matches!(
+        outcome,
+        Err(FreshError::Session(SessionError::Store(_)))
+    ));
+    server.signal("CONT");
+    world.settle().await;
+    assert_eq!(world.stored(&id).await, ("access-1".into(), "refresh-1".into()));
+    assert_eq!(world.provider.calls(), 1);
+}

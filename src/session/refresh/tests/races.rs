@@ -1,0 +1,321 @@
+//! Two replicas, requests that go away, logouts in between: nothing is lost, revived or done twice.
+
+use super::*;
+
+#[tokio::test(start_paused = true)]
+async fn rf_02_expired_token_waits_for_the_one_refresh_over_two_replicas() {
+    let (one, id, session) = expired().await;
+    let two = one.another();
+    one.provider.with(|state| state.delays = (2 * SECOND, SECOND));
+    let mut requests = JoinSet::new();
+    for n in 0..200 {
+        let sessions = Arc::clone(if n % 2 == 0 { &one.sessions } else { &two.sessions });
+        let (id, session) = (id.clone(), session.clone());
+        requests.spawn(async move { sessions.fresh(&id, &session).await.unwrap().expose().to_owned() });
+    }
+    let tokens = requests.join_all().await;
+    assert!(tokens.iter().all(|token| token == "access-1"), "{tokens:?}");
+    assert_eq!(one.provider.calls(), 1);
+    // Late arrivals with what they looked up before use the result as well.
+    assert_eq!(
+        two.sessions.fresh(&id, &session).await.unwrap().expose(),
+        "access-1"
+    );
+    assert_eq!(one.provider.calls(), 1);
+    one.settle().await;
+    two.settle().await;
+    assert_eq!(one.sessions.flights.count() + two.sessions.flights.count(), 0);
+    assert!(
+        one.store.claim(one.lock(&id), &[9; 16], MINUTE).await.unwrap(),
+        "the lease was given back"
+    );
+}
+
+#[tokio::test]
+async fn rf_02_over_two_replicas_and_a_real_redis_a_rotated_token_is_used_once() {
+    let server = RedisServer::start();
+    let clock = Clock::manual(BEGIN);
+    let provider = Scripted::new("main");
+    provider.with(|state| state.delays = (20 * Duration::from_millis(1), Duration::from_millis(20)));
+    let worlds: Vec<World> = (0..2)
+        .map(|_| World::over(Arc::new(server.store()), clock.clone(), Arc::clone(&provider)))
+        .collect();
+    let (id, _) = worlds[0].begin().await;
+    for round in 1..=5 {
+        clock.advance(LIFETIME);
+        let mut requests = JoinSet::new();
+        for n in 0..100 {
+            let (world, id) = (worlds[n % 2].clone(), id.clone());
+            requests.spawn(async move { world.fresh(&id).await.unwrap() });
+        }
+        let tokens = requests.join_all().await;
+        assert!(
+            tokens.iter().all(|token| *token == format!("access-{round}")),
+            "{tokens:?}"
+        );
+        assert_eq!(provider.calls(), round);
+    }
+    assert_eq!(provider.with(|state| state.reuses), 0);
+    for world in &worlds {
+        world.settle().await;
+    }
+    let keys = server.keys();
+    assert!(
+        !keys.is_empty() && keys.iter().all(|(_, ttl)| *ttl > 0),
+        "{keys:?}"
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn rf_07_a_request_that_goes_away_at_any_moment_loses_nothing() {
+    for polls in 1..40 {
+        let (world, id, session) = expired().await;
+        world
+            .provider
+            .with(|state| state.delays = (Duration::from_millis(3), Duration::from_millis(3)));
+        let mut request = Box::pin(world.sessions.fresh(&id, &session));
+        for _ in 0..polls {
+            let done = std::future::poll_fn(|context| {
+                std::task::Poll::Ready(request.as_mut().poll(context).is_ready())
+            });
+            if done.await {
+                break;
+            }
+            sleep(Duration::from_millis(1)).await;
+        }
+        drop(request);
+        world.settle().await;
+        assert_eq!(
+            world.stored(&id).await,
+            ("access-1".into(), "refresh-1".into()),
+            "{polls} polls"
+        );
+        assert_eq!(world.provider.calls(), 1);
+    }
+}
+
+/// What a failed-over Redis does: the lease is gone while its holder's call is under way.
+#[tokio::test(start_paused = true)]
+async fn of_two_refreshes_under_a_broken_lease_the_loser_uses_what_the_winner_wrote() {
+    for (delays, slow_is_first_at_the_provider) in [
+        ((5 * SECOND, SECOND), false),
+        ((Duration::ZERO, 5 * SECOND), true),
+    ] {
+        let (slow, id, session) = expired().await;
+        let quick = slow.another();
+        slow.provider.with(|state| state.delays = delays);
+        let begun = slow.tasks.spawn({
+            let (sessions, id, session) = (Arc::clone(&slow.sessions), id.clone(), session.clone());
+            async move {
+                sessions
+                    .fresh(&id, &session)
+                    .await
+                    .map(|token| token.expose().to_owned())
+            }
+        });
+        sleep(SECOND).await;
+        slow.store.delete(slow.lock(&id)).await.unwrap();
+        slow.provider.with(|state| {
+            state.delays = (Duration::ZERO, Duration::ZERO);
+            // A provider without reuse detection, so that both succeed where the slow one was first.
+            state.keeps_refresh_token = slow_is_first_at_the_provider;
+            if slow_is_first_at_the_provider {
+                state.current = 0;
+            }
+        });
+        assert_eq!(quick.fresh(&id).await.unwrap(), "access-2");
+        assert_eq!(begun.await.unwrap().unwrap(), "access-2");
+        assert_eq!(slow.stored(&id).await.0, "access-2");
+        slow.settle().await;
+        quick.settle().await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn logging_out_during_a_refresh_never_revives_and_revokes_what_came() {
+    for moment in [0, 500, 1500, 2500] {
+        let (world, id, session) = expired().await;
+        world.provider.with(|state| state.delays = (SECOND, SECOND));
+        let (sessions, theirs) = (Arc::clone(&world.sessions), id.clone());
+        let waiting = world
+            .tasks
+            .spawn(async move { sessions.fresh(&theirs, &session).await });
+        sleep(Duration::from_millis(moment)).await;
+        assert!(world.another().sessions.end(id.store_key()).await.unwrap());
+        let outcome = waiting.await.unwrap();
+        world.settle().await;
+        assert!(world.look_up(&id).await.is_none());
+        let revoked = world.provider.with(|state| state.revoked.clone());
+        match moment {
+            0 => assert!(matches!(outcome, Err(FreshError::Ended(_)))),
+            2500 => assert_eq!(outcome.unwrap().expose(), "access-1"),
+            _ => {
+                assert!(matches!(outcome, Err(FreshError::Ended(_))), "{moment}");
+                assert_eq!(revoked, ["refresh-1", "access-1"]);
+            }
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn se_10_a_use_that_is_noted_during_a_refresh_is_kept_and_so_are_the_tokens() {
+    let (world, id, session) = expired().await;
+    world.provider.with(|state| state.delays = (SECOND, SECOND));
+    let (sessions, theirs) = (Arc::clone(&world.sessions), id.clone());
+    let waiting = world
+        .tasks
+        .spawn(async move { sessions.fresh(&theirs, &session).await });
+    sleep(SECOND).await;
+    world.another().sessions.extend(&id).await.unwrap().unwrap();
+    assert_eq!(waiting.await.unwrap().unwrap().expose(), "access-1");
+    let session = world.look_up(&id).await.unwrap();
+    assert_eq!((session.used, session.version), (BEGIN.plus(LIFETIME), 3));
+}
+
+#[tokio::test(start_paused = true)]
+async fn rf_03_a_dead_replicas_lease_is_waited_for_and_runs_out() {
+    let (world, id, _) = expired().await;
+    assert!(
+        world
+            .store
+            .claim(world.lock(&id), &[9; 16], 30 * SECOND)
+            .await
+            .unwrap()
+    );
+    let began = Instant::now();
+    assert!(matches!(world.fresh(&id).await, Err(FreshError::ProviderAway)));
+    assert_eq!(began.elapsed(), 10 * SECOND);
+    assert_eq!(world.provider.calls(), 0);
+    world.settle().await;
+    world.clock.advance(30 * SECOND);
+    assert_eq!(world.fresh(&id).await.unwrap(), "access-1");
+}
+
+#[tokio::test(start_paused = true)]
+async fn rf_03_the_lease_is_renewed_while_the_calls_run() {
+    let (world, id, session) = expired().await;
+    world.provider.with(|state| {
+        state.delays = (7 * SECOND, 7 * SECOND);
+        state.id_token = Some(Ok(Map::new()));
+        state.verify_delay = 14 * SECOND;
+        state.userinfo = Some((14 * SECOND, Ok(Map::new())));
+    });
+    let (sessions, theirs) = (Arc::clone(&world.sessions), id.clone());
+    let waiting = world
+        .tasks
+        .spawn(async move { sessions.fresh(&theirs, &session).await });
+    sleep(Duration::from_millis(500)).await;
+    for second in 0..41 {
+        assert!(
+            !world
+                .store
+                .claim(world.lock(&id), &[9; 16], MINUTE)
+                .await
+                .unwrap(),
+            "{second}"
+        );
+        sleep(SECOND).await;
+        world.clock.advance(SECOND);
+    }
+    assert!(waiting.await.unwrap().is_err());
+    world.settle().await;
+    assert!(
+        world
+            .store
+            .claim(world.lock(&id), &[9; 16], MINUTE)
+            .await
+            .unwrap()
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_slower_older_write_never_wins() {
+    let (world, id, _) = expired().await;
+    let older = world.sessions.read(&id).await.unwrap().unwrap();
+    assert_eq!(world.fresh(&id).await.unwrap(), "access-1");
+    assert_eq!(
+        world.sessions.replace(&id, &older).await.unwrap(),
+        Replaced::Changed
+    );
+    assert_eq!(world.stored(&id).await, ("access-1".into(), "refresh-1".into()));
+}
+
+/// Small random numbers, the same in every run.
+struct Dice(u64);
+
+impl Dice {
+    fn roll(&mut self, sides: u64) -> u64 {
+        self.0 = self
+            .0
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1_442_695_040_888_963_407);
+        (self.0 >> 33) % sides
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn se_10_refresh_touch_extend_and_logout_interleave_without_loss_or_revival() {
+    for seed in 0..150 {
+        let mut dice = Dice(seed);
+        let one = World::new();
+        let two = one.another();
+        one.provider.with(|state| {
+            state.delays = (
+                Duration::from_millis(dice.roll(40)),
+                Duration::from_millis(dice.roll(40)),
+            );
+        });
+        let (id, _) = one.begin().await;
+        let mut ended = false;
+        for _ in 0..60 {
+            let world = if dice.roll(2) == 0 { &one } else { &two };
+            match dice.roll(if ended { 6 } else { 40 }) {
+                // Not under a refresh: in this world a jump of the clock ends its lease at once.
+                0..=1 => {
+                    one.settle().await;
+                    two.settle().await;
+                    one.clock.advance(LIFETIME / 2);
+                }
+                2..=3 => sleep(Duration::from_millis(dice.roll(60))).await,
+                4 => drop(world.sessions.extend(&id).await.unwrap()),
+                5 | 7..=8 => {
+                    if let Some(session) = world.look_up(&id).await {
+                        assert!(!ended, "seed {seed}: revived");
+                        world.sessions.touch(&id, &session);
+                    }
+                }
+                6 => {
+                    world.sessions.end(id.store_key()).await.unwrap();
+                    ended = true;
+                }
+                _ => {
+                    if let Some(session) = world.look_up(&id).await {
+                        assert!(!ended, "seed {seed}: revived");
+                        let sessions = Arc::clone(&world.sessions);
+                        let id = id.clone();
+                        world.tasks.spawn(async move {
+                            let _ = sessions.fresh(&id, &session).await;
+                        });
+                    }
+                }
+            }
+        }
+        one.settle().await;
+        two.settle().await;
+        assert_eq!(
+            one.provider.with(|state| state.reuses),
+            0,
+            "seed {seed}: a rotated token was used again"
+        );
+        let session = one.look_up(&id).await;
+        assert!(!ended || session.is_none(), "seed {seed}: revived");
+        if let Some(session) = session {
+            let good = one.provider.with(|state| format!("refresh-{}", state.current));
+            assert_eq!(
+                session.tokens.refresh_token.unwrap().expose(),
+                good,
+                "seed {seed}: a token was lost"
+            );
+        }
+    }
+}
