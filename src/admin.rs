@@ -7,7 +7,7 @@ use crate::answer::{self, Body};
 use crate::config::Settings;
 use crate::listener::Service;
 use crate::metrics::Metrics;
-use crate::protocol::origin::is_well_formed_host;
+use crate::protocol::host::is_authority;
 use crate::store::Store;
 use http::{HeaderValue, Method, StatusCode, header};
 use hyper::body::Incoming;
@@ -55,7 +55,11 @@ impl Admin {
         let answered = inner.store_answered.fetch_or(store, Ordering::SeqCst) || store;
         let draining = inner.draining.load(Ordering::SeqCst);
         let ready = !draining && answered && (store || !inner.settings.readiness.store);
-        let status = if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+        let status = if ready {
+            StatusCode::OK
+        } else {
+            StatusCode::SERVICE_UNAVAILABLE
+        };
         answer::json(
             status,
             &json!({
@@ -68,8 +72,16 @@ impl Admin {
 
     async fn answer(&self, request: &Request<Incoming>) -> Response<Body> {
         // A page in an operator's browser must not reach this by rebinding a name of its own to this address.
-        if !request.headers().get(header::HOST).and_then(|host| host.to_str().ok()).is_some_and(is_local_name) {
-            return word(StatusCode::MISDIRECTED_REQUEST, "ask by IP address or as localhost\n");
+        if !request
+            .headers()
+            .get(header::HOST)
+            .and_then(|host| host.to_str().ok())
+            .is_some_and(is_local_name)
+        {
+            return word(
+                StatusCode::MISDIRECTED_REQUEST,
+                "ask by IP address or as localhost\n",
+            );
         }
         let known = matches!(request.uri().path(), "/healthz" | "/readyz" | "/metrics");
         if known && !matches!(*request.method(), Method::GET | Method::HEAD) {
@@ -81,7 +93,9 @@ impl Admin {
             "/metrics" => {
                 let mut response = word(StatusCode::OK, &self.0.metrics.encode());
                 let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";
-                response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(kind));
+                response
+                    .headers_mut()
+                    .insert(header::CONTENT_TYPE, HeaderValue::from_static(kind));
                 response
             }
             _ => word(StatusCode::NOT_FOUND, "not found\n"),
@@ -92,7 +106,11 @@ impl Admin {
 impl Service for Admin {
     type Body = Body;
 
-    async fn call(&self, request: Request<Incoming>, _peer: SocketAddr) -> Result<Response<Body>, Infallible> {
+    async fn call(
+        &self,
+        request: Request<Incoming>,
+        _peer: SocketAddr,
+    ) -> Result<Response<Body>, Infallible> {
         Ok(self.answer(&request).await)
     }
 }
@@ -101,15 +119,21 @@ fn word(status: StatusCode, text: &str) -> Response<Body> {
     let mut response = Response::new(answer::full(text.to_owned()));
     *response.status_mut() = status;
     let headers = response.headers_mut();
-    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
+    headers.insert(
+        header::CONTENT_TYPE,
+        HeaderValue::from_static("text/plain; charset=utf-8"),
+    );
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
-    headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    headers.insert(
+        header::X_CONTENT_TYPE_OPTIONS,
+        HeaderValue::from_static("nosniff"),
+    );
     response
 }
 
 /// An IP address or `localhost`, with any port.
 fn is_local_name(host: &str) -> bool {
-    if !is_well_formed_host(host) {
+    if !is_authority(host) {
         return false;
     }
     let name = match host.rsplit_once(':') {
@@ -117,7 +141,11 @@ fn is_local_name(host: &str) -> bool {
         _ => host,
     };
     name.eq_ignore_ascii_case("localhost")
-        || name.trim_start_matches('[').trim_end_matches(']').parse::<IpAddr>().is_ok()
+        || name
+            .trim_start_matches('[')
+            .trim_end_matches(']')
+            .parse::<IpAddr>()
+            .is_ok()
 }
 
 #[cfg(test)]
@@ -126,10 +154,22 @@ mod tests {
 
     #[test]
     fn admin_answers_to_addresses_and_localhost_only() {
-        for name in ["localhost", "LOCALHOST:9090", "127.0.0.1:9090", "[::1]:9090", "10.0.0.7"] {
+        for name in [
+            "localhost",
+            "LOCALHOST:9090",
+            "127.0.0.1:9090",
+            "[::1]:9090",
+            "10.0.0.7",
+        ] {
             assert!(is_local_name(name), "{name}");
         }
-        for name in ["evil.example", "localhost.evil.example", "app.localhost", "", "127.0.0.1.evil"] {
+        for name in [
+            "evil.example",
+            "localhost.evil.example",
+            "app.localhost",
+            "",
+            "127.0.0.1.evil",
+        ] {
             assert!(!is_local_name(name), "{name}");
         }
     }

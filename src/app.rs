@@ -75,7 +75,15 @@ impl Parts {
             .collect::<Result<_, _>>()?;
         let routes = RouteTable::new(&settings.prefix, &settings.routes);
         let targets = routes.routes().iter().map(target).collect::<Result<_, _>>()?;
-        Ok(Self { providers, store: Arc::new(store), keys: Arc::new(keys), routes: Arc::new(routes), targets, metrics, clock })
+        Ok(Self {
+            providers,
+            store: Arc::new(store),
+            keys: Arc::new(keys),
+            routes: Arc::new(routes),
+            targets,
+            metrics,
+            clock,
+        })
     }
 }
 
@@ -104,7 +112,11 @@ pub async fn run(settings: Settings, stop: impl Future<Output = ()>) -> Result<(
     for address in &settings.server.listen {
         public_sockets.push(bind(*address, "server.listen").await?);
     }
-    let (tasks, stopping, cut) = (TaskTracker::new(), CancellationToken::new(), CancellationToken::new());
+    let (tasks, stopping, cut) = (
+        TaskTracker::new(),
+        CancellationToken::new(),
+        CancellationToken::new(),
+    );
     let admin = Admin::new(settings.clone(), parts.store.clone(), parts.metrics.clone());
     let router = router(&settings, parts, &tasks, &cut);
     let bounds = Bounds {
@@ -118,7 +130,10 @@ pub async fn run(settings: Settings, stop: impl Future<Output = ()>) -> Result<(
     let admin_cut = CancellationToken::new();
     let admin_task = tasks.spawn(listener::serve(
         admin_socket,
-        Bounds { max_connections: 256, ..bounds.clone() },
+        Bounds {
+            max_connections: 256,
+            ..bounds.clone()
+        },
         admin.clone(),
         admin_stop.clone(),
         admin_cut.clone(),
@@ -127,7 +142,13 @@ pub async fn run(settings: Settings, stop: impl Future<Output = ()>) -> Result<(
         if let Ok(address) = socket.local_addr() {
             tracing::info!(%address, public_url = settings.public_url.origin(), "listening");
         }
-        listeners.spawn(listener::serve(socket, bounds.clone(), router.clone(), stopping.clone(), cut.clone()));
+        listeners.spawn(listener::serve(
+            socket,
+            bounds.clone(),
+            router.clone(),
+            stopping.clone(),
+            cut.clone(),
+        ));
     }
     listeners.close();
 
@@ -156,7 +177,15 @@ pub async fn run(settings: Settings, stop: impl Future<Output = ()>) -> Result<(
 }
 
 fn router(settings: &Arc<Settings>, parts: Parts, tasks: &TaskTracker, cut: &CancellationToken) -> Router {
-    let Parts { providers, store, keys, routes, targets, metrics, clock } = parts;
+    let Parts {
+        providers,
+        store,
+        keys,
+        routes,
+        targets,
+        metrics,
+        clock,
+    } = parts;
     let sessions = Arc::new(Sessions::new(
         store.clone(),
         keys.clone(),

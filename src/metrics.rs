@@ -91,7 +91,11 @@ impl Default for Metrics {
             under_way: Gauge::default(),
             registry: Registry::default(),
         };
-        registry.register("requests", "Requests answered, by route and status", metrics.requests.clone());
+        registry.register(
+            "requests",
+            "Requests answered, by route and status",
+            metrics.requests.clone(),
+        );
         registry.register_with_unit(
             "request_duration",
             "Time from a request's head to its answer's head",
@@ -103,22 +107,42 @@ impl Default for Metrics {
             "Upstreams that did not answer, by route and kind",
             metrics.upstream_errors.clone(),
         );
-        registry.register("logins", "Logins finished, by provider, outcome and reason", metrics.logins.clone());
-        registry.register("logouts", "Logouts, by how they were asked for", metrics.logouts.clone());
-        registry.register("refreshes", "Token refreshes, by provider and outcome", metrics.refreshes.clone());
+        registry.register(
+            "logins",
+            "Logins finished, by provider, outcome and reason",
+            metrics.logins.clone(),
+        );
+        registry.register(
+            "logouts",
+            "Logouts, by how they were asked for",
+            metrics.logouts.clone(),
+        );
+        registry.register(
+            "refreshes",
+            "Token refreshes, by provider and outcome",
+            metrics.refreshes.clone(),
+        );
         registry.register_with_unit(
             "store_duration",
             "Time a store operation took",
             Unit::Seconds,
             metrics.store_durations.clone(),
         );
-        registry.register("store_errors", "Store operations that failed", metrics.store_errors.clone());
+        registry.register(
+            "store_errors",
+            "Store operations that failed",
+            metrics.store_errors.clone(),
+        );
         registry.register(
             "sessions_evicted",
             "Sessions that a full memory store ended, the longest idle first",
             metrics.evicted.clone(),
         );
-        registry.register("requests_under_way", "Requests not yet answered", metrics.under_way.clone());
+        registry.register(
+            "requests_under_way",
+            "Requests not yet answered",
+            metrics.under_way.clone(),
+        );
         Self { registry, ..metrics }
     }
 }
@@ -126,8 +150,17 @@ impl Default for Metrics {
 impl Metrics {
     /// A request was answered. `route`: the route's path, or a fixed word.
     pub fn request(&self, route: &str, status: u16, took: Duration) {
-        self.requests.get_or_create(&RequestLabels { route: route.to_owned(), status }).inc();
-        self.durations.get_or_create(&RouteLabel { route: route.to_owned() }).observe(took.as_secs_f64());
+        self.requests
+            .get_or_create(&RequestLabels {
+                route: route.to_owned(),
+                status,
+            })
+            .inc();
+        self.durations
+            .get_or_create(&RouteLabel {
+                route: route.to_owned(),
+            })
+            .observe(took.as_secs_f64());
     }
 
     /// A request began (`1`) or was answered (`-1`).
@@ -137,12 +170,23 @@ impl Metrics {
 
     /// An upstream did not answer. `kind`: `unavailable` or `timeout`.
     pub fn upstream_error(&self, route: &str, kind: &'static str) {
-        self.upstream_errors.get_or_create(&UpstreamErrorLabels { route: route.to_owned(), kind }).inc();
+        self.upstream_errors
+            .get_or_create(&UpstreamErrorLabels {
+                route: route.to_owned(),
+                kind,
+            })
+            .inc();
     }
 
     /// A login finished. `reason`: empty for a success.
     pub fn login(&self, provider: &str, outcome: &'static str, reason: &'static str) {
-        self.logins.get_or_create(&LoginLabels { provider: provider.to_owned(), outcome, reason }).inc();
+        self.logins
+            .get_or_create(&LoginLabels {
+                provider: provider.to_owned(),
+                outcome,
+                reason,
+            })
+            .inc();
     }
 
     /// A session was logged out. `kind`: how that was asked for.
@@ -152,12 +196,19 @@ impl Metrics {
 
     /// A refresh ended.
     pub fn refresh(&self, provider: &str, outcome: &'static str) {
-        self.refreshes.get_or_create(&RefreshLabels { provider: provider.to_owned(), outcome }).inc();
+        self.refreshes
+            .get_or_create(&RefreshLabels {
+                provider: provider.to_owned(),
+                outcome,
+            })
+            .inc();
     }
 
     /// A store operation ended, after so many seconds.
     pub fn store_operation(&self, operation: &'static str, seconds: f64, ok: bool) {
-        self.store_durations.get_or_create(&StoreLabel { operation }).observe(seconds);
+        self.store_durations
+            .get_or_create(&StoreLabel { operation })
+            .observe(seconds);
         if !ok {
             self.store_errors.get_or_create(&StoreLabel { operation }).inc();
         }

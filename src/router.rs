@@ -12,9 +12,8 @@ use crate::guard::{SessionCookie, authenticate::satisfies};
 use crate::listener::Service;
 use crate::metrics::Metrics;
 use crate::protocol::fetch_metadata::Site;
-use crate::protocol::origin::is_well_formed_host;
 use crate::protocol::path::RequestPath;
-use crate::protocol::{forwarded, query};
+use crate::protocol::{forwarded, host, query, websocket};
 use crate::proxy::{self, Passage};
 use crate::session::{FreshError, Session, SessionId, Sessions};
 use crate::static_files::StaticFiles;
@@ -142,7 +141,9 @@ impl Inner {
         label: &mut &'a str,
     ) -> Result<Response<Body>, Failure> {
         // 2.8: no, two or a malformed Host: 400 everywhere.
-        let ours = self.settings.public_url.is_host(host(&request)?);
+        let host = host::authority(request.method(), request.uri(), request.headers())
+            .map_err(Failure::BadRequest)?;
+        let ours = self.settings.public_url.is_host(host);
         // 4.2: methods that nobody forwards, targets that have no path.
         check_method(request.method())?;
         if request.uri().path() == "*" && request.method() == Method::OPTIONS {
@@ -150,7 +151,10 @@ impl Inner {
         }
         // 4.2: one parse of the path, for everybody.
         let path = parse_path(&request)?;
-        let place = self.routes.place(&path).map_err(|doubt| Failure::BadRequest(doubt.0))?;
+        let place = self
+            .routes
+            .place(&path)
+            .map_err(|doubt| Failure::BadRequest(doubt.0))?;
         let (number, route) = match place {
             Destination::Nowhere => return Err(Failure::NotFound),
             Destination::Own => {
@@ -192,7 +196,12 @@ impl Inner {
         self.pass_on(request, &path, route, number, way, caller).await
     }
 
-    fn check_provenance(&self, route: &RouteSettings, way: &Way, request: &Request<Incoming>) -> Result<(), Failure> {
+    fn check_provenance(
+        &self,
+        route: &RouteSettings,
+        way: &Way,
+        request: &Request<Incoming>,
+    ) -> Result<(), Failure> {
         let provenance = &way.provenance;
         if !route.pages() && provenance.is_foreign_navigation() {
             return Err(Failure::Csrf("This address cannot be opened from another site."));
@@ -201,17 +210,30 @@ impl Inner {
             return Ok(());
         }
         if provenance.websocket {
-            return provenance.check_websocket();
+            provenance.check_websocket()?;
+            // What only looks like a handshake goes up as plain HTTP, so it is judged as that as well.
+            if websocket::is_upgrade(request.method(), request.version(), request.headers()) {
+                return Ok(());
+            }
         }
         provenance.check_preflight()?;
         if route.csrf == Csrf::Header && !provenance.header {
             return Err(Failure::Csrf("This address wants the header X-CSRF: 1."));
         }
-        if self.cookie.came(request.headers()) { provenance.check(route.pages()) } else { Ok(()) }
+        if self.cookie.came(request.headers()) {
+            provenance.check(route.pages())
+        } else {
+            Ok(())
+        }
     }
 
     /// Lets a request in, as somebody or as nobody, or sends the browser elsewhere first.
-    async fn admit(&self, route: &RouteSettings, way: &Way, request: &Request<Incoming>) -> Result<Admitted, Failure> {
+    async fn admit(
+        &self,
+        route: &RouteSettings,
+        way: &Way,
+        request: &Request<Incoming>,
+    ) -> Result<Admitted, Failure> {
         let auth = route.auth();
         if auth == Auth::None {
             return Ok(Admitted::As(None));
@@ -220,7 +242,9 @@ impl Inner {
         let gone = match authenticate::authenticate(&self.cookie, &self.sessions, headers).await? {
             Caller::Known(id, session) => {
                 if !satisfies(&session, &route.require) {
-                    return Err(Failure::Forbidden("Your session does not have what this address requires."));
+                    return Err(Failure::Forbidden(
+                        "Your session does not have what this address requires.",
+                    ));
                 }
                 return Ok(Admitted::As(Some((id, session))));
             }
@@ -229,7 +253,9 @@ impl Inner {
         };
         if auth == Auth::Optional {
             if !route.require.scopes.is_empty() || !route.require.claims.is_empty() {
-                return Err(Failure::Forbidden("This address requires what only a session has."));
+                return Err(Failure::Forbidden(
+                    "This address requires what only a session has.",
+                ));
             }
             return Ok(Admitted::As(None));
         }
@@ -246,7 +272,10 @@ impl Inner {
             return Ok(Admitted::ElsewhereFirst(page));
         }
         let login = format!("{}?return_to={}", way.login_path, query::encode(target(request)));
-        Ok(Admitted::ElsewhereFirst(answer::redirect(StatusCode::FOUND, &login)))
+        Ok(Admitted::ElsewhereFirst(answer::redirect(
+            StatusCode::FOUND,
+            &login,
+        )))
     }
 
     async fn pass_on(
@@ -348,23 +377,6 @@ enum Admitted {
     ElsewhereFirst(Response<Body>),
 }
 
-/// The host that a request is for. An absolute-form target's authority goes before `Host` (RFC 9112 §3.2.2), but
-/// RFC 9112 §3.2: a server MUST respond with 400 where `Host` is missing, doubled or invalid.
-fn host(request: &Request<Incoming>) -> Result<&str, Failure> {
-    let malformed = Failure::BadRequest("The request has no Host, more than one, or one that is no host name.");
-    let mut lines = request.headers().get_all(header::HOST).iter();
-    let (Some(line), None) = (lines.next(), lines.next()) else { return Err(malformed) };
-    let line = line.to_str().map_err(|_| malformed.clone())?;
-    if !is_well_formed_host(line) {
-        return Err(malformed);
-    }
-    match request.uri().authority() {
-        None => Ok(line),
-        Some(authority) if is_well_formed_host(authority.as_str()) => Ok(authority.as_str()),
-        Some(_) => Err(malformed),
-    }
-}
-
 fn check_method(method: &Method) -> Result<(), Failure> {
     if matches!(*method, Method::TRACE | Method::CONNECT) || method.as_str().eq_ignore_ascii_case("TRACK") {
         return Err(Failure::MethodNotAllowed(METHODS));
@@ -377,21 +389,25 @@ fn parse_path(request: &Request<Incoming>) -> Result<RequestPath, Failure> {
     if uri.path_and_query().map_or(0, |target| target.as_str().len()) > LONGEST_TARGET {
         return Err(Failure::TargetTooLong);
     }
-    // Authority-form is for CONNECT alone (RFC 9112 §3.2.3).
-    if uri.scheme().is_none() && uri.authority().is_some() {
-        return Err(Failure::BadRequest("The request target has no path."));
-    }
     RequestPath::parse(uri.path()).map_err(|doubt| Failure::BadRequest(doubt.0))
 }
 
 /// Path and query as sent.
 fn target(request: &Request<Incoming>) -> &str {
-    request.uri().path_and_query().map_or("/", http::uri::PathAndQuery::as_str)
+    request
+        .uri()
+        .path_and_query()
+        .map_or("/", http::uri::PathAndQuery::as_str)
 }
 
 /// The `Cookie` lines, kept for the answer when the request itself has gone up.
 fn cookie_headers(request: &Request<Incoming>) -> http::HeaderMap {
-    request.headers().get_all(header::COOKIE).iter().map(|line| (header::COOKIE, line.clone())).collect()
+    request
+        .headers()
+        .get_all(header::COOKIE)
+        .iter()
+        .map(|line| (header::COOKIE, line.clone()))
+        .collect()
 }
 
 fn no_content() -> Response<Body> {

@@ -77,12 +77,20 @@ impl Failure {
     fn words(&self) -> (StatusCode, &'static str, &'static str, &'static str) {
         use StatusCode as S;
         match self {
-            Self::Unauthenticated { .. } => {
-                (S::UNAUTHORIZED, "unauthenticated", "Please sign in", "There is no session for this request.")
-            }
+            Self::Unauthenticated { .. } => (
+                S::UNAUTHORIZED,
+                "unauthenticated",
+                "Please sign in",
+                "There is no session for this request.",
+            ),
             Self::Csrf(why) => (S::FORBIDDEN, "csrf", "Request refused", why),
             Self::Forbidden(why) => (S::FORBIDDEN, "forbidden", "Not allowed", why),
-            Self::NotFound => (S::NOT_FOUND, "not_found", "Not found", "There is nothing at this address."),
+            Self::NotFound => (
+                S::NOT_FOUND,
+                "not_found",
+                "Not found",
+                "There is nothing at this address.",
+            ),
             Self::BadRequest(why) => (S::BAD_REQUEST, "bad_request", "Bad request", why),
             Self::MethodNotAllowed(_) => (
                 S::METHOD_NOT_ALLOWED,
@@ -90,12 +98,18 @@ impl Failure {
                 "Method not allowed",
                 "This address does not answer this method.",
             ),
-            Self::TooLarge => {
-                (S::PAYLOAD_TOO_LARGE, "too_large", "Too large", "The request's body is larger than this address takes.")
-            }
-            Self::TargetTooLong => {
-                (S::URI_TOO_LONG, "bad_request", "Address too long", "The request's target is longer than 8 KiB.")
-            }
+            Self::TooLarge => (
+                S::PAYLOAD_TOO_LARGE,
+                "too_large",
+                "Too large",
+                "The request's body is larger than this address takes.",
+            ),
+            Self::TargetTooLong => (
+                S::URI_TOO_LONG,
+                "bad_request",
+                "Address too long",
+                "The request's target is longer than 8 KiB.",
+            ),
             Self::TooManyRequests(_) => (
                 S::TOO_MANY_REQUESTS,
                 "too_many_requests",
@@ -144,7 +158,12 @@ impl Failure {
                 "Almost signed out",
                 "You are signed out here; ending the session everywhere takes a little longer.",
             ),
-            Self::Internal => (S::INTERNAL_SERVER_ERROR, "internal", "Internal error", "Something went wrong here."),
+            Self::Internal => (
+                S::INTERNAL_SERVER_ERROR,
+                "internal",
+                "Internal error",
+                "Something went wrong here.",
+            ),
         }
     }
 
@@ -163,8 +182,14 @@ impl Failure {
         let (status, code, title, detail) = self.words();
         let mut response = if asking.navigation {
             let link = match self {
-                Self::Unauthenticated { .. } => Link { href: asking.login_path, text: "Sign in" },
-                _ => Link { href: "/", text: "Go to the start page" },
+                Self::Unauthenticated { .. } => Link {
+                    href: asking.login_path,
+                    text: "Sign in",
+                },
+                _ => Link {
+                    href: "/",
+                    text: "Go to the start page",
+                },
             };
             page(status, title, &[detail], &[link], Some(asking.request_id))
         } else {
@@ -207,7 +232,11 @@ pub fn json(status: StatusCode, value: &serde_json::Value) -> Response<Body> {
 #[must_use]
 pub fn redirect(status: StatusCode, location: &str) -> Response<Body> {
     let Ok(mut location) = HeaderValue::from_str(location) else {
-        let asking = Asking { request_id: "", navigation: true, login_path: "/" };
+        let asking = Asking {
+            request_id: "",
+            navigation: true,
+            login_path: "/",
+        };
         return Failure::Internal.answer(asking);
     };
     location.set_sensitive(true);
@@ -222,15 +251,23 @@ pub fn redirect(status: StatusCode, location: &str) -> Response<Body> {
 /// What every answer of our own carries.
 fn own_headers(headers: &mut http::HeaderMap) {
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
-    headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    headers.insert(
+        header::X_CONTENT_TYPE_OPTIONS,
+        HeaderValue::from_static("nosniff"),
+    );
     headers.insert(header::REFERRER_POLICY, HeaderValue::from_static("no-referrer"));
-    headers.insert("cross-origin-resource-policy", HeaderValue::from_static("same-origin"));
+    headers.insert(
+        "cross-origin-resource-policy",
+        HeaderValue::from_static("same-origin"),
+    );
 }
 
 /// A body of bytes.
 #[must_use]
 pub fn full(bytes: impl Into<Bytes>) -> Body {
-    Full::new(bytes.into()).map_err(|never| match never {}).boxed_unsync()
+    Full::new(bytes.into())
+        .map_err(|never| match never {})
+        .boxed_unsync()
 }
 
 /// No body.

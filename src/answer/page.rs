@@ -14,11 +14,15 @@ const STYLE: &str = include_str!("page.css");
 
 /// Scripts, frames, forms to elsewhere and plugins are refused; the style is known by its hash (CSP Level 3 §8.3).
 static POLICY: LazyLock<HeaderValue> = LazyLock::new(|| {
-    let hash = STANDARD.encode(aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, STYLE.as_bytes()));
+    let hash = STANDARD.encode(aws_lc_rs::digest::digest(
+        &aws_lc_rs::digest::SHA256,
+        STYLE.as_bytes(),
+    ));
     let policy = format!(
         "default-src 'none'; style-src 'sha256-{hash}'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'"
     );
-    HeaderValue::from_str(&policy).unwrap_or_else(|_| HeaderValue::from_static("default-src 'none'; frame-ancestors 'none'"))
+    HeaderValue::from_str(&policy)
+        .unwrap_or_else(|_| HeaderValue::from_static("default-src 'none'; frame-ancestors 'none'"))
 });
 
 /// A way on from a page.
@@ -39,10 +43,17 @@ pub fn page(
     links: &[Link<'_>],
     request_id: Option<&str>,
 ) -> Response<Body> {
-    let mut content: String = paragraphs.iter().map(|text| format!("<p>{}</p>", escape(text))).collect();
+    let mut content: String = paragraphs
+        .iter()
+        .map(|text| format!("<p>{}</p>", escape(text)))
+        .collect();
     content.push_str("<p class=\"on\">");
     for link in links {
-        content.push_str(&format!("<a href=\"{}\">{}</a> ", escape(link.href), escape(link.text)));
+        content.push_str(&format!(
+            "<a href=\"{}\">{}</a> ",
+            escape(link.href),
+            escape(link.text)
+        ));
     }
     content.push_str("</p>");
     if let Some(id) = request_id {
@@ -71,7 +82,12 @@ pub fn sign_in(choices: &[(String, String)]) -> Response<Body> {
         .iter()
         .map(|(href, label)| format!("<li><a href=\"{}\">{}</a></li>", escape(href), escape(label)))
         .collect();
-    document(StatusCode::OK, "Sign in", "", &format!("<p>Choose how you sign in.</p><ul class=\"choices\">{items}</ul>"))
+    document(
+        StatusCode::OK,
+        "Sign in",
+        "",
+        &format!("<p>Choose how you sign in.</p><ul class=\"choices\">{items}</ul>"),
+    )
 }
 
 fn document(status: StatusCode, title: &str, head: &str, content: &str) -> Response<Body> {
@@ -86,10 +102,16 @@ fn document(status: StatusCode, title: &str, head: &str, content: &str) -> Respo
     let mut response = Response::new(full(html));
     *response.status_mut() = status;
     let headers = response.headers_mut();
-    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/html; charset=utf-8"));
+    headers.insert(
+        header::CONTENT_TYPE,
+        HeaderValue::from_static("text/html; charset=utf-8"),
+    );
     headers.insert(header::CONTENT_SECURITY_POLICY, POLICY.clone());
     headers.insert(header::X_FRAME_OPTIONS, HeaderValue::from_static("DENY"));
-    headers.insert("cross-origin-opener-policy", HeaderValue::from_static("same-origin"));
+    headers.insert(
+        "cross-origin-opener-policy",
+        HeaderValue::from_static("same-origin"),
+    );
     own_headers(headers);
     response
 }
@@ -118,7 +140,16 @@ mod tests {
     #[tokio::test]
     async fn class_j_nothing_gets_into_a_page_unescaped() {
         let hostile = "\"><script>alert('x')</script>&";
-        let response = page(StatusCode::OK, hostile, &[hostile], &[Link { href: hostile, text: hostile }], Some(hostile));
+        let response = page(
+            StatusCode::OK,
+            hostile,
+            &[hostile],
+            &[Link {
+                href: hostile,
+                text: hostile,
+            }],
+            Some(hostile),
+        );
         let body = response.into_body().collect().await.unwrap().to_bytes();
         let html = String::from_utf8(body.to_vec()).unwrap();
         assert!(!html.contains("<script"), "{html}");
@@ -128,7 +159,9 @@ mod tests {
     #[test]
     fn hy_06_pages_carry_a_policy_that_names_the_style_and_nothing_else() {
         let response = move_on("/x");
-        let policy = response.headers()[header::CONTENT_SECURITY_POLICY].to_str().unwrap();
+        let policy = response.headers()[header::CONTENT_SECURITY_POLICY]
+            .to_str()
+            .unwrap();
         assert!(policy.contains("default-src 'none'") && policy.contains("frame-ancestors 'none'"));
         assert!(policy.contains("style-src 'sha256-"));
         assert_eq!(response.headers()[header::CACHE_CONTROL], "no-store");

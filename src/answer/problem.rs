@@ -27,7 +27,10 @@ pub(super) fn document(
     let mut response = Response::new(full(document.to_string()));
     *response.status_mut() = status;
     let headers = response.headers_mut();
-    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
+    headers.insert(
+        header::CONTENT_TYPE,
+        HeaderValue::from_static("application/problem+json"),
+    );
     own_headers(headers);
     response
 }

@@ -195,13 +195,17 @@ impl Bff {
             Err(error) if attempt.silent && error.wants_interaction() => {
                 // A refused `prompt=none` is an answer, not a failure; the old session is untouched (3.1).
                 let mut response = self.land(&self.landing_for(Some(&attempt.return_to)));
-                response.headers_mut().append(header::SET_COOKIE, clear_attempt(&cookie_name));
+                response
+                    .headers_mut()
+                    .append(header::SET_COOKIE, clear_attempt(&cookie_name));
                 return Ok(response);
             }
             Err(error) => return Ok(self.failed(visit, name, Some(&cookie_name), error.trouble())),
         };
         let (bff, provider, task_attempt) = (self.clone(), provider.clone(), attempt.clone());
-        let task = self.tasks.spawn(async move { bff.redeem_once(&provider, &task_attempt, &code).await });
+        let task = self
+            .tasks
+            .spawn(async move { bff.redeem_once(&provider, &task_attempt, &code).await });
         match task.await.map_err(|_| Failure::Internal)? {
             Outcome::SignedIn(id) => {
                 tracing::info!(target: "cloakroom::audit", event = "login", provider = %name);
@@ -212,7 +216,10 @@ impl Bff {
                 headers.append(header::SET_COOKIE, self.cookie.set(&id));
                 let left = LIFETIME.saturating_sub(now.since(attempt.begun));
                 let mark = self.attempts.seal_mark(&attempt, now);
-                headers.append(header::SET_COOKIE, cookie::set(&cookie_name, &mark, SameSite::Lax, Some(left)));
+                headers.append(
+                    header::SET_COOKIE,
+                    cookie::set(&cookie_name, &mark, SameSite::Lax, Some(left)),
+                );
                 Ok(response)
             }
             Outcome::Failed(trouble) => Ok(self.failed(visit, name, Some(&cookie_name), trouble)),
@@ -224,12 +231,25 @@ impl Bff {
     ///
     /// # Cancel safety
     /// Not: runs in a tracked task.
-    async fn redeem_once(&self, provider: &Provider, attempt: &LoginAttempt, code: &AuthorizationCode) -> Outcome {
+    async fn redeem_once(
+        &self,
+        provider: &Provider,
+        attempt: &LoginAttempt,
+        code: &AuthorizationCode,
+    ) -> Outcome {
         let hash = hash_of_state(attempt.secrets.state.expose());
-        let claim = StoreKey { kind: Kind::AttemptClaim, hash };
-        let result = StoreKey { kind: Kind::AttemptResult, hash };
+        let claim = StoreKey {
+            kind: Kind::AttemptClaim,
+            hash,
+        };
+        let result = StoreKey {
+            kind: Kind::AttemptResult,
+            hash,
+        };
         let owner: [u8; 16] = random();
-        let left = LIFETIME.saturating_sub(self.clock.now().since(attempt.begun)).max(RESULT_LIFETIME);
+        let left = LIFETIME
+            .saturating_sub(self.clock.now().since(attempt.begun))
+            .max(RESULT_LIFETIME);
         let deadline = tokio::time::Instant::now() + WAIT;
         loop {
             match self.store.claim(claim, &owner, left).await {
@@ -239,7 +259,9 @@ impl Bff {
             }
             match self.store.read(result).await {
                 Ok(Some(record)) => return self.open_result(attempt, &record.sealed),
-                Ok(None) if tokio::time::Instant::now() >= deadline => return Outcome::Failed(Trouble::AnswerLost),
+                Ok(None) if tokio::time::Instant::now() >= deadline => {
+                    return Outcome::Failed(Trouble::AnswerLost);
+                }
                 Ok(None) => tokio::time::sleep(LOOK_EVERY).await,
                 Err(_) => return Outcome::Released(Trouble::StoreAway),
             }
@@ -255,7 +277,11 @@ impl Bff {
                 return outcome;
             }
         };
-        if let Err(error) = self.store.create(result, self.seal_result(attempt, &kept), RESULT_LIFETIME).await {
+        if let Err(error) = self
+            .store
+            .create(result, self.seal_result(attempt, &kept), RESULT_LIFETIME)
+            .await
+        {
             // Only a callback that comes twice would have needed it.
             tracing::warn!(%error, "the result of a login attempt could not be kept");
         }
@@ -266,7 +292,10 @@ impl Bff {
     async fn redeem(&self, provider: &Provider, attempt: &LoginAttempt, code: &AuthorizationCode) -> Outcome {
         let asked = self.clock.now();
         let redirect_uri = self.settings.public_url.url(&self.redirect_path(provider));
-        let answer = match provider.exchange(code, &attempt.secrets.code_verifier, &redirect_uri).await {
+        let answer = match provider
+            .exchange(code, &attempt.secrets.code_verifier, &redirect_uri)
+            .await
+        {
             Ok(answer) => answer,
             Err(error) => {
                 tracing::warn!(provider = %provider.settings().name, %error, "a code was not exchanged for tokens");
@@ -282,7 +311,9 @@ impl Bff {
             Ok(new) => new,
             Err(error) => {
                 tracing::warn!(provider = %provider.settings().name, %error, "a login does not hold");
-                provider.revoke(answer.refresh_token.as_ref(), Some(&answer.access_token)).await;
+                provider
+                    .revoke(answer.refresh_token.as_ref(), Some(&answer.access_token))
+                    .await;
                 return Outcome::Failed(match error {
                     ProviderError::Away(_) => Trouble::AnswerLost,
                     _ => Trouble::BadAnswer,
@@ -301,7 +332,9 @@ impl Bff {
             }
             Err(error) => {
                 tracing::warn!(%error, "a session could not be begun");
-                provider.revoke(answer.refresh_token.as_ref(), Some(&answer.access_token)).await;
+                provider
+                    .revoke(answer.refresh_token.as_ref(), Some(&answer.access_token))
+                    .await;
                 Outcome::Failed(Trouble::StoreAway)
             }
         }
@@ -315,8 +348,10 @@ impl Bff {
         answer: &TokenResponse,
         asked: UnixTime,
     ) -> Result<NewSession, ProviderError> {
-        let id_token =
-            answer.id_token.as_ref().ok_or_else(|| ProviderError::Bad("there is no ID token in it".into()))?;
+        let id_token = answer
+            .id_token
+            .as_ref()
+            .ok_or_else(|| ProviderError::Bad("there is no ID token in it".into()))?;
         let expect = LoginExpectations {
             nonce: attempt.secrets.nonce.expose(),
             max_age: attempt.max_age,
@@ -332,7 +367,13 @@ impl Bff {
         }
         let granted = answer.scope.as_deref().map_or_else(
             || provider.settings().scopes.clone(),
-            |scope| scope.split(' ').filter(|word| !word.is_empty()).map(String::from).collect(),
+            |scope| {
+                scope
+                    .split(' ')
+                    .filter(|word| !word.is_empty())
+                    .map(String::from)
+                    .collect()
+            },
         );
         if answer.refresh_token.is_none() {
             tracing::info!(provider = %provider.settings().name, "no refresh token: the session ends with its access token");
@@ -362,7 +403,10 @@ impl Bff {
 
     fn open_result(&self, attempt: &LoginAttempt, sealed: &[u8]) -> Outcome {
         let secret = attempt.secrets.code_verifier.expose().as_bytes();
-        let opened = self.keys.open(Purpose::AttemptResult, secret, &[], sealed).map(Zeroizing::new);
+        let opened = self
+            .keys
+            .open(Purpose::AttemptResult, secret, &[], sealed)
+            .map(Zeroizing::new);
         match opened.ok().and_then(|plain| serde_json::from_slice(&plain).ok()) {
             Some(Kept::SignedIn(cookie)) => SessionId::parse(cookie.as_bytes())
                 .map_or(Outcome::Failed(Trouble::AnswerLost), Outcome::SignedIn),
@@ -372,18 +416,32 @@ impl Bff {
     }
 
     /// The page of a failed callback. `attempt`: the cookie of an attempt that is over.
-    fn failed(&self, visit: &Visit<'_>, provider: &str, attempt: Option<&str>, trouble: Trouble) -> Response<Body> {
+    fn failed(
+        &self,
+        visit: &Visit<'_>,
+        provider: &str,
+        attempt: Option<&str>,
+        trouble: Trouble,
+    ) -> Response<Body> {
         let (status, reason, title, text) = trouble.words();
         tracing::warn!(target: "cloakroom::audit", event = "login_failed", provider, reason, request_id = visit.request_id);
         self.metrics.login(provider, "failed", reason);
         let login = self.own_path("/login");
         let links = [
-            Link { href: &login, text: "Sign in again" },
-            Link { href: &self.settings.login.landing, text: "Go to the start page" },
+            Link {
+                href: &login,
+                text: "Sign in again",
+            },
+            Link {
+                href: &self.settings.login.landing,
+                text: "Go to the start page",
+            },
         ];
         let mut response = answer::page(status, title, &[text], &links, Some(visit.request_id));
         if let Some(name) = attempt {
-            response.headers_mut().append(header::SET_COOKIE, clear_attempt(name));
+            response
+                .headers_mut()
+                .append(header::SET_COOKIE, clear_attempt(name));
         }
         response
     }
@@ -439,7 +497,10 @@ impl ErrorCode {
 /// Random bytes; the process cannot go on without them.
 fn random<const N: usize>() -> [u8; N] {
     let mut bytes = [0; N];
-    #[expect(clippy::expect_used, reason = "without randomness nothing here is safe: stop rather than go on")]
+    #[expect(
+        clippy::expect_used,
+        reason = "without randomness nothing here is safe: stop rather than go on"
+    )]
     aws_lc_rs::rand::fill(&mut bytes).expect("the system gives random bytes");
     bytes
 }

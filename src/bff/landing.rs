@@ -14,7 +14,9 @@ impl Bff {
     /// The `return_to` itself where a login may land there, else `login.landing` (contract 3.2). Checked when a login
     /// begins and again when it ends: the browser's cookie is sealed, but the routes may have changed since.
     pub(super) fn landing_for(&self, return_to: Option<&str>) -> String {
-        let Some(value) = return_to else { return self.settings.login.landing.clone() };
+        let Some(value) = return_to else {
+            return self.settings.login.landing.clone();
+        };
         if return_to::parse(value).is_some_and(|path| self.routes.may_land(&path)) {
             return value.to_owned();
         }
@@ -38,7 +40,9 @@ impl Bff {
     pub fn stuck(&self, headers: &HeaderMap, site: Site) -> Option<Response<Body>> {
         // A request from another site does not bring a Strict cookie, and that is as it should be.
         let would_bring = matches!(site, Site::SameOrigin | Site::None | Site::Absent);
-        let just = self.attempts.finished_within(headers, self.clock.now(), JUST_SIGNED_IN);
+        let just = self
+            .attempts
+            .finished_within(headers, self.clock.now(), JUST_SIGNED_IN);
         if !would_bring || !just || self.cookie.came(headers) {
             return None;
         }
@@ -48,7 +52,8 @@ impl Bff {
             "The page was opened under another name than {}; use that address.",
             self.settings.public_url.origin()
         );
-        let plain_http = "The connection is plain http, and this browser keeps secure cookies only over https.";
+        let plain_http =
+            "The connection is plain http, and this browser keeps secure cookies only over https.";
         let mut reasons = vec![
             "You signed in, but your browser did not send the session cookie back, so you would only be sent around \
              in a circle. One of these is usually why:",
@@ -63,7 +68,10 @@ impl Bff {
             StatusCode::BAD_REQUEST,
             "Your browser did not keep the cookie",
             &reasons,
-            &[Link { href: &login, text: "Try to sign in again" }],
+            &[Link {
+                href: &login,
+                text: "Try to sign in again",
+            }],
             None,
         );
         for cookie in self.clear_attempts(headers) {

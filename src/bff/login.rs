@@ -20,7 +20,9 @@ const LONGEST_WISH: usize = 256;
 impl Bff {
     pub(super) async fn login(&self, visit: &Visit<'_>) -> Result<Response<Body>, Failure> {
         if !visit.provenance.navigation || visit.method != Method::GET {
-            return Err(Failure::Csrf("A login is begun by going to this address, not by a script."));
+            return Err(Failure::Csrf(
+                "A login is begun by going to this address, not by a script.",
+            ));
         }
         let parameters = query::parse(visit.query.unwrap_or_default())
             .ok_or(Failure::BadRequest("The query of this address cannot be read."))?;
@@ -34,11 +36,15 @@ impl Bff {
         }
         // From another site nobody chooses anything but where it leads (contract 3.1).
         let foreign = matches!(visit.provenance.site, Site::SameSite | Site::CrossSite);
-        let (name, wishes) = if foreign { (None, Wishes::default()) } else { read_wishes(&parameters)? };
+        let (name, wishes) = if foreign {
+            (None, Wishes::default())
+        } else {
+            read_wishes(&parameters)?
+        };
         let provider = match (name, self.providers.as_slice()) {
-            (Some(name), _) => {
-                self.provider(&name).ok_or(Failure::BadRequest("There is no sign-in provider of this name."))?
-            }
+            (Some(name), _) => self
+                .provider(&name)
+                .ok_or(Failure::BadRequest("There is no sign-in provider of this name."))?,
             (None, [only]) => only,
             (None, _) => return Ok(self.choose(&return_to, &wishes)),
         };
@@ -65,13 +71,19 @@ impl Bff {
                 Presented::Id(id) => Some(id.store_key()),
                 Presented::Nothing | Presented::Unusable => None,
             },
-            silent: wishes.prompt.as_deref().is_some_and(|prompt| prompt.split(' ').any(|word| word == "none")),
+            silent: wishes
+                .prompt
+                .as_deref()
+                .is_some_and(|prompt| prompt.split(' ').any(|word| word == "none")),
             max_age: wishes.max_age,
             acr_values: wishes.acr_values.clone(),
             begun: self.clock.now(),
         };
         let redirect_uri = self.settings.public_url.url(&self.redirect_path(provider));
-        let location = match provider.authorization_url(&redirect_uri, &attempt.secrets, &wishes).await {
+        let location = match provider
+            .authorization_url(&redirect_uri, &attempt.secrets, &wishes)
+            .await
+        {
             Ok(location) => location,
             Err(error) => return Ok(self.provider_away(visit, provider, &error)),
         };
@@ -79,10 +91,16 @@ impl Bff {
         let name = self.attempts.cookie_name(attempt.secrets.state.expose());
         let value = self.attempts.seal(&attempt);
         let headers = response.headers_mut();
-        for gone in self.attempts.crowded_out(visit.headers, name.len() + value.len(), attempt.begun) {
+        for gone in self
+            .attempts
+            .crowded_out(visit.headers, name.len() + value.len(), attempt.begun)
+        {
             headers.append(header::SET_COOKIE, clear_attempt(&gone));
         }
-        headers.append(header::SET_COOKIE, cookie::set(&name, &value, SameSite::Lax, Some(LIFETIME)));
+        headers.append(
+            header::SET_COOKIE,
+            cookie::set(&name, &value, SameSite::Lax, Some(LIFETIME)),
+        );
         Ok(response)
     }
 
@@ -101,12 +119,20 @@ impl Bff {
             "Sign-in is not available",
             &["The sign-in service does not answer at the moment. Please try again in a little while."],
             &[
-                Link { href: &again, text: "Try again" },
-                Link { href: &self.settings.login.landing, text: "Go to the start page" },
+                Link {
+                    href: &again,
+                    text: "Try again",
+                },
+                Link {
+                    href: &self.settings.login.landing,
+                    text: "Go to the start page",
+                },
             ],
             Some(visit.request_id),
         );
-        response.headers_mut().insert(header::RETRY_AFTER, http::HeaderValue::from_static("5"));
+        response
+            .headers_mut()
+            .insert(header::RETRY_AFTER, http::HeaderValue::from_static("5"));
         response
     }
 
@@ -117,8 +143,11 @@ impl Bff {
             .iter()
             .map(|provider| {
                 let settings = provider.settings();
-                let mut href =
-                    format!("{}?provider={}", self.own_path("/login"), query::encode(&settings.name));
+                let mut href = format!(
+                    "{}?provider={}",
+                    self.own_path("/login"),
+                    query::encode(&settings.name)
+                );
                 let max_age = wishes.max_age.map(|seconds| seconds.to_string());
                 for (name, value) in [
                     ("return_to", Some(return_to)),
@@ -131,7 +160,10 @@ impl Bff {
                         href.push_str(&format!("&{name}={}", query::encode(value)));
                     }
                 }
-                (href, settings.label.clone().unwrap_or_else(|| settings.name.clone()))
+                (
+                    href,
+                    settings.label.clone().unwrap_or_else(|| settings.name.clone()),
+                )
             })
             .collect();
         answer::sign_in(&choices)
@@ -142,21 +174,29 @@ impl Bff {
 fn read_wishes(parameters: &[(String, String)]) -> Result<(Option<String>, Wishes), Failure> {
     let text = |name: &str| match query::find(parameters, name) {
         Parameter::Absent | Parameter::One("") => Ok(None),
-        Parameter::One(value)
-            if value.len() <= LONGEST_WISH && !value.chars().any(char::is_control) =>
-        {
+        Parameter::One(value) if value.len() <= LONGEST_WISH && !value.chars().any(char::is_control) => {
             Ok(Some(value.to_owned()))
         }
-        Parameter::One(_) => Err(Failure::BadRequest("A parameter of this address is too long or not plain text.")),
-        Parameter::Doubled => Err(Failure::BadRequest("A parameter of this address stands there twice.")),
+        Parameter::One(_) => Err(Failure::BadRequest(
+            "A parameter of this address is too long or not plain text.",
+        )),
+        Parameter::Doubled => Err(Failure::BadRequest(
+            "A parameter of this address stands there twice.",
+        )),
     };
     let max_age = match text("max_age")? {
         None => None,
-        Some(digits) => {
-            Some(digits.parse().map_err(|_| Failure::BadRequest("The parameter max_age is not a number of seconds."))?)
-        }
+        Some(digits) => Some(
+            digits
+                .parse()
+                .map_err(|_| Failure::BadRequest("The parameter max_age is not a number of seconds."))?,
+        ),
     };
-    let wishes =
-        Wishes { prompt: text("prompt")?, login_hint: text("login_hint")?, acr_values: text("acr_values")?, max_age };
+    let wishes = Wishes {
+        prompt: text("prompt")?,
+        login_hint: text("login_hint")?,
+        acr_values: text("acr_values")?,
+        max_age,
+    };
     Ok((text("provider")?, wishes))
 }

@@ -21,13 +21,19 @@ pub(super) struct LoginRate {
 
 impl LoginRate {
     pub(super) fn new(rate: Rate) -> Self {
-        Self { rate, seen: Mutex::default() }
+        Self {
+            rate,
+            seen: Mutex::default(),
+        }
     }
 
     /// Counts one; `Err`: too many, and how long until the next is welcome.
     pub(super) fn count(&self, address: IpAddr, now: Instant) -> Result<(), Duration> {
         let address = network(address);
-        let mut seen = self.seen.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let mut seen = self
+            .seen
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner);
         if seen.len() >= MOST && !seen.contains_key(&address) {
             seen.retain(|_, (begun, _)| now.duration_since(*begun) < self.rate.per);
             if seen.len() >= MOST {
@@ -66,17 +72,29 @@ mod tests {
 
     #[test]
     fn lm_09_logins_per_address_are_counted_in_windows() {
-        let limit = LoginRate::new(Rate { count: 2, per: Duration::from_secs(60) });
+        let limit = LoginRate::new(Rate {
+            count: 2,
+            per: Duration::from_secs(60),
+        });
         let (here, start) = (IpAddr::from([192, 0, 2, 1]), Instant::now());
         assert!(limit.count(here, start).is_ok() && limit.count(here, start).is_ok());
-        assert_eq!(limit.count(here, start + Duration::from_secs(20)), Err(Duration::from_secs(40)));
+        assert_eq!(
+            limit.count(here, start + Duration::from_secs(20)),
+            Err(Duration::from_secs(40))
+        );
         assert!(limit.count(IpAddr::from([192, 0, 2, 2]), start).is_ok());
         assert!(limit.count(here, start + Duration::from_secs(60)).is_ok());
     }
 
     #[test]
     fn the_addresses_of_one_ipv6_network_count_together() {
-        assert_eq!(network("2001:db8::1".parse().unwrap()), network("2001:db8::2:3".parse().unwrap()));
-        assert_ne!(network("2001:db8:0:1::1".parse().unwrap()), network("2001:db8::1".parse().unwrap()));
+        assert_eq!(
+            network("2001:db8::1".parse().unwrap()),
+            network("2001:db8::2:3".parse().unwrap())
+        );
+        assert_ne!(
+            network("2001:db8:0:1::1".parse().unwrap()),
+            network("2001:db8::1".parse().unwrap())
+        );
     }
 }

@@ -55,7 +55,11 @@ impl Bff {
             }
         }
         self.metrics.logout(kind);
-        let clear = if ending.clear { self.clear_cookies(visit.headers) } else { Vec::new() };
+        let clear = if ending.clear {
+            self.clear_cookies(visit.headers)
+        } else {
+            Vec::new()
+        };
         let mut response = if incomplete {
             let login_path = self.own_path("/login");
             let asking = answer::Asking {
@@ -66,11 +70,14 @@ impl Bff {
             Failure::LogoutIncomplete.answer(asking)
         } else {
             let target = self.sign_out_at_provider(&ending).await;
-            let script = visit.method == Method::POST && fetch_metadata::accepts(visit.headers, "application/json");
+            let script =
+                visit.method == Method::POST && fetch_metadata::accepts(visit.headers, "application/json");
             if script {
                 self.continue_later(target.as_ref()).await?
             } else {
-                let location = target.as_ref().map_or(self.settings.logout.landing.as_str(), Secret::expose);
+                let location = target
+                    .as_ref()
+                    .map_or(self.settings.logout.landing.as_str(), Secret::expose);
                 answer::redirect(StatusCode::SEE_OTHER, location)
             }
         };
@@ -91,23 +98,34 @@ impl Bff {
                     clear: true,
                 }
             }
-            Presented::Nothing | Presented::Unusable => {
-                Ending { hashes: Vec::new(), opened: None, provider: None, clear: came }
-            }
+            Presented::Nothing | Presented::Unusable => Ending {
+                hashes: Vec::new(),
+                opened: None,
+                provider: None,
+                clear: came,
+            },
         }
     }
 
     /// GET: the value's session, and the cookie's where it is the same or a page of ours asked.
     async fn ending_by_value(&self, visit: &Visit<'_>) -> Result<Ending, Failure> {
-        let refused = Failure::Csrf("Signing out needs the sign-out link of your session, or a button of this site.");
+        let refused =
+            Failure::Csrf("Signing out needs the sign-out link of your session, or a button of this site.");
         if !visit.provenance.navigation {
             return Err(refused);
         }
         visit.provenance.check(true)?;
         let parameters = query::parse(visit.query.unwrap_or_default()).ok_or(refused.clone())?;
-        let Parameter::One(value) = query::find(&parameters, "session") else { return Err(refused) };
+        let Parameter::One(value) = query::find(&parameters, "session") else {
+            return Err(refused);
+        };
         let (hash, provider) = self.sessions.open_logout_value(value).ok_or(refused)?;
-        let mut ending = Ending { hashes: vec![hash], opened: None, provider: Some(provider), clear: false };
+        let mut ending = Ending {
+            hashes: vec![hash],
+            opened: None,
+            provider: Some(provider),
+            clear: false,
+        };
         let ours_asked = !matches!(visit.provenance.site, Site::SameSite | Site::CrossSite);
         if let Presented::Id(id) = self.cookie.presented(visit.headers) {
             if id.store_key() == hash || ours_asked {
@@ -139,7 +157,9 @@ impl Bff {
         if let Some(session) = &ending.opened {
             if let Some(its_provider) = self.provider(&session.provider) {
                 let tokens = &session.tokens;
-                its_provider.revoke(tokens.refresh_token.as_ref(), Some(&tokens.access_token)).await;
+                its_provider
+                    .revoke(tokens.refresh_token.as_ref(), Some(&tokens.access_token))
+                    .await;
             }
             if session.provider == provider.settings().name {
                 hint = session.tokens.id_token.as_ref();

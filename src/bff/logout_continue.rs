@@ -28,10 +28,16 @@ impl Bff {
     /// Keeps the target and gives the script the path that leads there.
     pub(super) async fn continue_later(&self, target: Option<&Secret>) -> Result<Response<Body>, Failure> {
         let Some(target) = target else {
-            return Ok(answer::json(StatusCode::OK, &json!({ "redirect_to": self.settings.logout.landing })));
+            return Ok(answer::json(
+                StatusCode::OK,
+                &json!({ "redirect_to": self.settings.logout.landing }),
+            ));
         };
         // One random value names the entry and stands in the path, the other binds it to this browser.
-        let (name, ticket) = (SessionId::random().cookie_value(), SessionId::random().cookie_value());
+        let (name, ticket) = (
+            SessionId::random().cookie_value(),
+            SessionId::random().cookie_value(),
+        );
         let sealed = self.keys.seal(
             Purpose::LogoutContinuation,
             ticket.as_bytes(),
@@ -41,11 +47,19 @@ impl Bff {
         if let Err(error) = self.store.create(key(&name), sealed.into(), LIFETIME).await {
             // The session is gone already; only the sign-out at the provider is lost.
             tracing::warn!(%error, "a logout cannot lead on to the provider");
-            return Ok(answer::json(StatusCode::OK, &json!({ "redirect_to": self.settings.logout.landing })));
+            return Ok(answer::json(
+                StatusCode::OK,
+                &json!({ "redirect_to": self.settings.logout.landing }),
+            ));
         }
         let path = format!("{}?id={name}", self.own_path("/logout/continue"));
         let mut response = answer::json(StatusCode::OK, &json!({ "redirect_to": path }));
-        let ticket = cookie::set(&self.continuation_cookie(), &ticket, SameSite::Lax, Some(LIFETIME));
+        let ticket = cookie::set(
+            &self.continuation_cookie(),
+            &ticket,
+            SameSite::Lax,
+            Some(LIFETIME),
+        );
         append_cookies(&mut response, vec![ticket]);
         Ok(response)
     }
@@ -53,10 +67,14 @@ impl Bff {
     /// The navigation: the redirect, once. Late or doubled, it ends on the page after a logout.
     pub(super) async fn logout_continue(&self, visit: &Visit<'_>) -> Result<Response<Body>, Failure> {
         if !visit.provenance.navigation || visit.method != Method::GET {
-            return Err(Failure::Csrf("This address is for the browser to go to, not for a script."));
+            return Err(Failure::Csrf(
+                "This address is for the browser to go to, not for a script.",
+            ));
         }
         let target = self.take_continuation(visit).await;
-        let location = target.as_ref().map_or(self.settings.logout.landing.as_str(), Secret::expose);
+        let location = target
+            .as_ref()
+            .map_or(self.settings.logout.landing.as_str(), Secret::expose);
         let mut response = answer::redirect(StatusCode::SEE_OTHER, location);
         if target.is_some() {
             let gone = cookie::clear(&self.continuation_cookie(), SameSite::Lax);
@@ -67,12 +85,19 @@ impl Bff {
 
     async fn take_continuation(&self, visit: &Visit<'_>) -> Option<Secret> {
         let parameters = query::parse(visit.query?)?;
-        let Parameter::One(name) = query::find(&parameters, "id") else { return None };
+        let Parameter::One(name) = query::find(&parameters, "id") else {
+            return None;
+        };
         let cookie_name = self.continuation_cookie();
         let mut tickets = cookie::values(visit.headers, &cookie_name);
-        let (ticket, None) = (tickets.next()?, tickets.next()) else { return None };
+        let (ticket, None) = (tickets.next()?, tickets.next()) else {
+            return None;
+        };
         let record = self.store.read(key(name)).await.ok()??;
-        let plain = self.keys.open(Purpose::LogoutContinuation, ticket, &[name], &record.sealed).ok()?;
+        let plain = self
+            .keys
+            .open(Purpose::LogoutContinuation, ticket, &[name], &record.sealed)
+            .ok()?;
         // Whoever deletes it goes on: two navigations at once do not both.
         if !self.store.delete(key(name)).await.ok()? {
             return None;
@@ -87,5 +112,8 @@ fn key(name: &str) -> StoreKey {
     context.update(name.as_bytes());
     let mut hash = [0; 32];
     hash.copy_from_slice(context.finish().as_ref());
-    StoreKey { kind: Kind::LogoutContinuation, hash }
+    StoreKey {
+        kind: Kind::LogoutContinuation,
+        hash,
+    }
 }

@@ -92,7 +92,17 @@ impl Bff {
     /// Puts the parts together.
     #[must_use]
     pub fn new(parts: Parts) -> Self {
-        let Parts { settings, routes, providers, sessions, store, keys, clock, metrics, tasks } = parts;
+        let Parts {
+            settings,
+            routes,
+            providers,
+            sessions,
+            store,
+            keys,
+            clock,
+            metrics,
+            tasks,
+        } = parts;
         Self {
             attempts: Attempts::new(keys.clone(), &settings.session.cookie.name),
             cookie: SessionCookie::new(&settings.session),
@@ -115,11 +125,18 @@ impl Bff {
     /// [`Failure`]
     pub async fn answer(self: &Arc<Self>, visit: Visit<'_>) -> Result<Response<Body>, Failure> {
         let path = visit.path.decoded();
-        if let Some(provider) = self.providers.iter().find(|provider| self.redirect_path(provider) == path) {
+        if let Some(provider) = self
+            .providers
+            .iter()
+            .find(|provider| self.redirect_path(provider) == path)
+        {
             refuse_prefetch(visit.headers)?;
             return self.callback(&visit, provider).await;
         }
-        match path.strip_prefix(self.settings.prefix.as_str()).unwrap_or_default() {
+        match path
+            .strip_prefix(self.settings.prefix.as_str())
+            .unwrap_or_default()
+        {
             "/login" => {
                 refuse_prefetch(visit.headers)?;
                 self.login(&visit).await
@@ -149,25 +166,37 @@ impl Bff {
         if let Some(path) = &settings.redirect_path {
             return path.clone();
         }
-        if self.providers.first().is_some_and(|first| first.settings().name == settings.name) {
+        if self
+            .providers
+            .first()
+            .is_some_and(|first| first.settings().name == settings.name)
+        {
             return self.own_path("/callback");
         }
         self.own_path(&format!("/callback/{}", settings.name))
     }
 
     fn provider(&self, name: &str) -> Option<&Arc<Provider>> {
-        self.providers.iter().find(|provider| provider.settings().name == name)
+        self.providers
+            .iter()
+            .find(|provider| provider.settings().name == name)
     }
 
     /// Contract 4.3 and 4.4 for what is judged only where a session cookie is there.
     fn check_where_cookie(&self, visit: &Visit<'_>) -> Result<(), Failure> {
-        if self.cookie.came(visit.headers) { visit.provenance.check(false) } else { Ok(()) }
+        if self.cookie.came(visit.headers) {
+            visit.provenance.check(false)
+        } else {
+            Ok(())
+        }
     }
 
     /// `Set-Cookie` lines that end what this browser holds of us: the session, and the marks of finished logins (a
     /// mark without a session would look like a browser that keeps no cookies).
     pub fn clear_cookies(&self, headers: &HeaderMap) -> Vec<http::HeaderValue> {
-        std::iter::once(self.cookie.clear()).chain(self.clear_attempts(headers)).collect()
+        std::iter::once(self.cookie.clear())
+            .chain(self.clear_attempts(headers))
+            .collect()
     }
 
     fn clear_attempts(&self, headers: &HeaderMap) -> Vec<http::HeaderValue> {
@@ -182,5 +211,9 @@ fn clear_attempt(name: &str) -> http::HeaderValue {
 
 /// Contract 3.10: a browser that only looks ahead changes nothing.
 fn refuse_prefetch(headers: &HeaderMap) -> Result<(), Failure> {
-    if fetch_metadata::is_prefetch(headers) { Err(Failure::Prefetch) } else { Ok(()) }
+    if fetch_metadata::is_prefetch(headers) {
+        Err(Failure::Prefetch)
+    } else {
+        Ok(())
+    }
 }

@@ -46,8 +46,11 @@ impl Bff {
             .iter()
             .filter_map(|name| Some((name.clone(), session.claims.get(name)?.clone())))
             .collect();
-        let logout_url =
-            format!("{}?session={}", self.own_path("/logout"), self.sessions.logout_value(id, session));
+        let logout_url = format!(
+            "{}?session={}",
+            self.own_path("/logout"),
+            self.sessions.logout_value(id, session)
+        );
         answer::json(
             StatusCode::OK,
             &json!({

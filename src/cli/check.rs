@@ -20,7 +20,12 @@ pub(super) fn check(file: Option<&Path>, online: bool) -> ExitCode {
     for warning in &loaded.warnings {
         println!("warning: {warning}");
     }
-    let parts = match Parts::make(&loaded.settings) {
+    let runtime = match runtime() {
+        Ok(runtime) => runtime,
+        Err(code) => return code,
+    };
+    // Upstreams are made inside a runtime, which their pools live on.
+    let parts = match runtime.block_on(async { Parts::make(&loaded.settings) }) {
         Ok(parts) => parts,
         Err(reason) => {
             eprintln!("cloakroom: {reason}");
@@ -31,10 +36,6 @@ pub(super) fn check(file: Option<&Path>, online: bool) -> ExitCode {
     if !online {
         return ExitCode::SUCCESS;
     }
-    let runtime = match runtime() {
-        Ok(runtime) => runtime,
-        Err(code) => return code,
-    };
     let steps = runtime.block_on(ask(&parts));
     let mut failed = 0;
     for step in &steps {

@@ -23,10 +23,18 @@ pub(super) fn demo(port: u16) -> ExitCode {
 async fn serve(port: u16) -> Result<(), String> {
     let stop = stop_signal().map_err(|error| format!("cannot listen for signals: {error}"))?;
     let demo = demo::start(port)?;
-    let loaded = config::load_text("demo", &demo.config_yaml)
-        .map_err(|mistakes| mistakes.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"))?;
+    let loaded = config::load_text("demo", &demo.config_yaml).map_err(|mistakes| {
+        mistakes
+            .iter()
+            .map(ToString::to_string)
+            .collect::<Vec<_>>()
+            .join("\n")
+    })?;
     logs::start(&loaded.settings.log);
-    println!("cloakroom demo: open {} in your browser. Ctrl-C stops it.", demo.url);
+    println!(
+        "cloakroom demo: open {} in your browser. Ctrl-C stops it.",
+        demo.url
+    );
     // The demo's own servers go on while cloakroom finishes what is under way.
     let behind = CancellationToken::new();
     let (ended, demo_ended) = tokio::join!(

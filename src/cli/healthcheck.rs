@@ -29,13 +29,19 @@ pub(super) fn healthcheck(url: &str) -> ExitCode {
 }
 
 async fn ask(url: &str) -> Result<(), String> {
-    let request = Request::get(url).body(Empty::<bytes::Bytes>::new()).map_err(|_| {
-        format!("{url:?} is not a URL; wanted: something like http://127.0.0.1:9090/healthz")
-    })?;
+    let request = Request::get(url)
+        .body(Empty::<bytes::Bytes>::new())
+        .map_err(|_| format!("{url:?} is not a URL; wanted: something like http://127.0.0.1:9090/healthz"))?;
     let client = Client::builder(TokioExecutor::new()).build_http();
     let answer = tokio::time::timeout(PATIENCE, client.request(request))
         .await
         .map_err(|_| format!("no answer within {} s", PATIENCE.as_secs()))?
-        .map_err(|error| format!("cannot be asked ({error}); is it running, and is this its server.admin address?"))?;
-    if answer.status().is_success() { Ok(()) } else { Err(format!("it answered {}", answer.status())) }
+        .map_err(|error| {
+            format!("cannot be asked ({error}); is it running, and is this its server.admin address?")
+        })?;
+    if answer.status().is_success() {
+        Ok(())
+    } else {
+        Err(format!("it answered {}", answer.status()))
+    }
 }

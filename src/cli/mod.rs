@@ -17,7 +17,11 @@ const FAILED: u8 = 1;
 const BAD_CONFIG: u8 = 2;
 
 #[derive(Debug, Parser)]
-#[command(name = "cloakroom", version, about = "A Backend-for-Frontend: OAuth tokens stay on the server, the browser holds an opaque cookie")]
+#[command(
+    name = "cloakroom",
+    version,
+    about = "A Backend-for-Frontend: OAuth tokens stay on the server, the browser holds an opaque cookie"
+)]
 struct Arguments {
     #[command(subcommand)]
     command: Command,
@@ -79,7 +83,9 @@ pub fn main() -> ExitCode {
             println!("{}", crate::config::schema());
             ExitCode::SUCCESS
         }
-        Command::Keys { command: Keys::Generate } => generate_key(),
+        Command::Keys {
+            command: Keys::Generate,
+        } => generate_key(),
         Command::Healthcheck { url } => healthcheck::healthcheck(&url),
     }
 }
@@ -100,13 +106,19 @@ fn print_mistakes(mistakes: &[crate::config::Mistake]) {
         eprintln!("{mistake}");
     }
     let count = mistakes.len();
-    eprintln!("cloakroom: {count} mistake{} in the config", if count == 1 { "" } else { "s" });
+    eprintln!(
+        "cloakroom: {count} mistake{} in the config",
+        if count == 1 { "" } else { "s" }
+    );
 }
 
 /// The runtime for commands that need one.
 fn runtime() -> Result<tokio::runtime::Runtime, ExitCode> {
-    tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(|error| {
-        eprintln!("cloakroom: cannot start: {error}");
-        ExitCode::from(FAILED)
-    })
+    tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| {
+            eprintln!("cloakroom: cannot start: {error}");
+            ExitCode::from(FAILED)
+        })
 }

@@ -13,13 +13,13 @@
 //!
 //! `settings` is the only list of keys: `schema` and `walk` come out of it.
 
-pub mod proxy_env;
-pub mod route_table;
 mod checks;
 mod environment;
 mod file;
 mod one_or_many;
+pub mod proxy_env;
 mod report;
+pub mod route_table;
 mod schema;
 pub mod secrets;
 pub mod settings;
@@ -30,8 +30,8 @@ mod wants;
 mod yaml;
 
 pub use proxy_env::ProxyEnvironment;
-pub use route_table::{Destination, RouteTable};
 pub use report::Mistake;
+pub use route_table::{Destination, RouteTable};
 pub use secrets::SecretSource;
 pub use settings::*;
 

@@ -21,6 +21,10 @@ impl ProxyEnvironment {
                 .into_iter()
                 .find_map(|name| std::env::var(name).ok().filter(|value| !value.is_empty()))
         };
-        Self { http: one("HTTP_PROXY"), https: one("HTTPS_PROXY").or_else(|| one("ALL_PROXY")), no: one("NO_PROXY") }
+        Self {
+            http: one("HTTP_PROXY"),
+            https: one("HTTPS_PROXY").or_else(|| one("ALL_PROXY")),
+            no: one("NO_PROXY"),
+        }
     }
 }

@@ -30,7 +30,10 @@ impl RouteTable {
     pub fn new(prefix: &str, routes: &[RouteSettings]) -> Self {
         let mut routes = routes.to_vec();
         routes.sort_by_key(|route| std::cmp::Reverse(route.path.len()));
-        Self { prefix: prefix.to_owned(), routes }
+        Self {
+            prefix: prefix.to_owned(),
+            routes,
+        }
     }
 
     /// All routes, longest path first.
@@ -45,7 +48,11 @@ impl RouteTable {
     /// [`Ambiguous`] where an upstream could read the path so that another place were meant: answer 400.
     pub fn place(&self, path: &RequestPath) -> Result<Destination<'_>, Ambiguous> {
         let found = self.number(path.decoded());
-        if path.other_readings().iter().any(|reading| self.number(reading) != found) {
+        if path
+            .other_readings()
+            .iter()
+            .any(|reading| self.number(reading) != found)
+        {
             return Err(Ambiguous("The path can be read in two ways."));
         }
         let place = match found {
@@ -53,9 +60,12 @@ impl RouteTable {
             Number::Route(number) => Destination::Route(number, &self.routes[number]),
             Number::Nowhere => Destination::Nowhere,
         };
-        let passes_slash = matches!(place, Destination::Route(_, route) if route.encoded_slash == EncodedSlash::Pass);
+        let passes_slash =
+            matches!(place, Destination::Route(_, route) if route.encoded_slash == EncodedSlash::Pass);
         if path.has_encoded_slash() && !passes_slash {
-            return Err(Ambiguous("The path holds an encoded slash, which this address does not take."));
+            return Err(Ambiguous(
+                "The path holds an encoded slash, which this address does not take.",
+            ));
         }
         Ok(place)
     }
@@ -64,19 +74,24 @@ impl RouteTable {
     /// land from elsewhere. A path that no route serves may be landed at (contract 3.2).
     #[must_use]
     pub fn may_land(&self, path: &RequestPath) -> bool {
-        !is_under(&path.decoded().to_ascii_lowercase(), &self.prefix.to_ascii_lowercase())
-            && match self.place(path) {
-                Ok(Destination::Route(_, route)) => route.pages(),
-                Ok(Destination::Nowhere) => true,
-                Ok(Destination::Own) | Err(_) => false,
-            }
+        !is_under(
+            &path.decoded().to_ascii_lowercase(),
+            &self.prefix.to_ascii_lowercase(),
+        ) && match self.place(path) {
+            Ok(Destination::Route(_, route)) => route.pages(),
+            Ok(Destination::Nowhere) => true,
+            Ok(Destination::Own) | Err(_) => false,
+        }
     }
 
     fn number(&self, path: &str) -> Number {
         if is_under(path, &self.prefix) {
             return Number::Own;
         }
-        self.routes.iter().position(|route| is_under(path, &route.path)).map_or(Number::Nowhere, Number::Route)
+        self.routes
+            .iter()
+            .position(|route| is_under(path, &route.path))
+            .map_or(Number::Nowhere, Number::Route)
     }
 }
 
@@ -102,7 +117,14 @@ mod tests {
             }
             serde_json::from_value(value).unwrap()
         };
-        RouteTable::new("/bff", &[route("/", "auth=none"), route("/api", ""), route("/api/public", "auth=none")])
+        RouteTable::new(
+            "/bff",
+            &[
+                route("/", "auth=none"),
+                route("/api", ""),
+                route("/api/public", "auth=none"),
+            ],
+        )
     }
 
     /// What a login that was asked for with this `return_to` leads to: itself, or the default.
@@ -134,7 +156,13 @@ mod tests {
     #[test]
     fn rt_03_the_prefix_is_no_landing_place_in_any_case_or_encoding() {
         let table = table();
-        for value in ["/bff", "/BFF/logout", "/%62ff/user", "/bff/callback?code=x", "/bFf/"] {
+        for value in [
+            "/bff",
+            "/BFF/logout",
+            "/%62ff/user",
+            "/bff/callback?code=x",
+            "/bFf/",
+        ] {
             assert!(!leads_to_itself(&table, value), "{value}");
         }
         for value in ["/bffx", "/a/bff", "/nowhere/at/all"] {

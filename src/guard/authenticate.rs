@@ -106,7 +106,9 @@ pub async fn authenticate(
     sessions: &Sessions,
     headers: &HeaderMap,
 ) -> Result<Caller, Failure> {
-    let Presented::Id(id) = cookie.presented(headers) else { return Ok(Caller::Anonymous) };
+    let Presented::Id(id) = cookie.presented(headers) else {
+        return Ok(Caller::Anonymous);
+    };
     match sessions.look_up(&id).await {
         Ok(Some(session)) => Ok(Caller::Known(id, Box::new(session))),
         Ok(None) => Ok(Caller::Gone),
@@ -124,15 +126,20 @@ pub fn unavailable(error: &SessionError) -> Failure {
 /// Whether a session brings what a route requires (contract 2.7): all scopes; of every listed claim any one value.
 #[must_use]
 pub fn satisfies(session: &Session, require: &config::Require) -> bool {
-    let scopes = require.scopes.iter().all(|scope| session.tokens.scopes.contains(scope));
+    let scopes = require
+        .scopes
+        .iter()
+        .all(|scope| session.tokens.scopes.contains(scope));
     let claims = require.claims.iter().all(|(path, wanted)| {
-        let found = path.split('.').try_fold(None::<&serde_json::Value>, |value, key| {
-            match value {
-                None => session.claims.get(key),
-                Some(value) => value.get(key),
-            }
-            .map(Some)
-        });
+        let found = path
+            .split('.')
+            .try_fold(None::<&serde_json::Value>, |value, key| {
+                match value {
+                    None => session.claims.get(key),
+                    Some(value) => value.get(key),
+                }
+                .map(Some)
+            });
         // A claim whose own name holds dots is found by its whole name first.
         let found = session.claims.get(path).or_else(|| found.flatten());
         found.is_some_and(|value| match value {

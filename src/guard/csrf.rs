@@ -59,21 +59,25 @@ impl Provenance {
         match self.origin {
             Origin::Foreign => return Err(Failure::Csrf("The request comes from another origin.")),
             Origin::Null if self.site != Site::SameOrigin => {
-                return Err(Failure::Csrf("The request comes from a document without an origin."));
+                return Err(Failure::Csrf(
+                    "The request comes from a document without an origin.",
+                ));
             }
             _ => {}
         }
         match self.site {
             Site::SameOrigin => Ok(()),
             Site::None if self.safe => Ok(()),
-            Site::None => Err(Failure::Csrf("The request changes something and no page of ours asked for it.")),
+            Site::None => Err(Failure::Csrf(
+                "The request changes something and no page of ours asked for it.",
+            )),
             Site::SameSite | Site::CrossSite if self.navigation && landing => Ok(()),
             Site::SameSite | Site::CrossSite => Err(Failure::Csrf("The request comes from another site.")),
             Site::Absent if self.safe || self.origin == Origin::Ours => Ok(()),
             Site::Absent if self.origin == Origin::Absent && self.header => Ok(()),
-            Site::Absent => {
-                Err(Failure::Csrf("The request changes something; send it with Origin, or with the header X-CSRF: 1."))
-            }
+            Site::Absent => Err(Failure::Csrf(
+                "The request changes something; send it with Origin, or with the header X-CSRF: 1.",
+            )),
         }
     }
 
@@ -84,7 +88,9 @@ impl Provenance {
     pub fn check_websocket(&self) -> Result<(), Failure> {
         match self.origin {
             Origin::Ours => Ok(()),
-            _ => Err(Failure::Csrf("A WebSocket must be opened by a page of this origin.")),
+            _ => Err(Failure::Csrf(
+                "A WebSocket must be opened by a page of this origin.",
+            )),
         }
     }
 
@@ -113,7 +119,9 @@ mod tests {
             map.append(HeaderName::from_static(name), HeaderValue::from_static(value));
         }
         let url = PublicUrl::parse(OURS).unwrap();
-        Provenance::of(&method.parse().unwrap(), &map, &url).check(landing).is_ok()
+        Provenance::of(&method.parse().unwrap(), &map, &url)
+            .check(landing)
+            .is_ok()
     }
 
     #[test]
@@ -121,24 +129,53 @@ mod tests {
         for method in ["GET", "POST", "DELETE"] {
             assert!(judge(method, &[("sec-fetch-site", "same-origin")], false));
             assert!(!judge(method, &[("sec-fetch-site", "same-site")], false));
-            assert!(!judge(method, &[("sec-fetch-site", "cross-site"), ("x-csrf", "1")], false));
+            assert!(!judge(
+                method,
+                &[("sec-fetch-site", "cross-site"), ("x-csrf", "1")],
+                false
+            ));
             assert!(!judge(method, &[("sec-fetch-site", "nonsense")], true));
         }
         assert!(judge("GET", &[("sec-fetch-site", "none")], false));
-        assert!(!judge("POST", &[("sec-fetch-site", "none"), ("origin", OURS)], false));
-        let twice = [("sec-fetch-site", "same-origin"), ("sec-fetch-site", "same-origin")];
+        assert!(!judge(
+            "POST",
+            &[("sec-fetch-site", "none"), ("origin", OURS)],
+            false
+        ));
+        let twice = [
+            ("sec-fetch-site", "same-origin"),
+            ("sec-fetch-site", "same-origin"),
+        ];
         assert!(!judge("GET", &twice, false));
     }
 
     #[test]
     fn cs_03_a_foreign_origin_is_refused_whatever_else_is_there() {
         for method in ["GET", "POST"] {
-            for origin in ["https://evil.example", "https://app.example.evil", "http://app.example"] {
-                assert!(!judge(method, &[("sec-fetch-site", "same-origin"), ("origin", origin)], true), "{origin}");
-                assert!(!judge(method, &[("origin", origin), ("x-csrf", "1")], true), "{origin}");
+            for origin in [
+                "https://evil.example",
+                "https://app.example.evil",
+                "http://app.example",
+            ] {
+                assert!(
+                    !judge(
+                        method,
+                        &[("sec-fetch-site", "same-origin"), ("origin", origin)],
+                        true
+                    ),
+                    "{origin}"
+                );
+                assert!(
+                    !judge(method, &[("origin", origin), ("x-csrf", "1")], true),
+                    "{origin}"
+                );
             }
         }
-        assert!(judge("POST", &[("sec-fetch-site", "same-origin"), ("origin", "null")], false));
+        assert!(judge(
+            "POST",
+            &[("sec-fetch-site", "same-origin"), ("origin", "null")],
+            false
+        ));
         assert!(!judge("GET", &[("origin", "null")], false));
     }
 
@@ -155,8 +192,11 @@ mod tests {
 
     #[test]
     fn only_navigations_may_land_from_elsewhere() {
-        let from_elsewhere =
-            [("sec-fetch-site", "cross-site"), ("sec-fetch-mode", "navigate"), ("sec-fetch-dest", "document")];
+        let from_elsewhere = [
+            ("sec-fetch-site", "cross-site"),
+            ("sec-fetch-mode", "navigate"),
+            ("sec-fetch-dest", "document"),
+        ];
         assert!(judge("GET", &from_elsewhere, true));
         assert!(!judge("GET", &from_elsewhere, false));
         assert!(!judge("POST", &from_elsewhere, true));

@@ -121,8 +121,8 @@ impl Request<'_> {
     /// # Errors
     /// A sentence, where the endpoint or the redirect URI is no URL.
     pub fn url(&self) -> Result<String, &'static str> {
-        let endpoint = AuthUrl::new(self.endpoint.to_owned())
-            .map_err(|_| "the authorization endpoint is not a URL")?;
+        let endpoint =
+            AuthUrl::new(self.endpoint.to_owned()).map_err(|_| "the authorization endpoint is not a URL")?;
         let redirect_uri =
             RedirectUrl::new(self.redirect_uri.to_owned()).map_err(|_| "the redirect URI is not a URL")?;
         let verifier = PkceCodeVerifier::new(self.secrets.code_verifier.expose().to_owned());
@@ -224,8 +224,10 @@ mod tests {
         }
         assert_eq!(pairs.len(), 13);
         assert!(!url.as_str().contains(secrets.code_verifier.expose()));
-        let digest =
-            aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, secrets.code_verifier.expose().as_bytes());
+        let digest = aws_lc_rs::digest::digest(
+            &aws_lc_rs::digest::SHA256,
+            secrets.code_verifier.expose().as_bytes(),
+        );
         assert_eq!(one("code_challenge"), URL_SAFE_NO_PAD.encode(digest));
     }
 
@@ -240,7 +242,10 @@ mod tests {
             } = AttemptSecrets::fresh();
             for text in [state.expose(), nonce.expose(), code_verifier.expose()] {
                 assert_eq!(text.len(), 43);
-                assert!(text.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_'));
+                assert!(
+                    text.bytes()
+                        .all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_')
+                );
                 assert!(seen.insert(text.to_owned()));
             }
         }
@@ -268,7 +273,10 @@ mod tests {
             assert_eq!(Wishes::from_query(&[ignored]), none, "{ignored:?}");
         }
         assert_eq!(Wishes::from_query(&[("login_hint", "a".repeat(257))]), none);
-        assert_eq!(Wishes::from_query(&[("prompt", "login"), ("prompt", "none")]), none);
+        assert_eq!(
+            Wishes::from_query(&[("prompt", "login"), ("prompt", "none")]),
+            none
+        );
         let all = [
             ("prompt", "login consent"),
             ("login_hint", "é@x"),
@@ -289,7 +297,12 @@ mod tests {
         assert!(check_issuer(Some(issuer), issuer, false).is_ok());
         assert!(check_issuer(None, issuer, false).is_ok());
         assert!(check_issuer(None, issuer, true).is_err());
-        for other in ["https://id.example.com/a/", "https://ID.example.com/a", "https://id.example.com/%61", ""] {
+        for other in [
+            "https://id.example.com/a/",
+            "https://ID.example.com/a",
+            "https://id.example.com/%61",
+            "",
+        ] {
             assert!(check_issuer(Some(other), issuer, false).is_err(), "{other}");
         }
     }

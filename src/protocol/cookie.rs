@@ -18,13 +18,18 @@ pub fn pairs(headers: &HeaderMap) -> impl Iterator<Item = (&[u8], &[u8])> {
         .filter_map(|pair| {
             let pair = pair.trim_ascii();
             let equals = pair.iter().position(|byte| *byte == b'=')?;
-            Some((pair[..equals].trim_ascii_end(), pair[equals + 1..].trim_ascii_start()))
+            Some((
+                pair[..equals].trim_ascii_end(),
+                pair[equals + 1..].trim_ascii_start(),
+            ))
         })
 }
 
 /// The values of all cookies of exactly this name.
 pub fn values<'a>(headers: &'a HeaderMap, name: &'a str) -> impl Iterator<Item = &'a [u8]> {
-    pairs(headers).filter(move |(found, _)| *found == name.as_bytes()).map(|(_, value)| value)
+    pairs(headers)
+        .filter(move |(found, _)| *found == name.as_bytes())
+        .map(|(_, value)| value)
 }
 
 /// `SameSite` as it is written.
@@ -83,13 +88,26 @@ mod tests {
     #[test]
     fn cookies_are_found_over_several_lines_and_by_exact_name() {
         let headers = headers(&[b"a=1; __Host-x=2;b = 3", b"__host-x=4; __Host-x=5=6"]);
-        assert_eq!(values(&headers, "__Host-x").collect::<Vec<_>>(), [&b"2"[..], b"5=6"]);
+        assert_eq!(
+            values(&headers, "__Host-x").collect::<Vec<_>>(),
+            [&b"2"[..], b"5=6"]
+        );
         assert_eq!(values(&headers, "b").collect::<Vec<_>>(), [&b"3"[..]]);
     }
 
     #[test]
     fn ck_07_cookie_parser_is_total() {
-        for odd in [&b""[..], b";;;", b"=", b"=x", b"x", b"\x80\xff=\xfe", b"\"a=b\"", b" = ", b"a=;=b;;c"] {
+        for odd in [
+            &b""[..],
+            b";;;",
+            b"=",
+            b"=x",
+            b"x",
+            b"\x80\xff=\xfe",
+            b"\"a=b\"",
+            b" = ",
+            b"a=;=b;;c",
+        ] {
             let _ = pairs(&headers(&[odd])).count();
         }
         let many = b"a=b;".repeat(10_000);

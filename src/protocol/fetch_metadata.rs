@@ -40,7 +40,8 @@ pub fn is_navigation(method: &Method, headers: &HeaderMap) -> bool {
         return false;
     }
     if headers.keys().any(|name| name.as_str().starts_with("sec-fetch-")) {
-        return is_only(headers, "sec-fetch-mode", b"navigate") && is_only(headers, "sec-fetch-dest", b"document");
+        return is_only(headers, "sec-fetch-mode", b"navigate")
+            && is_only(headers, "sec-fetch-dest", b"document");
     }
     accepts(headers, "text/html")
 }
@@ -61,7 +62,9 @@ pub fn accepts(headers: &HeaderMap, media_type: &str) -> bool {
         .flat_map(|line| line.split(','))
         .any(|range| {
             let mut parts = range.split(';').map(str::trim);
-            parts.next().is_some_and(|name| name.eq_ignore_ascii_case(media_type))
+            parts
+                .next()
+                .is_some_and(|name| name.eq_ignore_ascii_case(media_type))
                 && !parts.any(|parameter| matches!(parameter, "q=0" | "q=0.0" | "q=0.00" | "q=0.000"))
         })
 }
@@ -72,7 +75,8 @@ pub fn is_prefetch(headers: &HeaderMap) -> bool {
     ["sec-purpose", "purpose"].into_iter().any(|name| {
         headers.get_all(name).iter().any(|line| {
             line.to_str().is_ok_and(|text| {
-                text.split([',', ';']).any(|word| word.trim().eq_ignore_ascii_case("prefetch"))
+                text.split([',', ';'])
+                    .any(|word| word.trim().eq_ignore_ascii_case("prefetch"))
             })
         })
     })
@@ -83,7 +87,10 @@ pub fn is_prefetch(headers: &HeaderMap) -> bool {
 pub fn is_websocket(method: &Method, headers: &HeaderMap) -> bool {
     method == Method::GET
         && headers.get_all(header::UPGRADE).iter().any(|line| {
-            line.to_str().is_ok_and(|text| text.split(',').any(|token| token.trim().eq_ignore_ascii_case("websocket")))
+            line.to_str().is_ok_and(|text| {
+                text.split(',')
+                    .any(|token| token.trim().eq_ignore_ascii_case("websocket"))
+            })
         })
 }
 
@@ -128,11 +135,21 @@ mod tests {
     #[test]
     fn cs_02_a_second_or_unknown_site_counts_as_cross_site() {
         assert_eq!(site(&headers(&[])), Site::Absent);
-        assert_eq!(site(&headers(&[("sec-fetch-site", "same-origin")])), Site::SameOrigin);
+        assert_eq!(
+            site(&headers(&[("sec-fetch-site", "same-origin")])),
+            Site::SameOrigin
+        );
         for odd in ["Same-Origin", "", "same-origin, none", "other"] {
-            assert_eq!(site(&headers(&[("sec-fetch-site", odd)])), Site::CrossSite, "{odd}");
+            assert_eq!(
+                site(&headers(&[("sec-fetch-site", odd)])),
+                Site::CrossSite,
+                "{odd}"
+            );
         }
-        let twice = headers(&[("sec-fetch-site", "same-origin"), ("sec-fetch-site", "same-origin")]);
+        let twice = headers(&[
+            ("sec-fetch-site", "same-origin"),
+            ("sec-fetch-site", "same-origin"),
+        ]);
         assert_eq!(site(&twice), Site::CrossSite);
     }
 
@@ -145,9 +162,18 @@ mod tests {
         assert!(!is_navigation(&Method::POST, &headers(&navigate)));
         assert!(is_navigation(&Method::GET, &headers(&[html])));
         assert!(!is_navigation(&Method::GET, &headers(&[("accept", "*/*")])));
-        assert!(!is_navigation(&Method::GET, &headers(&[("accept", "text/html;q=0")])));
-        assert!(!is_navigation(&Method::GET, &headers(&[html, ("sec-fetch-mode", "cors")])));
-        assert!(!is_navigation(&Method::GET, &headers(&[html, ("sec-fetch-site", "none")])));
+        assert!(!is_navigation(
+            &Method::GET,
+            &headers(&[("accept", "text/html;q=0")])
+        ));
+        assert!(!is_navigation(
+            &Method::GET,
+            &headers(&[html, ("sec-fetch-mode", "cors")])
+        ));
+        assert!(!is_navigation(
+            &Method::GET,
+            &headers(&[html, ("sec-fetch-site", "none")])
+        ));
         let frame = [("sec-fetch-mode", "navigate"), ("sec-fetch-dest", "iframe")];
         assert!(!is_navigation(&Method::GET, &headers(&frame)));
     }
@@ -167,10 +193,19 @@ mod tests {
         let one = |value| origin(&headers(&[("origin", value)]), ours);
         assert_eq!(one("https://app.example"), Origin::Ours);
         assert_eq!(one("null"), Origin::Null);
-        for foreign in ["https://app.example.evil", "http://app.example", "https://app.example:444", "https://APP.example", ""] {
+        for foreign in [
+            "https://app.example.evil",
+            "http://app.example",
+            "https://app.example:444",
+            "https://APP.example",
+            "",
+        ] {
             assert_eq!(one(foreign), Origin::Foreign, "{foreign}");
         }
-        let twice = headers(&[("origin", "https://app.example"), ("origin", "https://app.example")]);
+        let twice = headers(&[
+            ("origin", "https://app.example"),
+            ("origin", "https://app.example"),
+        ]);
         assert_eq!(origin(&twice, ours), Origin::Foreign);
     }
 }

@@ -42,7 +42,8 @@ pub fn authority<'a>(
 }
 
 /// Whether this is `host [":" port]`, without user information.
-fn is_authority(text: &str) -> bool {
+#[must_use]
+pub fn is_authority(text: &str) -> bool {
     let (is_host, port) = if let Some(rest) = text.strip_prefix('[') {
         let Some((address, port)) = rest.split_once(']') else {
             return false;

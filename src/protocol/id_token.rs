@@ -61,10 +61,20 @@ pub enum ClaimError {
 ///
 /// # Errors
 /// [`ClaimError`]
-pub fn check(token: &Compact<'_>, issuer: &str, client_id: &str, now: UnixTime) -> Result<IdTokenClaims, ClaimError> {
+pub fn check(
+    token: &Compact<'_>,
+    issuer: &str,
+    client_id: &str,
+    now: UnixTime,
+) -> Result<IdTokenClaims, ClaimError> {
     let claims = &token.claims;
     // RFC 8725 §3.11, §3.12: one kind of JWT must not be taken for another.
-    if token.typ.as_deref().is_some_and(|typ| !typ.eq_ignore_ascii_case("JWT")) || claims.contains_key("events") {
+    if token
+        .typ
+        .as_deref()
+        .is_some_and(|typ| !typ.eq_ignore_ascii_case("JWT"))
+        || claims.contains_key("events")
+    {
         return Err(ClaimError::Bad("it is a token of another kind"));
     }
     // §3.1.3.7(2): "The Issuer Identifier … MUST exactly match the value of the iss (issuer) Claim."
@@ -85,12 +95,16 @@ pub fn check(token: &Compact<'_>, issuer: &str, client_id: &str, now: UnixTime) 
     // §3.1.3.7(9): "The current time MUST be before the time represented by the exp Claim."
     let exp = time(claims, "exp")?.ok_or(ClaimError::Bad("exp is missing"))?;
     if now >= exp.plus(LEEWAY) {
-        return Err(ClaimError::Bad("it has expired (or this machine's clock is wrong)"));
+        return Err(ClaimError::Bad(
+            "it has expired (or this machine's clock is wrong)",
+        ));
     }
     let iat = time(claims, "iat")?.ok_or(ClaimError::Bad("iat is missing"))?;
     let nbf = time(claims, "nbf")?.unwrap_or(iat);
     if iat > now.plus(LEEWAY) || nbf > now.plus(LEEWAY) {
-        return Err(ClaimError::Bad("it is from the future (or this machine's clock is wrong)"));
+        return Err(ClaimError::Bad(
+            "it is from the future (or this machine's clock is wrong)",
+        ));
     }
     // §2: sub "MUST NOT exceed 255 ASCII characters in length."
     let sub = match claims.get("sub") {
@@ -119,12 +133,18 @@ pub fn check_login(
     now: UnixTime,
 ) -> Result<(), ClaimError> {
     // §3.1.3.7(11): "its value checked to verify that it is the same value as the one that was sent"
-    let nonce = claims.all.get("nonce").and_then(Value::as_str).unwrap_or_default();
+    let nonce = claims
+        .all
+        .get("nonce")
+        .and_then(Value::as_str)
+        .unwrap_or_default();
     if constant_time::verify_slices_are_equal(nonce.as_bytes(), expect.nonce.as_bytes()).is_err() {
         return Err(ClaimError::Bad("its nonce is not the one that was sent"));
     }
     if time(&claims.all, "iat")?.is_some_and(|iat| now.since(iat) > OLDEST + LEEWAY) {
-        return Err(ClaimError::Bad("it is too old (or this machine's clock is wrong)"));
+        return Err(ClaimError::Bad(
+            "it is too old (or this machine's clock is wrong)",
+        ));
     }
     // §3.1.3.8: at_hash, where present, is checked; null or another type is present and wrong.
     if let Some(hash) = claims.all.get("at_hash") {
@@ -135,7 +155,9 @@ pub fn check_login(
     }
     if let Some(max_age) = expect.max_age {
         // §3.1.3.7(13): "it determines too much time has elapsed since the last End-User authentication"
-        let at = claims.auth_time.ok_or(ClaimError::Bad("auth_time is missing, though max_age was asked for"))?;
+        let at = claims.auth_time.ok_or(ClaimError::Bad(
+            "auth_time is missing, though max_age was asked for",
+        ))?;
         let oldest = Duration::from_secs(max_age).saturating_add(LEEWAY);
         if now.since(UnixTime::from_secs(at)) > oldest {
             return Err(ClaimError::Bad("the sign-in is older than was asked for"));

@@ -99,8 +99,10 @@ impl Key {
         if !jwk.get("use").is_none_or(|purpose| purpose == "sig") {
             return None;
         }
-        let may_verify =
-            |list: &Value| list.as_array().is_some_and(|list| list.iter().any(|operation| operation == "verify"));
+        let may_verify = |list: &Value| {
+            list.as_array()
+                .is_some_and(|list| list.iter().any(|operation| operation == "verify"))
+        };
         if !jwk.get("key_ops").is_none_or(may_verify) {
             return None;
         }
@@ -178,7 +180,10 @@ fn public_key(jwk: &Map<String, Value>) -> Option<(Kind, DecodingKey)> {
             }
             // A point that is not on the curve is no key (RFC 7518 §6.2.2, RFC 8725 §3.4).
             ParsedPublicKey::new(algorithm, [&[4], &x[..], &y[..]].concat()).ok()?;
-            Some((kind, DecodingKey::from_ec_components(text("x")?, text("y")?).ok()?))
+            Some((
+                kind,
+                DecodingKey::from_ec_components(text("x")?, text("y")?).ok()?,
+            ))
         }
         "OKP" if text("crv")? == "Ed25519" => {
             let x = bytes("x")?;
@@ -211,7 +216,9 @@ mod tests {
 
     fn with(jwk: &Value, more: Value) -> Value {
         let mut jwk = jwk.clone();
-        jwk.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        jwk.as_object_mut()
+            .unwrap()
+            .extend(more.as_object().unwrap().clone());
         jwk
     }
 
@@ -222,9 +229,21 @@ mod tests {
             for other in SIGNERS.iter() {
                 // RSA keys serve RS* and PS* alike where they name no `alg`: RFC 8017 keeps the signatures apart.
                 let fits = one.key == other.key;
-                assert_eq!(verifies(&json!([other.jwk()]), &token), fits, "{} {}", one.alg, other.alg);
+                assert_eq!(
+                    verifies(&json!([other.jwk()]), &token),
+                    fits,
+                    "{} {}",
+                    one.alg,
+                    other.alg
+                );
                 let bound = with(&other.jwk(), json!({"alg": other.alg}));
-                assert_eq!(verifies(&json!([bound]), &token), one.alg == other.alg, "{} {}", one.alg, other.alg);
+                assert_eq!(
+                    verifies(&json!([bound]), &token),
+                    one.alg == other.alg,
+                    "{} {}",
+                    one.alg,
+                    other.alg
+                );
             }
         }
     }
@@ -279,14 +298,22 @@ mod tests {
                 json!({"alg": "none"}),
                 json!({"kty": "oct", "k": "AAAA"}),
             ] {
-                assert!(!verifies(&json!([with(&one.jwk(), more.clone())]), &token), "{} {more}", one.alg);
+                assert!(
+                    !verifies(&json!([with(&one.jwk(), more.clone())]), &token),
+                    "{} {more}",
+                    one.alg
+                );
             }
             for more in [
                 json!({"use": "sig"}),
                 json!({"key_ops": ["sign", "verify"]}),
                 json!({"unknown": {"a": 1}, "x5c": ["!"], "x5u": "https://evil"}),
             ] {
-                assert!(verifies(&json!([with(&one.jwk(), more.clone())]), &token), "{} {more}", one.alg);
+                assert!(
+                    verifies(&json!([with(&one.jwk(), more.clone())]), &token),
+                    "{} {more}",
+                    one.alg
+                );
             }
         }
     }
@@ -327,7 +354,11 @@ mod tests {
             (json!([key("A")]), &named, false),
             (json!([]), &bare, false),
             // One name for two keys: the kind decides.
-            (json!([with(&es.jwk(), json!({"kid": "a"})), key("a")]), &named, true),
+            (
+                json!([with(&es.jwk(), json!({"kid": "a"})), key("a")]),
+                &named,
+                true,
+            ),
         ] {
             assert_eq!(verifies(&keys, token), fits, "{keys:.80}");
         }
@@ -344,11 +375,17 @@ mod tests {
             base64::engine::general_purpose::STANDARD.encode(&der)
         );
         for secret in [pem.into_bytes(), der, jwk.to_string().into_bytes()] {
-            for (alg, algorithm) in
-                [("HS256", hmac::HMAC_SHA256), ("HS384", hmac::HMAC_SHA384), ("HS512", hmac::HMAC_SHA512)]
-            {
+            for (alg, algorithm) in [
+                ("HS256", hmac::HMAC_SHA256),
+                ("HS384", hmac::HMAC_SHA384),
+                ("HS512", hmac::HMAC_SHA512),
+            ] {
                 let text = |value: Value| URL_SAFE_NO_PAD.encode(value.to_string());
-                let signed = format!("{}.{}", text(json!({ "alg": alg })), text(json!({"sub": "alice"})));
+                let signed = format!(
+                    "{}.{}",
+                    text(json!({ "alg": alg })),
+                    text(json!({"sub": "alice"}))
+                );
                 let tag = hmac::sign(&hmac::Key::new(algorithm, &secret), signed.as_bytes());
                 let token = format!("{signed}.{}", URL_SAFE_NO_PAD.encode(tag));
                 assert!(!verifies(&json!([jwk]), &token));
@@ -358,7 +395,10 @@ mod tests {
                 let header = text(json!({"alg": "RS256"}));
                 let claimed = format!("{header}.{}", text(json!({"sub": "alice"})));
                 let tag = hmac::sign(&hmac::Key::new(algorithm, &secret), claimed.as_bytes());
-                assert!(!verifies(&json!([oct, jwk]), &format!("{claimed}.{}", URL_SAFE_NO_PAD.encode(tag))));
+                assert!(!verifies(
+                    &json!([oct, jwk]),
+                    &format!("{claimed}.{}", URL_SAFE_NO_PAD.encode(tag))
+                ));
             }
         }
     }
@@ -366,7 +406,10 @@ mod tests {
     #[test]
     fn md_08_a_token_does_not_bring_its_own_key() {
         let (rs, es) = (signer("RS256"), signer("ES256"));
-        let token = signed(es, json!({"jwk": es.jwk(), "jku": "https://evil/jwks", "x5u": "https://evil", "x5c": []}));
+        let token = signed(
+            es,
+            json!({"jwk": es.jwk(), "jku": "https://evil/jwks", "x5u": "https://evil", "x5c": []}),
+        );
         assert!(!verifies(&json!([rs.jwk()]), &token));
         assert!(verifies(&json!([es.jwk()]), &token));
     }
@@ -380,7 +423,9 @@ mod tests {
                 for change in [1_u8, 2, 4, 16, 32, 64] {
                     let mut bytes = token.clone().into_bytes();
                     bytes[place] ^= change;
-                    let Ok(changed) = std::str::from_utf8(&bytes) else { continue };
+                    let Ok(changed) = std::str::from_utf8(&bytes) else {
+                        continue;
+                    };
                     let accepted = Compact::parse(changed).is_ok_and(|token| jwks.verify(&token).is_ok());
                     assert!(!accepted, "{} at {place}", one.alg);
                 }

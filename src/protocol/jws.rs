@@ -128,7 +128,11 @@ mod tests {
     use super::*;
 
     fn token(header: &str, payload: &str, signature: &str) -> String {
-        format!("{}.{}.{signature}", URL_SAFE_NO_PAD.encode(header), URL_SAFE_NO_PAD.encode(payload))
+        format!(
+            "{}.{}.{signature}",
+            URL_SAFE_NO_PAD.encode(header),
+            URL_SAFE_NO_PAD.encode(payload)
+        )
     }
 
     fn error_of(token: &str) -> JwsError {
@@ -165,8 +169,16 @@ mod tests {
             token(r#"{"alg":"RS256"}"#, "{}{}", "AAAA"),
             token("\u{feff}{\"alg\":\"RS256\"}", "{}", "AAAA"),
             token("[]", "{}", "AAAA"),
-            token(r#"{"alg":"RS256"}"#, &format!("{{\"a\":{}}}", "[".repeat(5000)), "AAAA"),
-            token(r#"{"alg":"RS256"}"#, &format!("{{\"a\":\"{}\"}}", "x".repeat(64 * 1024)), "AAAA"),
+            token(
+                r#"{"alg":"RS256"}"#,
+                &format!("{{\"a\":{}}}", "[".repeat(5000)),
+                "AAAA",
+            ),
+            token(
+                r#"{"alg":"RS256"}"#,
+                &format!("{{\"a\":\"{}\"}}", "x".repeat(64 * 1024)),
+                "AAAA",
+            ),
             // ID-15
             token(r#"{"alg":"RS256","alg":"RS256"}"#, "{}", "AAAA"),
             token(r#"{"alg":"RS256"}"#, r#"{"aud":"us","aud":"them"}"#, "AAAA"),
@@ -177,21 +189,32 @@ mod tests {
 
     #[test]
     fn id_02_id_03_only_listed_public_key_algorithms_are_known() {
-        for name in ["RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "EdDSA", "Ed25519"] {
+        for name in [
+            "RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "EdDSA", "Ed25519",
+        ] {
             let token = token(&format!(r#"{{"alg":"{name}"}}"#), "{}", "AAAA");
             assert_eq!(Compact::parse(&token).unwrap().algorithm_name, name);
         }
         for name in [
-            "none", "None", "NONE", "nOnE", "", "HS256", "HS384", "HS512", "hs256", "rs256", "RS1", "RS256 ", "ES512",
-            "ES256K", "ES224", "RSA1_5", "A128KW", "dir", "Ed448",
+            "none", "None", "NONE", "nOnE", "", "HS256", "HS384", "HS512", "hs256", "rs256", "RS1", "RS256 ",
+            "ES512", "ES256K", "ES224", "RSA1_5", "A128KW", "dir", "Ed448",
         ] {
             let token = token(&format!(r#"{{"alg":"{name}"}}"#), "{}", "AAAA");
             assert_eq!(error_of(&token), JwsError::Algorithm, "{name}");
         }
         assert_eq!(error_of(&token("{}", "{}", "AAAA")), JwsError::Algorithm);
-        assert_eq!(error_of(&token(r#"{"alg":"none"}"#, "{}", "")), JwsError::Malformed);
-        assert_eq!(error_of(&token(r#"{"alg":null}"#, "{}", "AAAA")), JwsError::Header);
-        assert_eq!(error_of(&token(r#"{"alg":["RS256"]}"#, "{}", "AAAA")), JwsError::Header);
+        assert_eq!(
+            error_of(&token(r#"{"alg":"none"}"#, "{}", "")),
+            JwsError::Malformed
+        );
+        assert_eq!(
+            error_of(&token(r#"{"alg":null}"#, "{}", "AAAA")),
+            JwsError::Header
+        );
+        assert_eq!(
+            error_of(&token(r#"{"alg":["RS256"]}"#, "{}", "AAAA")),
+            JwsError::Header
+        );
     }
 
     #[test]
@@ -210,7 +233,11 @@ mod tests {
             let token = token(&format!(r#"{{"alg":"RS256",{more}}}"#), "{}", "AAAA");
             assert_eq!(error_of(&token), JwsError::Header, "{more}");
         }
-        let extra = token(r#"{"alg":"RS256","jku":"https://evil","jwk":{},"x5c":[],"unknown":1}"#, "{}", "AAAA");
+        let extra = token(
+            r#"{"alg":"RS256","jku":"https://evil","jwk":{},"x5c":[],"unknown":1}"#,
+            "{}",
+            "AAAA",
+        );
         assert!(Compact::parse(&extra).is_ok());
     }
 }

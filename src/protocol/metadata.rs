@@ -33,7 +33,10 @@ pub struct Metadata {
 /// Where the document of an issuer is (Discovery §4.1): "any terminating / MUST be removed before appending".
 #[must_use]
 pub fn discovery_url(issuer: &str) -> String {
-    format!("{}/.well-known/openid-configuration", issuer.strip_suffix('/').unwrap_or(issuer))
+    format!(
+        "{}/.well-known/openid-configuration",
+        issuer.strip_suffix('/').unwrap_or(issuer)
+    )
 }
 
 impl Metadata {
@@ -60,7 +63,8 @@ impl Metadata {
             end_session: endpoint(&members, "end_session_endpoint")?,
             auth_methods: words(&members, "token_endpoint_auth_methods_supported"),
             algorithms: words(&members, "id_token_signing_alg_values_supported"),
-            promises_iss: members.get("authorization_response_iss_parameter_supported") == Some(&Value::Bool(true)),
+            promises_iss: members.get("authorization_response_iss_parameter_supported")
+                == Some(&Value::Bool(true)),
         })
     }
 }
@@ -69,16 +73,23 @@ fn endpoint(members: &Map<String, Value>, name: &str) -> Result<Option<String>, 
     match members.get(name) {
         None | Some(Value::Null) => Ok(None),
         Some(Value::String(url)) if is_endpoint(url) => Ok(Some(url.clone())),
-        Some(_) => Err(format!("`{name}` in the discovery document is no https URL without user name and fragment")),
+        Some(_) => Err(format!(
+            "`{name}` in the discovery document is no https URL without user name and fragment"
+        )),
     }
 }
 
 /// https, loopback excepted; no user name, no fragment (RFC 8414 §2).
 #[must_use]
 pub fn is_endpoint(url: &str) -> bool {
-    let Ok(uri) = url.parse::<http::Uri>() else { return false };
-    let (Some(scheme), Some(authority)) = (uri.scheme_str(), uri.authority()) else { return false };
-    let secure = scheme == "https" || (scheme == "http" && is_loopback_name(&authority.host().to_ascii_lowercase()));
+    let Ok(uri) = url.parse::<http::Uri>() else {
+        return false;
+    };
+    let (Some(scheme), Some(authority)) = (uri.scheme_str(), uri.authority()) else {
+        return false;
+    };
+    let secure =
+        scheme == "https" || (scheme == "http" && is_loopback_name(&authority.host().to_ascii_lowercase()));
     secure && !authority.as_str().contains('@') && !url.contains('#')
 }
 
@@ -94,9 +105,18 @@ mod tests {
     #[test]
     fn md_01_the_document_is_at_the_issuer_without_its_last_slash() {
         for (issuer, url) in [
-            ("https://id.example", "https://id.example/.well-known/openid-configuration"),
-            ("https://id.example/", "https://id.example/.well-known/openid-configuration"),
-            ("https://id.example/realms/a", "https://id.example/realms/a/.well-known/openid-configuration"),
+            (
+                "https://id.example",
+                "https://id.example/.well-known/openid-configuration",
+            ),
+            (
+                "https://id.example/",
+                "https://id.example/.well-known/openid-configuration",
+            ),
+            (
+                "https://id.example/realms/a",
+                "https://id.example/realms/a/.well-known/openid-configuration",
+            ),
         ] {
             assert_eq!(discovery_url(issuer), url);
         }
@@ -106,17 +126,36 @@ mod tests {
     fn md_02_another_issuer_is_refused_to_the_letter() {
         let document = |issuer: &str| serde_json::json!({ "issuer": issuer }).to_string().into_bytes();
         assert!(Metadata::parse(&document("https://id.example"), "https://id.example").is_ok());
-        for other in ["https://id.example/", "https://ID.example", "http://id.example", ""] {
-            assert!(Metadata::parse(&document(other), "https://id.example").is_err(), "{other}");
+        for other in [
+            "https://id.example/",
+            "https://ID.example",
+            "http://id.example",
+            "",
+        ] {
+            assert!(
+                Metadata::parse(&document(other), "https://id.example").is_err(),
+                "{other}"
+            );
         }
     }
 
     #[test]
     fn md_03_endpoints_are_https_off_loopback() {
-        for good in ["https://id.example/token", "http://127.0.0.1:1/token", "http://op.localhost/x?y=z"] {
+        for good in [
+            "https://id.example/token",
+            "http://127.0.0.1:1/token",
+            "http://op.localhost/x?y=z",
+        ] {
             assert!(is_endpoint(good), "{good}");
         }
-        for bad in ["http://id.example/token", "https://u@id.example/", "https://id.example/#f", "/token", "", "ftp://a/"] {
+        for bad in [
+            "http://id.example/token",
+            "https://u@id.example/",
+            "https://id.example/#f",
+            "/token",
+            "",
+            "ftp://a/",
+        ] {
             assert!(!is_endpoint(bad), "{bad}");
         }
     }

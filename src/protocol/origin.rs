@@ -125,22 +125,6 @@ pub fn is_loopback_name(host: &str) -> bool {
     matches!(host, "localhost" | "127.0.0.1" | "[::1]") || host.ends_with(".localhost")
 }
 
-/// Whether a `Host` is host and optional port and nothing else (RFC 9110 §7.2, RFC 3986 §3.2.2).
-#[must_use]
-pub fn is_well_formed_host(host: &str) -> bool {
-    let (name, port) = match host.rsplit_once(':') {
-        Some((name, port)) if !port.contains(']') => (name, Some(port)),
-        _ => (host, None),
-    };
-    let name_holds = match name.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')) {
-        Some(v6) => v6.parse::<std::net::Ipv6Addr>().is_ok(),
-        None => {
-            !name.is_empty() && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'-' | b'_'))
-        }
-    };
-    name_holds && port.is_none_or(|port| port.parse::<u16>().is_ok())
-}
-
 impl<'de> Deserialize<'de> for PublicUrl {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         Self::parse(&String::deserialize(deserializer)?).map_err(serde::de::Error::custom)
@@ -177,16 +161,6 @@ mod tests {
         assert_eq!(url.origin(), "http://localhost:8080");
         let url = PublicUrl::parse("http://[::1]:8080").unwrap();
         assert!(url.is_host("[::1]:8080") && !url.is_host("[::1]"));
-    }
-
-    #[test]
-    fn hp_08_only_a_host_with_an_optional_port_is_well_formed() {
-        for host in ["app.example", "app.example:8080", "[::1]", "[::1]:80", "127.0.0.1", "a_b.example."] {
-            assert!(is_well_formed_host(host), "{host}");
-        }
-        for host in ["", " ", "a b", "a@b", "a/b", "a:b", "a:", ":80", "[::1", "::1", "[x]", "a,b", "a:99999", "ü"] {
-            assert!(!is_well_formed_host(host), "{host}");
-        }
     }
 
     #[test]

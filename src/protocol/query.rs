@@ -77,7 +77,10 @@ mod tests {
     #[test]
     fn what_is_encoded_decodes_to_itself() {
         for value in ["/orders?a=b&c=d#e", "ü €", "", "+%", "a b"] {
-            assert_eq!(parse(&format!("x={}", encode(value))), Some(vec![("x".into(), value.into())]));
+            assert_eq!(
+                parse(&format!("x={}", encode(value))),
+                Some(vec![("x".into(), value.into())])
+            );
         }
     }
 

@@ -21,7 +21,10 @@ pub fn parse(value: &str) -> Option<RequestPath> {
     if !path.starts_with('/') || path.contains("//") || path.contains('\\') {
         return None;
     }
-    if [query, fragment].into_iter().any(|part| part.contains(['\\', '"', '<', '>'])) {
+    if [query, fragment]
+        .into_iter()
+        .any(|part| part.contains(['\\', '"', '<', '>']))
+    {
         return None;
     }
     if has_encoded_structure(path) {
@@ -32,8 +35,10 @@ pub fn parse(value: &str) -> Option<RequestPath> {
 
 /// Whether an escape hides what gives a path its shape: a control, percent sign, slash, backslash or dot.
 fn has_encoded_structure(path: &str) -> bool {
-    path.match_indices('%').any(|(at, _)| match path.get(at + 1..at + 3).map(|hex| u8::from_str_radix(hex, 16)) {
-        Some(Ok(byte)) => byte < 0x20 || matches!(byte, 0x7f | b'%' | b'/' | b'\\' | b'.'),
-        _ => true,
+    path.match_indices('%').any(|(at, _)| {
+        match path.get(at + 1..at + 3).map(|hex| u8::from_str_radix(hex, 16)) {
+            Some(Ok(byte)) => byte < 0x20 || matches!(byte, 0x7f | b'%' | b'/' | b'\\' | b'.'),
+            _ => true,
+        }
     })
 }

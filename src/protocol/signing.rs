@@ -74,7 +74,10 @@ impl Signer {
         let members = header.as_object_mut().unwrap();
         members.entry("alg").or_insert_with(|| self.alg.into());
         let header = URL_SAFE_NO_PAD.encode(header.to_string());
-        self.sign_raw(&format!("{header}.{}", URL_SAFE_NO_PAD.encode(claims.to_string())))
+        self.sign_raw(&format!(
+            "{header}.{}",
+            URL_SAFE_NO_PAD.encode(claims.to_string())
+        ))
     }
 
     /// Signs these bytes and appends the signature.

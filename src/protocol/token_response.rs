@@ -111,7 +111,10 @@ impl RawAnswer<'_> {
     fn json(&self) -> Result<Map<String, Value>, &'static str> {
         // RFC 6749 §5.1, §5.2: "using the application/json media type". A server that names none is believed to
         // follow that; one that names another is not.
-        if !self.content_type.is_none_or(|named| is_media_type(named, "application/json")) {
+        if !self
+            .content_type
+            .is_none_or(|named| is_media_type(named, "application/json"))
+        {
             return Err("its content type is not application/json");
         }
         json::object(self.body).map_err(|_| "its body is no well-formed JSON object")
@@ -151,7 +154,10 @@ pub fn http_date(value: &str) -> Option<UnixTime> {
     Some(UnixTime::from_secs(since_1970.as_secs()))
 }
 
-fn tokens_of(members: &Map<String, Value>, default_lifetime: Duration) -> Result<TokenResponse, &'static str> {
+fn tokens_of(
+    members: &Map<String, Value>,
+    default_lifetime: Duration,
+) -> Result<TokenResponse, &'static str> {
     if members.contains_key("error") {
         return Err("an error in a success");
     }
@@ -308,8 +314,17 @@ mod tests {
             assert!(is_no_answer(&read(200, JSON, body)), "{body}");
         }
         let good = r#"{"access_token":"t","token_type":"bearer"}"#;
-        for content_type in ["text/html", "text/plain", "application/json-seq", "application/jsonp", ""] {
-            assert!(is_no_answer(&read(200, Some(content_type), good)), "{content_type}");
+        for content_type in [
+            "text/html",
+            "text/plain",
+            "application/json-seq",
+            "application/jsonp",
+            "",
+        ] {
+            assert!(
+                is_no_answer(&read(200, Some(content_type), good)),
+                "{content_type}"
+            );
         }
         for status in [201, 204, 206, 302, 307, 400, 401, 500] {
             assert!(is_no_answer(&read(status, JSON, good)), "{status}");
@@ -356,15 +371,44 @@ mod tests {
             (401, JSON, says("invalid_grant"), TokenError::InvalidGrant),
             (401, JSON, says("invalid_client"), refused("invalid_client")),
             (400, JSON, says("invalid_client"), refused("invalid_client")),
-            (400, JSON, says("unauthorized_client"), refused("unauthorized_client")),
+            (
+                400,
+                JSON,
+                says("unauthorized_client"),
+                refused("unauthorized_client"),
+            ),
             (400, JSON, says("invalid_request"), refused("invalid_request")),
-            (400, JSON, says("Invalid_Grant"), refused("an error code that is none")),
-            (400, JSON, says("invalid_grant "), refused("an error code that is none")),
-            (400, JSON, says("<script>alert(1)</script>"), refused("an error code that is none")),
-            (400, JSON, says(&"a".repeat(41)), refused("an error code that is none")),
+            (
+                400,
+                JSON,
+                says("Invalid_Grant"),
+                refused("an error code that is none"),
+            ),
+            (
+                400,
+                JSON,
+                says("invalid_grant "),
+                refused("an error code that is none"),
+            ),
+            (
+                400,
+                JSON,
+                says("<script>alert(1)</script>"),
+                refused("an error code that is none"),
+            ),
+            (
+                400,
+                JSON,
+                says(&"a".repeat(41)),
+                refused("an error code that is none"),
+            ),
             (400, JSON, says(""), refused("an error code that is none")),
         ] {
-            assert_eq!(read(status, content_type, &body).unwrap_err(), wanted, "{status} {body}");
+            assert_eq!(
+                read(status, content_type, &body).unwrap_err(),
+                wanted,
+                "{status} {body}"
+            );
         }
         for (status, content_type, body) in [
             (400, Some("text/html"), says("invalid_grant")),
@@ -382,7 +426,10 @@ mod tests {
             (302, JSON, says("invalid_grant")),
             (200, JSON, says("invalid_grant")),
         ] {
-            assert!(is_no_answer(&read(status, content_type, &body)), "{status} {body}");
+            assert!(
+                is_no_answer(&read(status, content_type, &body)),
+                "{status} {body}"
+            );
         }
     }
 
@@ -395,7 +442,10 @@ mod tests {
                 "CANARY",
             ] {
                 let error = read(status, JSON, body).unwrap_err();
-                assert!(!format!("{error} {error:?}").contains("CANARY"), "{status} {body}");
+                assert!(
+                    !format!("{error} {error:?}").contains("CANARY"),
+                    "{status} {body}"
+                );
             }
         }
     }
@@ -414,8 +464,16 @@ mod tests {
             ("soon", None),
             ("", None),
         ] {
-            let seconds = if value.contains("2094") { retry_after(value, now).map(|_| 3600) } else { seconds };
-            assert_eq!(retry_after(value, now), seconds.map(Duration::from_secs), "{value}");
+            let seconds = if value.contains("2094") {
+                retry_after(value, now).map(|_| 3600)
+            } else {
+                seconds
+            };
+            assert_eq!(
+                retry_after(value, now),
+                seconds.map(Duration::from_secs),
+                "{value}"
+            );
         }
     }
 

@@ -68,7 +68,9 @@ impl Knowledge {
         let own = &settings.endpoints;
         let mut metadata = match self.metadata.load().as_deref() {
             Some((metadata, _)) => metadata.clone(),
-            None if own.authorization.is_some() && own.token.is_some() && own.jwks.is_some() => Metadata::default(),
+            None if own.authorization.is_some() && own.token.is_some() && own.jwks.is_some() => {
+                Metadata::default()
+            }
             None => return None,
         };
         for (known, own) in [
@@ -114,7 +116,8 @@ impl Knowledge {
                 return Err(error.clone());
             }
         }
-        self.known(settings).ok_or_else(|| ProviderError::Away("nothing is known of it yet".into()))
+        self.known(settings)
+            .ok_or_else(|| ProviderError::Away("nothing is known of it yet".into()))
     }
 
     /// Checks a token's signature; fetches the keys where they are missing or old, and once more where none fits.
@@ -149,9 +152,19 @@ impl Knowledge {
         }
         let failed = turn.failed.as_ref().map(|(_, error)| error.clone());
         drop(turn);
-        match self.keys.load_full().filter(|keys| keys.1.elapsed() < OLDEST_KEYS) {
-            Some(keys) => keys.0.0.verify(token).map_err(|error| failed.unwrap_or(ProviderError::Bad(error.to_string()))),
-            None => Err(failed.unwrap_or_else(|| ProviderError::Away("its signing keys are not known".into()))),
+        match self
+            .keys
+            .load_full()
+            .filter(|keys| keys.1.elapsed() < OLDEST_KEYS)
+        {
+            Some(keys) => keys
+                .0
+                .0
+                .verify(token)
+                .map_err(|error| failed.unwrap_or(ProviderError::Bad(error.to_string()))),
+            None => {
+                Err(failed.unwrap_or_else(|| ProviderError::Away("its signing keys are not known".into())))
+            }
         }
     }
 }
@@ -159,7 +172,11 @@ impl Knowledge {
 impl KeysTurn {
     /// Whether the keys may be fetched now. `forced`: there are fresh ones, but none fits a token.
     fn may_fetch(&mut self, forced: bool) -> bool {
-        if self.failed.as_ref().is_some_and(|(at, _)| at.elapsed() < RETRY_AFTER) {
+        if self
+            .failed
+            .as_ref()
+            .is_some_and(|(at, _)| at.elapsed() < RETRY_AFTER)
+        {
             return false;
         }
         if forced {
@@ -174,8 +191,14 @@ impl KeysTurn {
 }
 
 /// Fetches the discovery document.
-pub(super) async fn discover(http: &ProviderHttp, settings: &ProviderSettings) -> Result<Metadata, ProviderError> {
-    let url = settings.discovery_url.clone().unwrap_or_else(|| discovery_url(&settings.issuer));
+pub(super) async fn discover(
+    http: &ProviderHttp,
+    settings: &ProviderSettings,
+) -> Result<Metadata, ProviderError> {
+    let url = settings
+        .discovery_url
+        .clone()
+        .unwrap_or_else(|| discovery_url(&settings.issuer));
     let answer = get(http, &url).await?;
     Metadata::parse(&answer.body, &settings.issuer).map_err(ProviderError::Bad)
 }
@@ -185,7 +208,9 @@ pub(super) async fn fetch_keys(http: &ProviderHttp, url: &str) -> Result<Jwks, P
     let answer = get(http, url).await?;
     let keys = Jwks::parse(&answer.body).map_err(|why| ProviderError::Bad(why.into()))?;
     if keys.is_empty() {
-        return Err(ProviderError::Bad("its key set holds no key that can verify a signature".into()));
+        return Err(ProviderError::Bad(
+            "its key set holds no key that can verify a signature".into(),
+        ));
     }
     Ok(keys)
 }
@@ -195,11 +220,16 @@ async fn get(http: &ProviderHttp, url: &str) -> Result<Answer, ProviderError> {
         .header(header::ACCEPT, "application/json")
         .body(Full::<Bytes>::default())
         .map_err(|_| ProviderError::Bad("an endpoint of it is no URL".into()))?;
-    let answer = http.call(request).await.map_err(|error| ProviderError::Away(error.to_string()))?;
+    let answer = http
+        .call(request)
+        .await
+        .map_err(|error| ProviderError::Away(error.to_string()))?;
     match answer.head.status.as_u16() {
         200 => Ok(answer),
         status @ (408 | 429 | 500..) => Err(ProviderError::Away(format!("it answered {status}"))),
-        status @ 300..=399 => Err(ProviderError::Bad(format!("it answered {status}; redirects are not followed"))),
+        status @ 300..=399 => Err(ProviderError::Bad(format!(
+            "it answered {status}; redirects are not followed"
+        ))),
         status => Err(ProviderError::Bad(format!("it answered {status}"))),
     }
 }

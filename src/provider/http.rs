@@ -88,9 +88,15 @@ impl ProviderHttp {
             .https(proxies.https.clone().unwrap_or_default())
             .no(proxies.no.clone().unwrap_or_default())
             .build();
-        let route = Route { tcp, tls, matcher: Arc::new(matcher) };
+        let route = Route {
+            tcp,
+            tls,
+            matcher: Arc::new(matcher),
+        };
         // Calls are rare and must not meet a connection that went stale in between.
-        let client = Client::builder(TokioExecutor::new()).pool_max_idle_per_host(0).build(route);
+        let client = Client::builder(TokioExecutor::new())
+            .pool_max_idle_per_host(0)
+            .build(route);
         Ok(Self { client })
     }
 
@@ -98,18 +104,30 @@ impl ProviderHttp {
     pub async fn call(&self, request: Request<Full<Bytes>>) -> Result<Answer, CallError> {
         let answer = async {
             let response = self.client.request(request).await.map_err(|error| {
-                if error.is_connect() { CallError::NotSent(chain(&error)) } else { CallError::NoAnswer(chain(&error)) }
+                if error.is_connect() {
+                    CallError::NotSent(chain(&error))
+                } else {
+                    CallError::NoAnswer(chain(&error))
+                }
             })?;
             let (head, body) = response.into_parts();
             let body = Limited::new(body, LARGEST_BODY)
                 .collect()
                 .await
                 .map_err(|error| CallError::NoAnswer(error.to_string()))?;
-            Ok(Answer { head, body: body.to_bytes() })
+            Ok(Answer {
+                head,
+                body: body.to_bytes(),
+            })
         };
         tokio::time::timeout(CALL_TIMEOUT, answer)
             .await
-            .unwrap_or_else(|_| Err(CallError::NoAnswer(format!("nothing whole within {} s", CALL_TIMEOUT.as_secs()))))
+            .unwrap_or_else(|_| {
+                Err(CallError::NoAnswer(format!(
+                    "nothing whole within {} s",
+                    CALL_TIMEOUT.as_secs()
+                )))
+            })
     }
 }
 
@@ -148,7 +166,9 @@ fn tls(ca: Option<&Path>) -> Result<ClientConfig, String> {
             .with_no_client_auth()),
         Err(error) if ca.is_none() => {
             tracing::warn!(%error, "the system's trusted authorities cannot be read: https to the provider will fail");
-            Ok(builder.with_root_certificates(rustls::RootCertStore::empty()).with_no_client_auth())
+            Ok(builder
+                .with_root_certificates(rustls::RootCertStore::empty())
+                .with_no_client_auth())
         }
         Err(error) => Err(format!("the trusted authorities cannot be read: {error}")),
     }
@@ -177,7 +197,9 @@ impl Service<Uri> for Route {
     fn call(&mut self, uri: Uri) -> Self::Future {
         let Self { tcp, tls, matcher } = self.clone();
         Box::pin(async move {
-            let local = uri.host().is_some_and(|host| crate::protocol::origin::is_loopback_name(host));
+            let local = uri
+                .host()
+                .is_some_and(|host| crate::protocol::origin::is_loopback_name(host));
             let proxy = if local { None } else { matcher.intercept(&uri) };
             let connecting: Boxed<Stream, BodyError> = match proxy {
                 // RFC 9110 §9.3.6: a tunnel, for http as well: the proxy sees neither headers nor bodies.
@@ -214,10 +236,14 @@ impl Service<Name> for Resolver {
         Box::pin(async move {
             let bare = name.as_str().trim_end_matches('.').to_ascii_lowercase();
             if bare == "localhost" || bare.ends_with(".localhost") {
-                let here: [SocketAddr; 2] = [(Ipv4Addr::LOCALHOST, 0).into(), (Ipv6Addr::LOCALHOST, 0).into()];
+                let here: [SocketAddr; 2] =
+                    [(Ipv4Addr::LOCALHOST, 0).into(), (Ipv6Addr::LOCALHOST, 0).into()];
                 return Ok(Vec::from(here).into_iter());
             }
-            Ok(tokio::net::lookup_host((name.as_str(), 0)).await?.collect::<Vec<_>>().into_iter())
+            Ok(tokio::net::lookup_host((name.as_str(), 0))
+                .await?
+                .collect::<Vec<_>>()
+                .into_iter())
         })
     }
 }

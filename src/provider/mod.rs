@@ -69,7 +69,13 @@ impl Provider {
     pub fn new(settings: ProviderSettings, proxies: &ProxyEnvironment, clock: Clock) -> Result<Self, String> {
         let http = ProviderHttp::new(settings.ca.as_deref(), proxies)
             .map_err(|error| format!("providers.{}: {error}", settings.name))?;
-        Ok(Self { settings, http, clock, knowledge: Knowledge::new(), secret: AtomicUsize::new(0) })
+        Ok(Self {
+            settings,
+            http,
+            clock,
+            knowledge: Knowledge::new(),
+            secret: AtomicUsize::new(0),
+        })
     }
 
     /// Its settings.
@@ -111,7 +117,8 @@ impl Provider {
     /// [`ProviderError`]
     pub async fn check_response_issuer(&self, iss: Option<&str>) -> Result<(), ProviderError> {
         let promised = self.metadata().await?.promises_iss;
-        authorization::check_issuer(iss, &self.settings.issuer, promised).map_err(|why| ProviderError::Bad(why.into()))
+        authorization::check_issuer(iss, &self.settings.issuer, promised)
+            .map_err(|why| ProviderError::Bad(why.into()))
     }
 
     /// Checks a login's ID token.
@@ -125,7 +132,12 @@ impl Provider {
     ) -> Result<IdTokenClaims, ProviderError> {
         let token = Compact::parse(token.expose()).map_err(|error| ProviderError::Bad(error.to_string()))?;
         // The claims first: junk costs no fetch of keys.
-        let claims = id_token::check(&token, &self.settings.issuer, &self.settings.client_id, self.clock.now())?;
+        let claims = id_token::check(
+            &token,
+            &self.settings.issuer,
+            &self.settings.client_id,
+            self.clock.now(),
+        )?;
         id_token::check_login(&token, &claims, expect, self.clock.now())?;
         self.verify_signature(&token).await?;
         Ok(claims)
@@ -139,7 +151,12 @@ impl Provider {
         let token = Compact::parse(token.expose()).map_err(|error| ProviderError::Bad(error.to_string()))?;
         // The signature first: before it holds, it is not known who names another subject, and that ends a session.
         self.verify_signature(&token).await?;
-        let claims = id_token::check(&token, &self.settings.issuer, &self.settings.client_id, self.clock.now())?;
+        let claims = id_token::check(
+            &token,
+            &self.settings.issuer,
+            &self.settings.client_id,
+            self.clock.now(),
+        )?;
         // Core §12.2: "its sub Claim Value MUST be the same as in the ID Token issued when the original authentication
         // occurred"
         if claims.sub != sub {
@@ -150,18 +167,30 @@ impl Provider {
 
     async fn verify_signature(&self, token: &Compact<'_>) -> Result<(), ProviderError> {
         let metadata = self.metadata().await?;
-        if metadata.algorithms.as_ref().is_some_and(|names| !names.contains(&token.algorithm_name)) {
-            return Err(ProviderError::Bad("the ID token's algorithm is not one that the provider names".into()));
+        if metadata
+            .algorithms
+            .as_ref()
+            .is_some_and(|names| !names.contains(&token.algorithm_name))
+        {
+            return Err(ProviderError::Bad(
+                "the ID token's algorithm is not one that the provider names".into(),
+            ));
         }
         let url = required(metadata.jwks.as_deref(), "jwks")?;
-        self.knowledge.verify(&self.http, &self.settings, url, token).await
+        self.knowledge
+            .verify(&self.http, &self.settings, url, token)
+            .await
     }
 
     /// Asks the userinfo endpoint; `sub` must be the ID token's (Core §5.3.2).
     ///
     /// # Errors
     /// [`ProviderError`]
-    pub async fn userinfo(&self, token: &AccessToken, sub: &str) -> Result<Map<String, Value>, ProviderError> {
+    pub async fn userinfo(
+        &self,
+        token: &AccessToken,
+        sub: &str,
+    ) -> Result<Map<String, Value>, ProviderError> {
         let metadata = self.metadata().await?;
         let url = required(metadata.userinfo.as_deref(), "userinfo")?;
         let mut bearer = header::HeaderValue::from_str(&format!("Bearer {}", token.expose()))
@@ -172,13 +201,20 @@ impl Provider {
             .header(header::ACCEPT, "application/json")
             .body(Full::<Bytes>::default())
             .map_err(|_| ProviderError::Bad("the userinfo endpoint is no URL".into()))?;
-        let answer = self.http.call(request).await.map_err(|error| ProviderError::Away(error.to_string()))?;
+        let answer = self
+            .http
+            .call(request)
+            .await
+            .map_err(|error| ProviderError::Away(error.to_string()))?;
         match answer.head.status.as_u16() {
             200 => {}
-            status @ (408 | 429 | 500..) => return Err(ProviderError::Away(format!("userinfo answered {status}"))),
+            status @ (408 | 429 | 500..) => {
+                return Err(ProviderError::Away(format!("userinfo answered {status}")));
+            }
             status => return Err(ProviderError::Bad(format!("userinfo answered {status}"))),
         }
-        let claims = json::object(&answer.body).map_err(|_| ProviderError::Bad("userinfo is no JSON object".into()))?;
+        let claims = json::object(&answer.body)
+            .map_err(|_| ProviderError::Bad("userinfo is no JSON object".into()))?;
         // Core §5.3.2: "The sub Claim in the UserInfo Response MUST be verified to exactly match the sub Claim in the ID
         // Token; if they do not match, the UserInfo Response values MUST NOT be used."
         if claims.get("sub").and_then(Value::as_str) != Some(sub) {
@@ -214,6 +250,8 @@ impl Provider {
 /// An endpoint that must be known.
 fn required<'a>(endpoint: Option<&'a str>, name: &str) -> Result<&'a str, ProviderError> {
     endpoint.ok_or_else(|| {
-        ProviderError::Bad(format!("the provider names no {name} endpoint; set `endpoints.{name}` if it has one"))
+        ProviderError::Bad(format!(
+            "the provider names no {name} endpoint; set `endpoints.{name}` if it has one"
+        ))
     })
 }

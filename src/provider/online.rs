@@ -35,7 +35,9 @@ impl Provider {
             steps.push(OnlineStep {
                 tried: format!("signing keys at {url}"),
                 took: began.elapsed(),
-                outcome: keys.map(|_| ()).map_err(|error| format!("{error}. Set `endpoints.jwks` if they are elsewhere")),
+                outcome: keys
+                    .map(|_| ())
+                    .map_err(|error| format!("{error}. Set `endpoints.jwks` if they are elsewhere")),
             });
         }
         steps

@@ -53,11 +53,15 @@ impl Provider {
     /// # Cancel safety
     /// Not: dropped, the refresh token may be rotated and the new one lost.
     pub async fn refresh(&self, token: &RefreshToken) -> Result<TokenResponse, TokenError> {
-        self.ask(&[("grant_type", "refresh_token"), ("refresh_token", token.expose())]).await
+        self.ask(&[("grant_type", "refresh_token"), ("refresh_token", token.expose())])
+            .await
     }
 
     async fn ask(&self, parameters: &[(&str, &str)]) -> Result<TokenResponse, TokenError> {
-        let metadata = self.metadata().await.map_err(|error| TokenError::Unreachable(error.to_string()))?;
+        let metadata = self
+            .metadata()
+            .await
+            .map_err(|error| TokenError::Unreachable(error.to_string()))?;
         let url = required(metadata.token.as_deref(), "token")
             .map_err(|error| TokenError::Unreachable(error.to_string()))?;
         let answer = self.authenticated(&metadata, url, parameters).await?;
@@ -82,7 +86,10 @@ impl Provider {
         url: &str,
         parameters: &[(&str, &str)],
     ) -> Result<Answer, TokenError> {
-        let (count, first) = (self.settings.client_secret.len(), self.secret.load(Ordering::Relaxed));
+        let (count, first) = (
+            self.settings.client_secret.len(),
+            self.secret.load(Ordering::Relaxed),
+        );
         let mut tried = 0;
         loop {
             let number = (first + tried) % count.max(1);
@@ -91,10 +98,14 @@ impl Provider {
             let request = self.request(metadata, url, parameters, &secret)?;
             let answer = self.http.call(request).await.map_err(|error| match error {
                 CallError::NotSent(why) => TokenError::Unreachable(why),
-                CallError::NoAnswer(reason) => TokenError::NoAnswer { reason, retry_after: None },
+                CallError::NoAnswer(reason) => TokenError::NoAnswer {
+                    reason,
+                    retry_after: None,
+                },
             })?;
             tried += 1;
-            let refused = matches!(self.raw(&answer).refusal(), TokenError::Refused(code) if code == "invalid_client");
+            let refused =
+                matches!(self.raw(&answer).refusal(), TokenError::Refused(code) if code == "invalid_client");
             if !(refused && answer.head.status.is_client_error()) || tried >= count {
                 if answer.head.status.is_success() {
                     self.secret.store(number, Ordering::Relaxed);
@@ -143,7 +154,9 @@ impl Provider {
             request = request.header(header::AUTHORIZATION, basic);
         }
         let body = Bytes::copy_from_slice(form.as_bytes());
-        request.body(Full::new(body)).map_err(|_| TokenError::Unreachable("an endpoint of it is no URL".into()))
+        request
+            .body(Full::new(body))
+            .map_err(|_| TokenError::Unreachable("an endpoint of it is no URL".into()))
     }
 
     /// Core §9: `client_secret_basic` is the default where the metadata names no methods.
@@ -160,8 +173,12 @@ impl Provider {
 
     /// Revokes tokens where the provider can (RFC 7009); best effort, two seconds at most in all.
     pub async fn revoke(&self, refresh: Option<&RefreshToken>, access: Option<&AccessToken>) {
-        let Some(metadata) = self.knowledge.known(&self.settings) else { return };
-        let Some(url) = metadata.revocation.as_deref() else { return };
+        let Some(metadata) = self.knowledge.known(&self.settings) else {
+            return;
+        };
+        let Some(url) = metadata.revocation.as_deref() else {
+            return;
+        };
         let all = async {
             for (token, hint) in [
                 (refresh.map(RefreshToken::expose), "refresh_token"),

@@ -121,13 +121,20 @@ impl Attempts {
     /// `session_cookie`: the session cookie's name, with which the attempts' names begin.
     #[must_use]
     pub fn new(keys: std::sync::Arc<KeyRing>, session_cookie: &str) -> Self {
-        Self { keys, name_prefix: format!("{session_cookie}-login-") }
+        Self {
+            keys,
+            name_prefix: format!("{session_cookie}-login-"),
+        }
     }
 
     /// The name of the cookie in which the attempt with this `state` lives.
     #[must_use]
     pub fn cookie_name(&self, state: &str) -> String {
-        format!("{}{}", self.name_prefix, URL_SAFE_NO_PAD.encode(&hash_of_state(state)[..12]))
+        format!(
+            "{}{}",
+            self.name_prefix,
+            URL_SAFE_NO_PAD.encode(&hash_of_state(state)[..12])
+        )
     }
 
     /// The cookie value of an attempt under way.
@@ -152,7 +159,11 @@ impl Attempts {
     /// The cookie value of the mark that a finished attempt leaves.
     #[must_use]
     pub fn seal_mark(&self, attempt: &LoginAttempt, finished: UnixTime) -> String {
-        let mark = Mark { r: attempt.return_to.clone(), b: attempt.begun, f: finished };
+        let mark = Mark {
+            r: attempt.return_to.clone(),
+            b: attempt.begun,
+            f: finished,
+        };
         let name = self.cookie_name(attempt.secrets.state.expose());
         self.seal_json(Purpose::FinishedAttempt, &name, &mark)
     }
@@ -169,7 +180,9 @@ impl Attempts {
     pub fn find(&self, headers: &HeaderMap, state: &str, now: UnixTime) -> Option<Opened> {
         let name = self.cookie_name(state);
         let mut values = cookie::values(headers, &name);
-        let (value, None) = (values.next()?, values.next()) else { return None };
+        let (value, None) = (values.next()?, values.next()) else {
+            return None;
+        };
         let opened = self.open(&name, value, now)?;
         match &opened {
             Opened::UnderWay(attempt) => {
@@ -185,7 +198,12 @@ impl Attempts {
 
     fn open(&self, name: &str, value: &[u8], now: UnixTime) -> Option<Opened> {
         let sealed = URL_SAFE_NO_PAD.decode(value).ok()?;
-        let open = |purpose| self.keys.open(purpose, b"", &[name], &sealed).ok().map(zeroize::Zeroizing::new);
+        let open = |purpose| {
+            self.keys
+                .open(purpose, b"", &[name], &sealed)
+                .ok()
+                .map(zeroize::Zeroizing::new)
+        };
         let opened = if let Some(plain) = open(Purpose::LoginAttempt) {
             let sealed: Sealed = serde_json::from_slice(&plain).ok()?;
             Opened::UnderWay(Box::new(LoginAttempt {
@@ -196,7 +214,9 @@ impl Attempts {
                 },
                 return_to: sealed.r,
                 provider: sealed.p,
-                replaces: sealed.o.and_then(|text| URL_SAFE_NO_PAD.decode(text).ok()?.try_into().ok()),
+                replaces: sealed
+                    .o
+                    .and_then(|text| URL_SAFE_NO_PAD.decode(text).ok()?.try_into().ok()),
                 silent: sealed.q,
                 max_age: sealed.m,
                 acr_values: sealed.a,
@@ -204,9 +224,14 @@ impl Attempts {
             }))
         } else {
             let mark: Mark = serde_json::from_slice(&open(Purpose::FinishedAttempt)?).ok()?;
-            Opened::Finished { return_to: mark.r, begun: mark.b, finished: mark.f }
+            Opened::Finished {
+                return_to: mark.r,
+                begun: mark.b,
+                finished: mark.f,
+            }
         };
-        (now.since(opened.begun()) < LIFETIME && opened.begun() <= now.plus(Duration::from_secs(60))).then_some(opened)
+        (now.since(opened.begun()) < LIFETIME && opened.begun() <= now.plus(Duration::from_secs(60)))
+            .then_some(opened)
     }
 
     /// The names of all attempt cookies that came with a request.
@@ -219,7 +244,10 @@ impl Attempts {
             let name = std::str::from_utf8(name).ok()?;
             let id = name.strip_prefix(&self.name_prefix)?;
             // Only what could be ours is ever written back into a Set-Cookie.
-            let plausible = id.len() <= 64 && id.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_');
+            let plausible = id.len() <= 64
+                && id
+                    .bytes()
+                    .all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_');
             plausible.then_some((name, value))
         })
     }
@@ -231,7 +259,11 @@ impl Attempts {
         let mut held: Vec<(Option<UnixTime>, &str, usize)> = self
             .cookies(headers)
             .map(|(name, value)| {
-                (self.open(name, value, now).map(|opened| opened.begun()), name, name.len() + value.len())
+                (
+                    self.open(name, value, now).map(|opened| opened.begun()),
+                    name,
+                    name.len() + value.len(),
+                )
             })
             .collect();
         held.sort_unstable();
@@ -284,12 +316,19 @@ mod tests {
     }
 
     fn headers(cookies: &[(String, String)]) -> HeaderMap {
-        let line = cookies.iter().map(|(name, value)| format!("{name}={value}")).collect::<Vec<_>>().join("; ");
+        let line = cookies
+            .iter()
+            .map(|(name, value)| format!("{name}={value}"))
+            .collect::<Vec<_>>()
+            .join("; ");
         HeaderMap::from_iter([(header::COOKIE, HeaderValue::from_str(&line).unwrap())])
     }
 
     fn as_cookie(attempts: &Attempts, attempt: &LoginAttempt) -> (String, String) {
-        (attempts.cookie_name(attempt.secrets.state.expose()), attempts.seal(attempt))
+        (
+            attempts.cookie_name(attempt.secrets.state.expose()),
+            attempts.seal(attempt),
+        )
     }
 
     #[test]
@@ -297,9 +336,19 @@ mod tests {
         let (attempts, now) = (attempts(), UnixTime::from_secs(1_000_000));
         let (one, other) = (attempt(now), attempt(now));
         let held = headers(&[as_cookie(&attempts, &one)]);
-        let found = attempts.find(&held, one.secrets.state.expose(), now.plus(Duration::from_secs(599)));
-        assert!(matches!(found, Some(Opened::UnderWay(found)) if found.return_to == "/orders?tab=1" && found.replaces == Some([7; 32])));
-        assert!(attempts.find(&held, one.secrets.state.expose(), now.plus(LIFETIME)).is_none());
+        let found = attempts.find(
+            &held,
+            one.secrets.state.expose(),
+            now.plus(Duration::from_secs(599)),
+        );
+        assert!(
+            matches!(found, Some(Opened::UnderWay(found)) if found.return_to == "/orders?tab=1" && found.replaces == Some([7; 32]))
+        );
+        assert!(
+            attempts
+                .find(&held, one.secrets.state.expose(), now.plus(LIFETIME))
+                .is_none()
+        );
         assert!(attempts.find(&held, other.secrets.state.expose(), now).is_none());
     }
 
@@ -312,7 +361,10 @@ mod tests {
         let swapped = headers(&[(name.clone(), attempts.seal(&other))]);
         assert!(attempts.find(&swapped, one.secrets.state.expose(), now).is_none());
         let marked = headers(&[(name.clone(), attempts.seal_mark(&one, now))]);
-        assert!(matches!(attempts.find(&marked, one.secrets.state.expose(), now), Some(Opened::Finished { .. })));
+        assert!(matches!(
+            attempts.find(&marked, one.secrets.state.expose(), now),
+            Some(Opened::Finished { .. })
+        ));
         let twice = headers(&[(name.clone(), attempts.seal(&one)), (name, attempts.seal(&one))]);
         assert!(attempts.find(&twice, one.secrets.state.expose(), now).is_none());
     }
@@ -320,13 +372,23 @@ mod tests {
     #[test]
     fn az_08_the_oldest_attempts_make_room_and_unreadable_ones_first() {
         let (attempts, now) = (attempts(), UnixTime::from_secs(1_000_000));
-        let mut cookies: Vec<_> =
-            (0..5).map(|n| as_cookie(&attempts, &attempt(now.plus(Duration::from_secs(n))))).collect();
-        assert_eq!(attempts.crowded_out(&headers(&cookies[..4]), 300, now.plus(Duration::from_secs(9))), Vec::<String>::new());
+        let mut cookies: Vec<_> = (0..5)
+            .map(|n| as_cookie(&attempts, &attempt(now.plus(Duration::from_secs(n)))))
+            .collect();
+        assert_eq!(
+            attempts.crowded_out(&headers(&cookies[..4]), 300, now.plus(Duration::from_secs(9))),
+            Vec::<String>::new()
+        );
         let later = now.plus(Duration::from_secs(9));
-        assert_eq!(attempts.crowded_out(&headers(&cookies), 300, later), [cookies[0].0.clone()]);
+        assert_eq!(
+            attempts.crowded_out(&headers(&cookies), 300, later),
+            [cookies[0].0.clone()]
+        );
         cookies[3].1 = "garbage".into();
-        assert_eq!(attempts.crowded_out(&headers(&cookies), 300, later), [cookies[3].0.clone()]);
+        assert_eq!(
+            attempts.crowded_out(&headers(&cookies), 300, later),
+            [cookies[3].0.clone()]
+        );
         let gone = attempts.crowded_out(&headers(&cookies), 4000, later);
         assert_eq!(gone.len(), 5, "one large attempt leaves room for nothing else");
     }

@@ -9,8 +9,8 @@
 
 mod ending;
 pub mod id;
-pub mod login_attempt;
 mod lifetime;
+pub mod login_attempt;
 mod logout_value;
 pub mod record;
 pub mod refresh;
