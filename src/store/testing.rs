@@ -2,7 +2,6 @@
 
 use super::{Store, StoreError};
 use crate::config::{RedisSettings, SecretSource};
-use crate::secret::Secret;
 use std::net::TcpListener;
 use std::process::{Child, Command, Stdio};
 use std::sync::Mutex;
@@ -140,7 +139,7 @@ impl Drop for RedisServer {
 
 pub(crate) fn settings(url: &str) -> RedisSettings {
     RedisSettings {
-        url: Some(SecretSource::Plain(Secret::new(url))),
+        url: Some(SecretSource::plain(&url)),
         password: None,
         ca: None,
         key_prefix: "cloakroom:".into(),

@@ -1,7 +1,6 @@
 //! How the Redis store fails, and how it comes back.
 
 use crate::config::{RedisSettings, SecretSource};
-use crate::secret::Secret;
 use crate::store::testing::{RedisServer, settings};
 use crate::store::{Kind, Replaced, Store, StoreKey};
 use bytes::Bytes;
@@ -274,7 +273,7 @@ async fn a_rotated_password_file_is_read_at_the_next_connection() {
     let file = server.folder.path().join("password");
     std::fs::write(&file, "first\n").unwrap();
     let mut settings = settings(&format!("redis://127.0.0.1:{}/3", server.port));
-    settings.password = Some(SecretSource::File { file: file.clone() });
+    settings.password = Some(SecretSource::file(file.clone()));
     let store = Store::redis(&settings).unwrap();
     store.create(KEY, Bytes::from_static(b"x"), MINUTE).await.unwrap();
     assert_eq!(
@@ -348,9 +347,8 @@ async fn tls_trusts_the_named_authority_and_checks_the_host_name() {
     Store::redis(&with_ca).unwrap().ping().await.unwrap();
 
     let mut wrong_host = with_ca.clone();
-    wrong_host.url = Some(SecretSource::Plain(Secret::new(format!(
-        "rediss://127.0.0.1:{port}"
-    ))));
+    wrong_host.url = Some(SecretSource::plain(&format!("rediss://127.0.0.1:{port}"
+    )));
     let error = Store::redis(&wrong_host)
         .unwrap()
         .ping()
