@@ -13,7 +13,7 @@ use crate::listener::Service;
 use crate::metrics::Metrics;
 use crate::protocol::fetch_metadata::Site;
 use crate::protocol::path::RequestPath;
-use crate::protocol::{forwarded, host, query, websocket};
+use crate::protocol::{forwarded, framing, host, query, websocket};
 use crate::proxy::{self, Passage};
 use crate::session::{FreshError, Session, SessionId, Sessions};
 use crate::static_files::StaticFiles;
@@ -144,6 +144,11 @@ impl Inner {
         let host = host::authority(request.method(), request.uri(), request.headers())
             .map_err(Failure::BadRequest)?;
         let ours = self.settings.public_url.is_host(host);
+        if !framing::is_plain(request.headers()) {
+            return Err(Failure::BadRequest(
+                "The request's body is framed in a way that is not taken here.",
+            ));
+        }
         // 4.2: methods that nobody forwards, targets that have no path.
         check_method(request.method())?;
         if request.uri().path() == "*" && request.method() == Method::OPTIONS {

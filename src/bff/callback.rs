@@ -222,6 +222,8 @@ impl Bff {
                 );
                 Ok(response)
             }
+            // A lost answer stays a lost answer when the page is loaded again.
+            Outcome::Failed(Trouble::AnswerLost) => Ok(self.failed(visit, name, None, Trouble::AnswerLost)),
             Outcome::Failed(trouble) => Ok(self.failed(visit, name, Some(&cookie_name), trouble)),
             Outcome::Released(trouble) => Ok(self.failed(visit, name, None, trouble)),
         }
@@ -237,7 +239,7 @@ impl Bff {
         attempt: &LoginAttempt,
         code: &AuthorizationCode,
     ) -> Outcome {
-        let hash = hash_of_state(attempt.secrets.state.expose());
+        let hash = self.keys.scoped(hash_of_state(attempt.secrets.state.expose()));
         let claim = StoreKey {
             kind: Kind::AttemptClaim,
             hash,
@@ -246,16 +248,25 @@ impl Bff {
             kind: Kind::AttemptResult,
             hash,
         };
-        let owner: [u8; 16] = random();
+        let uncertain = self.uncertain_claims.take(&hash);
+        let owner = uncertain.unwrap_or_else(random);
         let left = LIFETIME
             .saturating_sub(self.clock.now().since(attempt.begun))
             .max(RESULT_LIFETIME);
         let deadline = tokio::time::Instant::now() + WAIT;
         loop {
-            match self.store.claim(claim, &owner, left).await {
+            let claimed = match self.store.claim(claim, &owner, left).await {
+                // A claim whose answer was lost may have been made all the same: then it stands under this owner.
+                Ok(false) if uncertain.is_some() => self.store.renew(claim, &owner, left).await,
+                answer => answer,
+            };
+            match claimed {
                 Ok(true) => break,
                 Ok(false) => {}
-                Err(_) => return Outcome::Released(Trouble::StoreAway),
+                Err(_) => {
+                    self.uncertain_claims.remember(hash, owner);
+                    return Outcome::Released(Trouble::StoreAway);
+                }
             }
             match self.store.read(result).await {
                 Ok(Some(record)) => return self.open_result(attempt, &record.sealed),

@@ -24,8 +24,9 @@ impl Bff {
                 "A login is begun by going to this address, not by a script.",
             ));
         }
+        // What cannot be decoded is no `return_to`, and no error either (contract 3.2).
         let parameters = query::parse(visit.query.unwrap_or_default())
-            .ok_or(Failure::BadRequest("The query of this address cannot be read."))?;
+            .unwrap_or_else(|| vec![("return_to".into(), String::new())]);
         let return_to = match query::find(&parameters, "return_to") {
             Parameter::One(value) => self.landing_for(Some(value)),
             Parameter::Absent => self.landing_for(None),

@@ -29,7 +29,18 @@ struct Ending {
     /// The provider that the user is signed out at.
     provider: Option<String>,
     /// Whether the browser's cookies are cleared.
-    clear: bool,
+    clear: Clear,
+    /// Whether the store was found away already.
+    store_away: bool,
+}
+
+/// Whether the browser's cookies are cleared.
+enum Clear {
+    Always,
+    /// Where a session ends. The cookie did not come, so it cannot be said whose it is: whoever sends a browser here
+    /// from elsewhere pays with a session of their own, each time.
+    WhereOneEnds,
+    Never,
 }
 
 impl Bff {
@@ -42,10 +53,17 @@ impl Bff {
             Method::GET => (self.ending_by_value(visit).await?, "logout_url"),
             _ => return Err(Failure::MethodNotAllowed("GET, POST")),
         };
-        let mut incomplete = false;
+        let (mut incomplete, mut ended) = (false, false);
         for hash in &ending.hashes {
+            if ending.store_away {
+                // It was just asked for its whole patience: do not ask again before answering.
+                self.sessions.refuse(*hash);
+                incomplete = true;
+                continue;
+            }
             match self.sessions.end(*hash).await {
                 Ok(was_there) => {
+                    ended |= was_there;
                     tracing::info!(target: "cloakroom::audit", event = "logout", cause = kind, was_there);
                 }
                 Err(error) => {
@@ -55,10 +73,10 @@ impl Bff {
             }
         }
         self.metrics.logout(kind);
-        let clear = if ending.clear {
-            self.clear_cookies(visit.headers)
-        } else {
-            Vec::new()
+        let clear = match ending.clear {
+            Clear::Always => self.clear_cookies(visit.headers),
+            Clear::WhereOneEnds if ended || incomplete => self.clear_cookies(visit.headers),
+            Clear::WhereOneEnds | Clear::Never => Vec::new(),
         };
         let mut response = if incomplete {
             let login_path = self.own_path("/login");
@@ -87,24 +105,22 @@ impl Bff {
 
     /// POST: the cookie's session. Without one the logout succeeds all the same.
     async fn ending_by_cookie(&self, visit: &Visit<'_>) -> Ending {
-        let came = self.cookie.came(visit.headers);
-        match self.cookie.presented(visit.headers) {
-            Presented::Id(id) => {
-                let opened = self.look_up_for_logout(&id).await;
-                Ending {
-                    hashes: vec![id.store_key()],
-                    provider: opened.as_ref().map(|session| session.provider.clone()),
-                    opened,
-                    clear: true,
-                }
-            }
-            Presented::Nothing | Presented::Unusable => Ending {
-                hashes: Vec::new(),
-                opened: None,
-                provider: None,
-                clear: came,
+        let mut ending = Ending {
+            hashes: Vec::new(),
+            opened: None,
+            provider: None,
+            clear: if self.cookie.came(visit.headers) {
+                Clear::Always
+            } else {
+                Clear::Never
             },
+            store_away: false,
+        };
+        if let Presented::Id(id) = self.cookie.presented(visit.headers) {
+            self.open_for_logout(&mut ending, &id).await;
+            ending.provider = ending.opened.as_ref().map(|session| session.provider.clone());
         }
+        ending
     }
 
     /// GET: the value's session, and the cookie's where it is the same or a page of ours asked.
@@ -120,34 +136,42 @@ impl Bff {
             return Err(refused);
         };
         let (hash, provider) = self.sessions.open_logout_value(value).ok_or(refused)?;
+        let ours_asked = !matches!(visit.provenance.site, Site::SameSite | Site::CrossSite);
         let mut ending = Ending {
-            hashes: vec![hash],
+            hashes: Vec::new(),
             opened: None,
             provider: Some(provider),
-            clear: false,
+            clear: if ours_asked {
+                Clear::Always
+            } else {
+                Clear::WhereOneEnds
+            },
+            store_away: false,
         };
-        let ours_asked = !matches!(visit.provenance.site, Site::SameSite | Site::CrossSite);
-        if let Presented::Id(id) = self.cookie.presented(visit.headers) {
-            if id.store_key() == hash || ours_asked {
-                ending.opened = self.look_up_for_logout(&id).await;
-                ending.clear = true;
-                if id.store_key() != hash {
-                    ending.hashes.push(id.store_key());
-                }
+        match self.cookie.presented(visit.headers) {
+            Presented::Id(id) if id.store_key() == hash || ours_asked => {
+                self.open_for_logout(&mut ending, &id).await;
+                ending.clear = Clear::Always;
             }
-        } else if ours_asked {
-            // What is left of marks and unusable cookies goes as well; there is no session cookie to lose.
-            ending.clear = true;
+            // Another session's cookie came, and somebody else sent the browser here: that session is left alone.
+            Presented::Id(_) => ending.clear = Clear::Never,
+            Presented::Nothing | Presented::Unusable => {}
+        }
+        if !ending.hashes.contains(&hash) {
+            ending.hashes.push(hash);
         }
         Ok(ending)
     }
 
-    /// The session as it is, for its tokens; a store that is away is found out by the delete that follows.
-    async fn look_up_for_logout(&self, id: &crate::session::SessionId) -> Option<Box<Session>> {
+    /// Notes the cookie's session for its end, opened for the sake of its tokens.
+    async fn open_for_logout(&self, ending: &mut Ending, id: &crate::session::SessionId) {
         match self.sessions.look_up(id).await {
-            Ok(session) => session.map(Box::new),
-            Err(SessionError::Store(_) | SessionError::Unreadable(_)) => None,
+            Ok(session) => ending.opened = session.map(Box::new),
+            Err(SessionError::Store(_)) => ending.store_away = true,
+            // It can be deleted all the same.
+            Err(SessionError::Unreadable(_)) => {}
         }
+        ending.hashes.push(id.store_key());
     }
 
     /// Revokes what can be revoked (best effort, 2 s), and says where the browser signs out at the provider.

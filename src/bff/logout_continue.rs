@@ -10,7 +10,7 @@ use crate::protocol::cookie::{self, SameSite};
 use crate::protocol::query::{self, Parameter};
 use crate::secret::Secret;
 use crate::session::SessionId;
-use crate::session::seal::Purpose;
+use crate::session::seal::{KeyRing, Purpose};
 use crate::store::{Kind, StoreKey};
 use aws_lc_rs::digest;
 use http::{Method, Response, StatusCode};
@@ -44,7 +44,11 @@ impl Bff {
             &[name.as_str()],
             target.expose().as_bytes(),
         );
-        if let Err(error) = self.store.create(key(&name), sealed.into(), LIFETIME).await {
+        if let Err(error) = self
+            .store
+            .create(key(&self.keys, &name), sealed.into(), LIFETIME)
+            .await
+        {
             // The session is gone already; only the sign-out at the provider is lost.
             tracing::warn!(%error, "a logout cannot lead on to the provider");
             return Ok(answer::json(
@@ -93,20 +97,20 @@ impl Bff {
         let (ticket, None) = (tickets.next()?, tickets.next()) else {
             return None;
         };
-        let record = self.store.read(key(name)).await.ok()??;
+        let record = self.store.read(key(&self.keys, name)).await.ok()??;
         let plain = self
             .keys
             .open(Purpose::LogoutContinuation, ticket, &[name], &record.sealed)
             .ok()?;
         // Whoever deletes it goes on: two navigations at once do not both.
-        if !self.store.delete(key(name)).await.ok()? {
+        if !self.store.delete(key(&self.keys, name)).await.ok()? {
             return None;
         }
         String::from_utf8(plain).ok().map(Secret::new)
     }
 }
 
-fn key(name: &str) -> StoreKey {
+fn key(keys: &KeyRing, name: &str) -> StoreKey {
     let mut context = digest::Context::new(&digest::SHA256);
     context.update(b"cloakroom logout continuation v1\0");
     context.update(name.as_bytes());
@@ -114,6 +118,6 @@ fn key(name: &str) -> StoreKey {
     hash.copy_from_slice(context.finish().as_ref());
     StoreKey {
         kind: Kind::LogoutContinuation,
-        hash,
+        hash: keys.scoped(hash),
     }
 }

@@ -9,6 +9,7 @@ mod login;
 mod login_rate;
 mod logout;
 mod logout_continue;
+mod uncertain_claims;
 mod user;
 
 use crate::answer::{Body, Failure};
@@ -44,6 +45,7 @@ pub struct Bff {
     metrics: Arc<Metrics>,
     tasks: TaskTracker,
     login_rate: Option<login_rate::LoginRate>,
+    uncertain_claims: uncertain_claims::UncertainClaims,
 }
 
 /// The parts of [`Bff`] that `app` makes.
@@ -104,6 +106,7 @@ impl Bff {
             tasks,
         } = parts;
         Self {
+            uncertain_claims: uncertain_claims::UncertainClaims::default(),
             attempts: Attempts::new(keys.clone(), &settings.session.cookie.name),
             cookie: SessionCookie::new(&settings.session),
             login_rate: settings.limits.logins_per_address.map(login_rate::LoginRate::new),

@@ -6,6 +6,7 @@ pub mod authorization;
 pub mod cookie;
 pub mod fetch_metadata;
 pub mod forwarded;
+pub mod framing;
 pub mod hop_by_hop;
 pub mod host;
 pub mod id_token;

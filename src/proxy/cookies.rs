@@ -5,12 +5,12 @@
 use http::HeaderMap;
 use http::header::{COOKIE, HeaderValue};
 
-/// The prefix that all our cookies bear, however the session's own is named.
+/// What our cookies are named by default; never passed either way, however the session's own is named.
 const OURS: &[u8] = b"__Host-Http-cloakroom";
 
 /// Takes our cookies out of a request; the others stay as they are, byte for byte.
 pub fn strip(headers: &mut HeaderMap, session_cookie: &str) {
-    let is_ours = |pair: &[u8]| is_own_name(name(pair), session_cookie);
+    let is_ours = |pair: &[u8]| is_ours(name(pair), session_cookie);
     let bears_ours = |line: &HeaderValue| line.as_bytes().split(|b| *b == b';').any(is_ours);
     if !headers.get_all(COOKIE).iter().any(bears_ours) {
         return;
@@ -48,24 +48,29 @@ pub fn may_be_set(line: &HeaderValue, session_cookie: &str) -> bool {
         .iter()
         .take_while(|b| matches!(b, b'=' | b' ' | b'\t'))
         .count()..];
-    !is_own_name(name(pair), session_cookie) && !parts.any(|part| name(part).eq_ignore_ascii_case(b"domain"))
+    // In any case: browsers tell names apart by case, the `__Host-` rules do not.
+    let (name_set, own) = (
+        name(pair).to_ascii_lowercase(),
+        session_cookie.to_ascii_lowercase(),
+    );
+    let bears_ours = is_named(&name_set, own.as_bytes(), &OURS.to_ascii_lowercase());
+    !bears_ours && !parts.any(|part| name(part).eq_ignore_ascii_case(b"domain"))
 }
 
 fn name(pair: &[u8]) -> &[u8] {
     pair.split(|b| *b == b'=').next().unwrap_or_default().trim_ascii()
 }
 
-/// In any case: browsers tell names apart by case, some upstreams and the `__Host-` rules do not.
-fn is_own_name(name: &[u8], session_cookie: &str) -> bool {
-    let after = |prefix: &[u8]| {
-        name.split_at_checked(prefix.len())
-            .filter(|(start, _)| start.eq_ignore_ascii_case(prefix))
-            .map(|(_, rest)| rest.to_ascii_lowercase())
-    };
-    after(OURS).is_some()
-        || after(session_cookie.as_bytes()).is_some_and(|rest| {
-            rest.is_empty() || rest.starts_with(b"-login-") || rest.starts_with(b"-logout")
-        })
+/// A request's cookie of ours, to the letter: a case variant is another cookie (RFC 6265bis §5.4).
+fn is_ours(name: &[u8], session_cookie: &str) -> bool {
+    is_named(name, session_cookie.as_bytes(), OURS)
+}
+
+fn is_named(name: &[u8], session_cookie: &[u8], ours: &[u8]) -> bool {
+    [session_cookie, ours].into_iter().any(|base| {
+        name.strip_prefix(base)
+            .is_some_and(|rest| rest.is_empty() || rest.starts_with(b"-login-") || rest == b"-logout")
+    })
 }
 
 #[cfg(test)]
@@ -101,7 +106,9 @@ mod tests {
                 &["a=1; a=1", "b=\"q;__Host-Http-cloakroom=x\"; c"],
                 &["a=1; a=1", "b=\"q; c"],
             ),
-            (&["__host-http-CLOAKROOM=x; a=1"], &["a=1"]),
+            // A case variant is another cookie.
+            (&["__host-http-CLOAKROOM=x; a=1"], &["__host-http-CLOAKROOM=x; a=1"]),
+            (&["__Host-Http-cloakroomx=1"], &["__Host-Http-cloakroomx=1"]),
             (&["  __Host-Http-cloakroom  =x; a=1"], &["a=1"]),
             (&["__Host-Http-cloakroom"], &[]),
             (
@@ -120,7 +127,7 @@ mod tests {
                 &["sid=x; sid-login-1=y; sid-logout=z; sid-theme=dark; sidecar=1; __Host-Http-cloakroom-x=1"],
                 "sid"
             ),
-            ["sid-theme=dark; sidecar=1"]
+            ["sid-theme=dark; sidecar=1; __Host-Http-cloakroom-x=1"]
         );
     }
 

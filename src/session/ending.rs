@@ -85,7 +85,9 @@ impl Sessions {
         }
     }
 
-    fn refuse(self: &Arc<Self>, hash: [u8; 32]) {
+    /// Ends the session as far as this replica can while the store does not answer: it is refused here from now on,
+    /// and the delete is repeated in the background until it is confirmed.
+    pub fn refuse(self: &Arc<Self>, hash: [u8; 32]) {
         let until = self.clock.now().plus(self.lifetime.absolute());
         if self.refused.add(hash, until) {
             let sessions = Arc::clone(self);

@@ -332,7 +332,8 @@ fn ca_06_class_n_wrong_secrets_are_not_printed() {
 
 #[test]
 fn environment_variables_override_and_bad_ones_are_named() {
-    let yaml = serde_json::to_string_pretty(&usual().value).unwrap();
+    let usual = usual();
+    let yaml = serde_json::to_string_pretty(&usual.value).unwrap();
     let (code, said) = check(&yaml, &[("CLOAKROOM_SESSION__IDLE_TIMEOUT", "soon")]);
     assert_eq!(code, 2);
     assert!(said.contains("CLOAKROOM_SESSION__IDLE_TIMEOUT"), "{said}");
@@ -362,7 +363,8 @@ fn environment_variables_override_and_bad_ones_are_named() {
 #[test]
 fn the_config_is_searched_where_the_manual_says() {
     let folder = TempDir::new().unwrap();
-    let yaml = serde_json::to_string_pretty(&usual().value).unwrap();
+    let usual = usual();
+    let yaml = serde_json::to_string_pretty(&usual.value).unwrap();
     std::fs::write(folder.path().join("elsewhere.yaml"), &yaml).unwrap();
     let named = run(
         folder.path(),

@@ -22,6 +22,10 @@ async fn logout_url(browser: &mut Browser) -> String {
 
 /// The redirect to the provider's `end_session_endpoint`, held to RP-Initiated Logout §2.
 fn goes_to_the_provider(rig: &Rig, reply: &Reply) {
+    goes_to_the_provider_with(rig, reply, true);
+}
+
+fn goes_to_the_provider_with(rig: &Rig, reply: &Reply, has_hint: bool) {
     assert_eq!(reply.status, 303);
     let url = reply.location();
     assert!(
@@ -36,9 +40,10 @@ fn goes_to_the_provider(rig: &Rig, reply: &Reply) {
         format!("{}/", rig.cloakroom.origin),
         "public_url and logout.landing"
     );
-    assert_eq!(
-        form::parameter(url, "id_token_hint").unwrap().split('.').count(),
-        3
+    let hint = form::parameter(url, "id_token_hint").unwrap_or_default();
+    assert!(
+        matches!(hint.split('.').count(), 3) == has_hint,
+        "the hint is sealed under the cookie"
     );
 }
 
@@ -96,7 +101,7 @@ async fn bf_01_lo_02_json_gets_a_one_time_path_and_no_token() {
     let short: Vec<_> = reply
         .cookies()
         .into_iter()
-        .filter(|cookie| cookie.name != SESSION)
+        .filter(|cookie| cookie.name != SESSION && !cookie.value.is_empty())
         .collect();
     assert_eq!(short.len(), 1, "{short:?}");
     assert!(short[0].attribute("httponly").is_some() && short[0].attribute("secure").is_some());
@@ -197,13 +202,19 @@ async fn a_navigation_to_logout_url_ends_its_session_even_where_the_cookie_did_n
             "class_e: tells nothing of the cookie"
         );
         let reply = browser.navigate(&url, site).await;
-        goes_to_the_provider(&rig, &reply);
+        goes_to_the_provider_with(&rig, &reply, site != Site::CrossSite);
         assert!(reply.clears_session(), "{site:?}: the value was valid");
         let domain = browser.domain().to_owned();
         browser.jar.plant(&domain, SESSION, &session);
         assert_eq!(user(&mut browser).await, 401, "{site:?}");
         let again = browser.navigate(&url, site).await;
         assert!(matches!(again.status, 303 | 403), "{}", again.status);
+        if site == Site::CrossSite {
+            assert!(
+                !again.clears_session(),
+                "a value ends one session, and no other browser's"
+            );
+        }
     }
     let mut one = rig.signed_in().await;
     let mut two = rig.signed_in().await;
