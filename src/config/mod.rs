@@ -8,7 +8,7 @@
 //! | `yaml`        | text → a tree in which everything knows its line and column               |
 //! | `environment` | lays `CLOAKROOM_…` variables over it                                      |
 //! | `walk`        | refuses what does not fit the schema, all of it, and puts stand-ins there |
-//! | `tree_de`     | tree → [`Settings`], whose serde defaults are the lowest layer            |
+//! | `layers`      | file and environment → [`Settings`]; serde has the defaults               |
 //! | `checks`      | refuses what fits the types and makes no sense; warns about the unwise    |
 //!
 //! `settings` is the only list of keys: `schema` and `walk` come out of it.
@@ -16,6 +16,7 @@
 mod checks;
 mod environment;
 mod file;
+mod layers;
 mod one_or_many;
 pub mod proxy_env;
 mod report;
@@ -23,7 +24,6 @@ pub mod route_table;
 mod schema;
 pub mod secrets;
 pub mod settings;
-mod tree_de;
 pub mod units;
 mod walk;
 mod wants;
@@ -36,7 +36,6 @@ pub use secrets::SecretSource;
 pub use settings::*;
 
 use report::{Findings, Report};
-use serde::Deserialize;
 use std::ffi::OsString;
 use std::path::Path;
 use std::sync::Arc;
@@ -124,11 +123,11 @@ fn check(
         return Err(report.finish().err().unwrap_or_default());
     }
     walk::walk(&mut tree, &mut report);
-    let mut settings = match Settings::deserialize(&tree) {
+    let mut settings = match layers::settings(&tree) {
         Ok(settings) => settings,
-        Err(misfit) => {
+        Err((path, misfit)) => {
             // The walk knows less than a type: a fault of ours, but not one that should take the process down.
-            report.add(&tree.place, String::new(), format!("does not fit: {misfit}"));
+            report.add(&tree.place, path.to_string(), misfit);
             return Err(report.finish().err().unwrap_or_default());
         }
     };
@@ -142,11 +141,11 @@ fn check(
     Ok(Loaded { settings, warnings })
 }
 
-/// Providers in the file's order, each with its key as its name.
+/// Providers, each with its key as its name.
 fn providers_from_map<'de, D: serde::Deserializer<'de>>(from: D) -> Result<Vec<ProviderSettings>, D::Error> {
-    struct InOrder;
+    struct ByName;
 
-    impl<'de> serde::de::Visitor<'de> for InOrder {
+    impl<'de> serde::de::Visitor<'de> for ByName {
         type Value = Vec<ProviderSettings>;
 
         fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -161,7 +160,7 @@ fn providers_from_map<'de, D: serde::Deserializer<'de>>(from: D) -> Result<Vec<P
         }
     }
 
-    from.deserialize_map(InOrder)
+    from.deserialize_map(ByName)
 }
 
 #[cfg(test)]

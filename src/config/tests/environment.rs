@@ -157,6 +157,40 @@ fn a_provider_can_come_from_the_environment_alone() {
 }
 
 #[test]
+fn providers_keep_the_files_order_and_the_environments_come_last() {
+    let text = "providers:\n  zeta: {issuer: \"https://z\", client_id: z, client_secret: a}\n  \
+                beta: {issuer: \"https://b\", client_id: b, client_secret: a}";
+    let providers = settings(
+        text,
+        &[
+            ("CLOAKROOM_PROVIDERS__ALPHA__ISSUER", "https://a"),
+            ("CLOAKROOM_PROVIDERS__ALPHA__CLIENT_ID", "a"),
+            ("CLOAKROOM_PROVIDERS__ALPHA__CLIENT_SECRET", "a"),
+            ("CLOAKROOM_PROVIDERS__BETA__CLIENT_ID", "b2"),
+        ],
+    )
+    .providers;
+    let found: Vec<_> = providers
+        .iter()
+        .map(|provider| {
+            (
+                provider.name.as_str(),
+                provider.client_id.as_str(),
+                provider.redirect_path.as_deref().unwrap(),
+            )
+        })
+        .collect();
+    assert_eq!(
+        found,
+        [
+            ("zeta", "z", "/bff/callback"),
+            ("beta", "b2", "/bff/callback/beta"),
+            ("alpha", "a", "/bff/callback/alpha"),
+        ]
+    );
+}
+
+#[test]
 fn a_bad_value_names_its_variable() {
     for (name, value, key, message) in [
         (
