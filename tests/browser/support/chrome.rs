@@ -10,12 +10,17 @@ use hyper_util::client::legacy::connect::HttpConnector;
 use serde::Deserialize;
 use serde_json::{Value, json};
 use std::fs;
+use std::path::PathBuf;
 use std::process::{Command, Stdio};
+use std::sync::mpsc::{self, RecvTimeoutError, Sender};
 use std::time::Duration;
 use tempfile::TempDir;
 use tokio::time::Instant;
 
-const FLAGS: [&str; 10] = [
+/// How long a browser lives. Whoever still waits for it then, whatever for, gets an error and fails.
+const LONGEST: Duration = Duration::from_mins(2);
+
+const FLAGS: [&str; 11] = [
     "--headless",
     "--no-sandbox",
     "--disable-gpu",
@@ -26,6 +31,8 @@ const FLAGS: [&str; 10] = [
     "--disable-component-update",
     "--disable-sync",
     "--window-size=1000,700",
+    // A page that scrolls smoothly is still moving when it is clicked.
+    "--force-prefers-reduced-motion",
 ];
 
 /// A browser.
@@ -35,6 +42,7 @@ pub struct Chrome {
     pub patience: Duration,
     _driver: Running,
     profile: TempDir,
+    _alive: Sender<()>,
 }
 
 /// A cookie as the browser keeps it.
@@ -56,8 +64,14 @@ impl Chrome {
     pub async fn start(prefs: Value) -> Self {
         let profile = folder();
         let mut command = Command::new("chromedriver");
-        command.arg("--port=0").stdout(Stdio::piped());
+        // Its own log is named so that it is found by the folder, like the browser.
+        let log = profile.path().join("driver.own.log");
+        command
+            .arg("--port=0")
+            .arg(format!("--log-path={}", log.display()))
+            .stdout(Stdio::piped());
         let mut driver = Running::start(&mut command, profile.path().join("driver.log"));
+        let alive = watch(profile.path().to_owned());
         let port: u16 = driver.first_line(|line| {
             let port = line.split_once("started successfully on port ")?.1;
             port.trim_end_matches('.').parse().ok()
@@ -67,7 +81,11 @@ impl Chrome {
             "--user-data-dir={}",
             profile.path().join("profile").display()
         ));
-        let wanted = json!({ "goog:chromeOptions": { "args": flags, "prefs": prefs } });
+        let patience = DEADLINE.as_millis();
+        let wanted = json!({
+            "timeouts": { "script": patience, "pageLoad": patience },
+            "goog:chromeOptions": { "args": flags, "prefs": prefs },
+        });
         let wanted = wanted.as_object().expect("an object").clone();
         let mut client = ClientBuilder::new(HttpConnector::new());
         let client = client
@@ -85,6 +103,7 @@ impl Chrome {
             patience: DEADLINE,
             _driver: driver,
             profile,
+            _alive: alive,
         }
     }
 
@@ -244,6 +263,18 @@ impl Drop for Chrome {
     fn drop(&mut self) {
         kill_users_of(self.profile.path());
     }
+}
+
+/// Ends the driver and the browser in this folder when they have lived for [`LONGEST`], unless the sender is dropped before.
+fn watch(folder: PathBuf) -> Sender<()> {
+    let (alive, ended) = mpsc::channel();
+    std::thread::spawn(move || {
+        if ended.recv_timeout(LONGEST) == Err(RecvTimeoutError::Timeout) {
+            eprintln!("a browser was still there after {LONGEST:?}: it is ended");
+            kill_users_of(&folder);
+        }
+    });
+    alive
 }
 
 #[derive(Debug)]

@@ -1,9 +1,12 @@
 //! Child processes that end with their owner, and the folders that tests write to.
 
+use super::DEADLINE;
 use std::fs;
 use std::io::{BufRead, BufReader, ErrorKind};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::mpsc;
+use std::time::{Duration, Instant};
 use tempfile::TempDir;
 
 /// A child that is killed, and waited for, when dropped.
@@ -29,17 +32,19 @@ impl Running {
     }
 
     /// The first line of a piped stdout for which `wanted` has an answer. The rest of it is read and forgotten.
-    pub fn first_line<T>(&mut self, wanted: impl Fn(&str) -> Option<T>) -> T {
-        let mut lines = BufReader::new(self.child.stdout.take().expect("a piped stdout")).lines();
-        let found = lines
-            .by_ref()
-            .map_while(Result::ok)
-            .find_map(|line| wanted(&line));
-        let Some(found) = found else {
-            panic!("it ended before it was ready:\n{}", self.output())
-        };
-        std::thread::spawn(move || lines.for_each(drop));
-        found
+    pub fn first_line<T: Send + 'static>(&mut self, wanted: fn(&str) -> Option<T>) -> T {
+        let lines = BufReader::new(self.child.stdout.take().expect("a piped stdout")).lines();
+        let (found, awaited) = mpsc::sync_channel(1);
+        std::thread::spawn(move || {
+            let mut lines = lines.map_while(Result::ok);
+            if let Some(line) = lines.by_ref().find_map(|line| wanted(&line)) {
+                let _ = found.send(line);
+            }
+            lines.for_each(drop);
+        });
+        awaited.recv_timeout(DEADLINE).unwrap_or_else(|error| {
+            panic!("it ended, or is not ready in time ({error}):\n{}", self.output())
+        })
     }
 
     /// What it wrote to its log so far.
@@ -83,12 +88,16 @@ pub fn kill_users_of(folder: &Path) {
             .filter_map(|entry| entry.file_name().into_string().ok()?.parse().ok())
             .collect::<Vec<u32>>()
     };
-    while let pids @ [_, ..] = alive().as_slice() {
+    let began = Instant::now();
+    while let pids @ [_, ..] = alive().as_slice()
+        && began.elapsed() < DEADLINE
+    {
         let pids: Vec<_> = pids.iter().map(u32::to_string).collect();
         let _ = Command::new("sh")
             .args(["-c", &format!("kill -KILL {}", pids.join(" "))])
             .stderr(Stdio::null())
             .status();
+        std::thread::sleep(Duration::from_millis(5));
     }
 }
 

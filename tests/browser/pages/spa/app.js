@@ -38,4 +38,7 @@ window.keepCalling = (milliseconds) => setInterval(async () => {
   window.statuses[status] = (window.statuses[status] ?? 0) + 1;
 }, milliseconds);
 
+// A page that the back button brings back out of the browser's cache shows what was true when it was left.
+addEventListener('pageshow', (event) => event.persisted && ask());
+
 ask();
