@@ -13,12 +13,13 @@
 //!
 //! Sources: RFC 6749 §4.1.2, §10.12; RFC 9207 §2.4; OpenID Connect Core §3.1.2.5, §3.1.3.
 
+use super::authorization_response::AuthorizationResponse;
+use super::trouble::Trouble;
 use super::{Bff, Visit, clear_attempt};
-use crate::answer::{self, Body, Failure, Link};
+use crate::answer::{Body, Failure};
 use crate::clock::UnixTime;
 use crate::protocol::cookie::{self, SameSite};
 use crate::protocol::id_token::LoginExpectations;
-use crate::protocol::query::{self, Parameter};
 use crate::protocol::token_response::{TokenError, TokenResponse};
 use crate::provider::{Provider, ProviderError};
 use crate::secret::AuthorizationCode;
@@ -27,7 +28,7 @@ use crate::session::seal::Purpose;
 use crate::session::{NewSession, SessionId, Tokens};
 use crate::store::{Kind, StoreKey};
 use bytes::Bytes;
-use http::{Method, Response, StatusCode, header};
+use http::{Method, Response, header};
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 use std::time::Duration;
@@ -38,105 +39,6 @@ const RESULT_LIFETIME: Duration = Duration::from_secs(60);
 /// How long a doubled callback waits for the first one's result, and how often it looks.
 const WAIT: Duration = Duration::from_secs(10);
 const LOOK_EVERY: Duration = Duration::from_millis(50);
-
-/// Why a login failed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-enum Trouble {
-    /// The parameters cannot be an authorization response.
-    Malformed,
-    /// No attempt of this browser belongs to it.
-    NoAttempt,
-    /// `iss` is not the provider's that was asked (RFC 9207).
-    WrongIssuer,
-    /// `access_denied`.
-    Denied,
-    /// Another error from the provider.
-    Refused,
-    /// The provider does not take the code.
-    CodeRefused,
-    /// An answer that does not hold.
-    BadAnswer,
-    /// The provider cannot be reached; the code was not sent.
-    ProviderAway,
-    /// The code was sent, and the answer was lost.
-    AnswerLost,
-    /// The session store does not answer.
-    StoreAway,
-}
-
-impl Trouble {
-    /// Status, a word for metrics and logs, title, explanation.
-    fn words(self) -> (StatusCode, &'static str, &'static str, &'static str) {
-        use StatusCode as S;
-        match self {
-            Self::Malformed => (
-                S::BAD_REQUEST,
-                "malformed",
-                "This sign-in cannot be finished",
-                "The address that your browser was sent to is incomplete. Please start again.",
-            ),
-            Self::NoAttempt => (
-                S::BAD_REQUEST,
-                "no_attempt",
-                "This sign-in cannot be finished",
-                "Your browser did not bring the cookie of this sign-in. Perhaps it took longer than ten minutes, was \
-                 begun in another browser or under another host name, or cookies are blocked for this site. Please \
-                 start again.",
-            ),
-            Self::WrongIssuer => (
-                S::BAD_REQUEST,
-                "wrong_issuer",
-                "This sign-in was stopped",
-                "The answer does not come from the sign-in service that was asked. Nothing was passed on; please start \
-                 again.",
-            ),
-            Self::Denied => (
-                S::FORBIDDEN,
-                "access_denied",
-                "Sign-in was cancelled",
-                "The sign-in service reports that access was denied or cancelled. You are not signed in.",
-            ),
-            Self::Refused => (
-                S::BAD_REQUEST,
-                "provider_refused",
-                "The sign-in service refused",
-                "The sign-in service did not sign you in. Please start again; if it happens again, tell whoever runs \
-                 this site.",
-            ),
-            Self::CodeRefused => (
-                S::BAD_REQUEST,
-                "code_refused",
-                "This sign-in cannot be finished",
-                "The sign-in service does not accept this answer (any more). Please start again.",
-            ),
-            Self::BadAnswer => (
-                S::BAD_GATEWAY,
-                "bad_answer",
-                "The sign-in service gave a wrong answer",
-                "What the sign-in service answered could not be accepted. Please start again; if it happens again, \
-                 tell whoever runs this site.",
-            ),
-            Self::ProviderAway => (
-                S::SERVICE_UNAVAILABLE,
-                "provider_away",
-                "Sign-in is not available",
-                "The sign-in service does not answer at the moment. Please try again in a little while.",
-            ),
-            Self::AnswerLost => (
-                S::SERVICE_UNAVAILABLE,
-                "answer_lost",
-                "This sign-in was interrupted",
-                "The sign-in service was asked, and its answer was lost. Please sign in anew.",
-            ),
-            Self::StoreAway => (
-                S::SERVICE_UNAVAILABLE,
-                "store_away",
-                "Sign-in is not available",
-                "Sessions cannot be kept at the moment. Please try again in a little while.",
-            ),
-        }
-    }
-}
 
 /// How an attempt ended.
 enum Outcome {
@@ -423,84 +325,6 @@ impl Bff {
                 .map_or(Outcome::Failed(Trouble::AnswerLost), Outcome::SignedIn),
             Some(Kept::Failed(trouble)) => Outcome::Failed(trouble),
             None => Outcome::Failed(Trouble::AnswerLost),
-        }
-    }
-
-    /// The page of a failed callback. `attempt`: the cookie of an attempt that is over.
-    fn failed(
-        &self,
-        visit: &Visit<'_>,
-        provider: &str,
-        attempt: Option<&str>,
-        trouble: Trouble,
-    ) -> Response<Body> {
-        let (status, reason, title, text) = trouble.words();
-        tracing::warn!(target: "cloakroom::audit", event = "login_failed", provider, reason, request_id = visit.request_id);
-        self.metrics.login(provider, "failed", reason);
-        let login = self.own_path("/login");
-        let links = [
-            Link {
-                href: &login,
-                text: "Sign in again",
-            },
-            Link {
-                href: &self.settings.login.landing,
-                text: "Go to the start page",
-            },
-        ];
-        let mut response = answer::page(status, title, &[text], &links, Some(visit.request_id));
-        if let Some(name) = attempt {
-            response
-                .headers_mut()
-                .append(header::SET_COOKIE, clear_attempt(name));
-        }
-        response
-    }
-}
-
-/// The authorization response (RFC 6749 §4.1.2): extra parameters are ignored, doubled ones refused (§3.1).
-struct AuthorizationResponse {
-    state: String,
-    iss: Option<String>,
-    outcome: Result<AuthorizationCode, ErrorCode>,
-}
-
-impl AuthorizationResponse {
-    fn read(query: &str) -> Option<Self> {
-        let parameters = query::parse(query)?;
-        let one = |name: &str| match query::find(&parameters, name) {
-            Parameter::Absent => Some(None),
-            Parameter::One(value) => Some(Some(value.to_owned())),
-            Parameter::Doubled => None,
-        };
-        let (state, iss, code, error) = (one("state")??, one("iss")?, one("code")?, one("error")?);
-        let outcome = match (code, error) {
-            (Some(code), None) if !code.is_empty() => Ok(AuthorizationCode::new(code)),
-            (None, Some(error)) => Err(ErrorCode(error)),
-            _ => return None,
-        };
-        Some(Self { state, iss, outcome })
-    }
-}
-
-/// `error` of an authorization response: compared with what is known, never shown.
-struct ErrorCode(String);
-
-impl ErrorCode {
-    /// What a provider answers to `prompt=none` where it would have to show something (Core §3.1.2.6).
-    fn wants_interaction(&self) -> bool {
-        matches!(
-            self.0.as_str(),
-            "login_required" | "interaction_required" | "consent_required" | "account_selection_required"
-        )
-    }
-
-    fn trouble(&self) -> Trouble {
-        match self.0.as_str() {
-            "access_denied" => Trouble::Denied,
-            "temporarily_unavailable" => Trouble::ProviderAway,
-            "server_error" => Trouble::BadAnswer,
-            _ => Trouble::Refused,
         }
     }
 }

@@ -3,12 +3,14 @@
 //! `router` sends here what is under the prefix; nothing here is ever forwarded, and nothing that is forwarded comes
 //! through here. INVARIANT: every answer carries `Cache-Control: no-store`.
 
+mod authorization_response;
 mod callback;
 mod landing;
 mod login;
 mod login_rate;
 mod logout;
 mod logout_continue;
+mod trouble;
 mod uncertain_claims;
 mod user;
 

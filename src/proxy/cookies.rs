@@ -107,7 +107,10 @@ mod tests {
                 &["a=1; a=1", "b=\"q; c"],
             ),
             // A case variant is another cookie.
-            (&["__host-http-CLOAKROOM=x; a=1"], &["__host-http-CLOAKROOM=x; a=1"]),
+            (
+                &["__host-http-CLOAKROOM=x; a=1"],
+                &["__host-http-CLOAKROOM=x; a=1"],
+            ),
             (&["__Host-Http-cloakroomx=1"], &["__Host-Http-cloakroomx=1"]),
             (&["  __Host-Http-cloakroom  =x; a=1"], &["a=1"]),
             (&["__Host-Http-cloakroom"], &[]),
