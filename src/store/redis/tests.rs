@@ -347,8 +347,7 @@ async fn tls_trusts_the_named_authority_and_checks_the_host_name() {
     Store::redis(&with_ca).unwrap().ping().await.unwrap();
 
     let mut wrong_host = with_ca.clone();
-    wrong_host.url = Some(SecretSource::plain(&format!("rediss://127.0.0.1:{port}"
-    )));
+    wrong_host.url = Some(SecretSource::plain(&format!("rediss://127.0.0.1:{port}")));
     let error = Store::redis(&wrong_host)
         .unwrap()
         .ping()
