@@ -1,4 +1,4 @@
-//! The whole way of a request, in one function: [`Router::way`]. The numbers are the public contract's rules.
+//! The whole way of a request, in one function: `Router::way`. The numbers are the public contract's rules.
 //!
 //! What stops a request is a [`Failure`], and [`Router::answer`] turns it into HTTP; nothing else does.
 

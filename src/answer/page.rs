@@ -7,6 +7,7 @@ use super::{Body, full, own_headers};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use http::{HeaderValue, Response, StatusCode, header};
+use std::fmt::Write;
 use std::sync::LazyLock;
 
 /// The style of all our pages.
@@ -43,21 +44,19 @@ pub fn page(
     links: &[Link<'_>],
     request_id: Option<&str>,
 ) -> Response<Body> {
-    let mut content: String = paragraphs
-        .iter()
-        .map(|text| format!("<p>{}</p>", escape(text)))
-        .collect();
+    // Writing into a String cannot fail.
+    let mut content = String::new();
+    for text in paragraphs {
+        let _ = write!(content, "<p>{}</p>", escape(text));
+    }
     content.push_str("<p class=\"on\">");
     for link in links {
-        content.push_str(&format!(
-            "<a href=\"{}\">{}</a> ",
-            escape(link.href),
-            escape(link.text)
-        ));
+        let (href, text) = (escape(link.href), escape(link.text));
+        let _ = write!(content, "<a href=\"{href}\">{text}</a> ");
     }
     content.push_str("</p>");
     if let Some(id) = request_id {
-        content.push_str(&format!("<footer>Request <code>{}</code></footer>", escape(id)));
+        let _ = write!(content, "<footer>Request <code>{}</code></footer>", escape(id));
     }
     document(status, title, "", &content)
 }
@@ -78,10 +77,11 @@ pub fn move_on(to: &str) -> Response<Body> {
 /// The page to choose a provider on.
 #[must_use]
 pub fn sign_in(choices: &[(String, String)]) -> Response<Body> {
-    let items: String = choices
-        .iter()
-        .map(|(href, label)| format!("<li><a href=\"{}\">{}</a></li>", escape(href), escape(label)))
-        .collect();
+    let mut items = String::new();
+    for (href, label) in choices {
+        let (href, label) = (escape(href), escape(label));
+        let _ = write!(items, "<li><a href=\"{href}\">{label}</a></li>");
+    }
     document(
         StatusCode::OK,
         "Sign in",

@@ -35,7 +35,7 @@ use std::time::Duration;
 use zeroize::Zeroizing;
 
 /// How long the result of a redeemed attempt is kept for a callback that comes twice.
-const RESULT_LIFETIME: Duration = Duration::from_secs(60);
+const RESULT_LIFETIME: Duration = Duration::from_mins(1);
 /// How long a doubled callback waits for the first one's result, and how often it looks.
 const WAIT: Duration = Duration::from_secs(10);
 const LOOK_EVERY: Duration = Duration::from_millis(50);

@@ -8,7 +8,7 @@ use http::{HeaderMap, Response, StatusCode, header};
 use std::time::Duration;
 
 /// A browser that comes back without its session so soon after a login does not keep the cookie.
-const JUST_SIGNED_IN: Duration = Duration::from_secs(60);
+const JUST_SIGNED_IN: Duration = Duration::from_mins(1);
 
 impl Bff {
     /// The `return_to` itself where a login may land there, else `login.landing` (contract 3.2). Checked when a login

@@ -158,7 +158,7 @@ impl Bff {
                     ("max_age", max_age.as_deref()),
                 ] {
                     if let Some(value) = value {
-                        href.push_str(&format!("&{name}={}", query::encode(value)));
+                        href = format!("{href}&{name}={}", query::encode(value));
                     }
                 }
                 (

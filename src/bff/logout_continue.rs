@@ -18,7 +18,7 @@ use serde_json::json;
 use std::time::Duration;
 
 /// How long the way on is open.
-const LIFETIME: Duration = Duration::from_secs(60);
+const LIFETIME: Duration = Duration::from_mins(1);
 
 impl Bff {
     fn continuation_cookie(&self) -> String {

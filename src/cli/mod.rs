@@ -31,6 +31,7 @@ struct Arguments {
 enum Command {
     /// Serve.
     Run {
+        #[expect(clippy::doc_markdown, reason = "printed by --help as it stands")]
         /// The config file. Default: $CLOAKROOM_CONFIG, ./cloakroom.yaml, /etc/cloakroom/cloakroom.yaml.
         #[arg(long)]
         config: Option<PathBuf>,

@@ -11,6 +11,10 @@ use http::{HeaderMap, Method};
 
 /// What the browser says of where a request comes from, read once.
 #[derive(Clone, Copy, Debug)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "facts that do not depend on each other"
+)]
 pub struct Provenance {
     /// `Sec-Fetch-Site`.
     pub site: Site,

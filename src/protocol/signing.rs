@@ -65,6 +65,7 @@ impl Signer {
 
     /// The RSA public key as `SubjectPublicKeyInfo`.
     pub fn public_der(&self) -> Vec<u8> {
+        assert_eq!(self.key, "rsa");
         let der: PublicKeyX509Der<'_> = RSA.public_key().as_der().unwrap();
         der.as_ref().to_vec()
     }

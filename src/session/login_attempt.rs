@@ -20,7 +20,7 @@ use serde::{Deserialize, Serialize};
 use std::time::Duration;
 
 /// How long an attempt lives.
-pub const LIFETIME: Duration = Duration::from_secs(600);
+pub const LIFETIME: Duration = Duration::from_mins(10);
 /// The most attempt cookies a browser is left with.
 const MOST: usize = 5;
 /// The most bytes they may take together, names and values.
@@ -230,7 +230,7 @@ impl Attempts {
                 finished: mark.f,
             }
         };
-        (now.since(opened.begun()) < LIFETIME && opened.begun() <= now.plus(Duration::from_secs(60)))
+        (now.since(opened.begun()) < LIFETIME && opened.begun() <= now.plus(Duration::from_mins(1)))
             .then_some(opened)
     }
 

@@ -7,7 +7,7 @@
 //! - A change that an older release would misread raises `v`, and the older release calls the record unreadable (503).
 //!
 //! INVARIANT: lifetimes are judged from the sealed moments `begun` and `used`, never from the store's TTL alone.
-//! INVARIANT: at most [`MAX`] bytes.
+//! INVARIANT: at most `MAX` bytes.
 
 use super::lifetime::Lifetime;
 use crate::clock::UnixTime;

@@ -139,7 +139,7 @@ impl Drop for RedisServer {
 
 pub(crate) fn settings(url: &str) -> RedisSettings {
     RedisSettings {
-        url: Some(SecretSource::plain(&url)),
+        url: Some(SecretSource::plain(url)),
         password: None,
         ca: None,
         key_prefix: "cloakroom:".into(),

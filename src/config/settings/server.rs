@@ -26,13 +26,13 @@ pub struct Server {
     /// Where an ingress asks whether a request may pass; off by default, needs `trusted_proxies`. Not in this version.
     #[schemars(with = "Option<units::AddressText>")]
     pub forward_auth: Option<SocketAddr>,
-    /// How the ingress names the original request.
+    /// How the ingress names the original request. Not used yet.
     pub forward_auth_dialect: Dialect,
-    /// Further names under which `/bff/backchannel-logout` may be called (in-cluster). Not used yet.
+    /// Further names for back-channel logout from inside the cluster. Not used yet.
     pub hosts: Vec<String>,
     /// Certificate and key for TLS on `listen`. Not in this version.
     pub tls: Option<Tls>,
-    /// Networks (or single addresses) whose `X-Forwarded-*` is believed; nobody's by default.
+    /// Networks (or single addresses) whose `X-Forwarded-For` is believed; nobody's by default.
     #[serde(deserialize_with = "units::networks")]
     #[schemars(with = "Vec<units::NetworkText>")]
     pub trusted_proxies: Vec<IpNet>,
