@@ -2,6 +2,8 @@
 //!
 //! Only this folder reads files and the environment.
 
+pub mod authorities;
+pub mod proxy_env;
 pub mod secrets;
 pub mod settings;
 pub mod units;

@@ -8,11 +8,17 @@ pub mod fetch_metadata;
 pub mod forwarded;
 pub mod hop_by_hop;
 pub mod id_token;
+pub mod json;
+pub mod jwks;
+pub mod jws;
 pub mod metadata;
 pub mod origin;
 pub mod path;
 pub mod return_to;
 pub mod token_response;
+
+#[cfg(test)]
+pub(crate) mod signing;
 
 /// Any error of a body under way.
 pub type BodyError = Box<dyn std::error::Error + Send + Sync>;
