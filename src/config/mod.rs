@@ -2,12 +2,12 @@
 //!
 //! Only this folder reads files and the environment.
 
-pub mod authorities;
 pub mod proxy_env;
 pub mod secrets;
 pub mod settings;
 pub mod units;
 
+pub use proxy_env::ProxyEnvironment;
 pub use secrets::SecretSource;
 pub use settings::*;
 

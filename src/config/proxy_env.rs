@@ -5,49 +5,32 @@
 
 use crate::secret::Secret;
 
-/// What the environment says of proxies; empty where it says nothing.
-#[derive(Clone, Debug)]
+/// What the environment says of proxies; nothing where it says nothing.
+#[derive(Clone, Debug, Default)]
 pub struct ProxyEnvironment {
-    /// The proxy for `https` URLs.
-    pub https: Secret,
     /// The proxy for `http` URLs.
-    pub http: Secret,
-    /// The proxy where the other two are silent.
-    pub all: Secret,
+    pub http: Option<Secret>,
+    /// The proxy for `https` URLs.
+    pub https: Option<Secret>,
     /// What is asked without a proxy: names (with all below them), addresses, networks, `*`; separated by commas.
-    pub no_proxy: String,
+    pub no: Option<String>,
 }
 
 impl ProxyEnvironment {
-    /// Reads the environment; capitals come before small letters, as curl does it.
+    /// Reads the environment; small letters come before capitals, as is the custom.
     #[must_use]
     pub fn read() -> Self {
+        let all = || named("ALL_PROXY");
         Self {
-            https: Secret::new(first_of(["HTTPS_PROXY", "https_proxy"])),
-            http: Secret::new(first_of(["HTTP_PROXY", "http_proxy"])),
-            all: Secret::new(first_of(["ALL_PROXY", "all_proxy"])),
-            no_proxy: first_of(["NO_PROXY", "no_proxy"]),
-        }
-    }
-
-    /// No proxy at all.
-    #[must_use]
-    pub fn none() -> Self {
-        let nothing = || Secret::new("");
-        Self {
-            https: nothing(),
-            http: nothing(),
-            all: nothing(),
-            no_proxy: String::new(),
+            http: named("HTTP_PROXY").or_else(all).map(Secret::new),
+            https: named("HTTPS_PROXY").or_else(all).map(Secret::new),
+            no: named("NO_PROXY"),
         }
     }
 }
 
-fn first_of(names: [&str; 2]) -> String {
-    #[expect(
-        clippy::disallowed_methods,
-        reason = "config is where the environment is read"
-    )]
-    let value = |name| std::env::var(name).ok().filter(|value| !value.is_empty());
-    names.into_iter().find_map(value).unwrap_or_default()
+fn named(name: &str) -> Option<String> {
+    #[expect(clippy::disallowed_methods, reason = "config is what reads the environment")]
+    let value = |name: String| std::env::var(name).ok().filter(|value| !value.is_empty());
+    value(name.to_ascii_lowercase()).or_else(|| value(name.to_owned()))
 }
