@@ -1,30 +1,36 @@
-//! `HTTPS_PROXY`, `HTTP_PROXY` and `NO_PROXY`: the way to the provider where the network has only one.
+//! The outbound proxy, as the environment names it: `HTTPS_PROXY`, `HTTP_PROXY`, `ALL_PROXY`, `NO_PROXY`.
+//!
+//! Read once at start, for the calls to providers only; upstreams are asked directly. A proxy's URL may hold a
+//! password, so the values are secrets.
 
-/// The proxies that the environment names; in lower case first, as is the custom.
+use crate::secret::Secret;
+
+/// What the environment says of proxies; nothing where it says nothing.
 #[derive(Clone, Debug, Default)]
 pub struct ProxyEnvironment {
-    /// For http.
-    pub http: Option<String>,
-    /// For https.
-    pub https: Option<String>,
-    /// What is reached without any.
+    /// The proxy for `http` URLs.
+    pub http: Option<Secret>,
+    /// The proxy for `https` URLs.
+    pub https: Option<Secret>,
+    /// What is asked without a proxy: names (with all below them), addresses, networks, `*`; separated by commas.
     pub no: Option<String>,
 }
 
 impl ProxyEnvironment {
-    /// Reads the environment.
+    /// Reads the environment; small letters come before capitals, as is the custom.
     #[must_use]
     pub fn read() -> Self {
-        #[expect(clippy::disallowed_methods, reason = "config is what reads the environment")]
-        let one = |name: &str| {
-            [name.to_lowercase(), name.to_owned()]
-                .into_iter()
-                .find_map(|name| std::env::var(name).ok().filter(|value| !value.is_empty()))
-        };
+        let all = || named("ALL_PROXY");
         Self {
-            http: one("HTTP_PROXY"),
-            https: one("HTTPS_PROXY").or_else(|| one("ALL_PROXY")),
-            no: one("NO_PROXY"),
+            http: named("HTTP_PROXY").or_else(all).map(Secret::new),
+            https: named("HTTPS_PROXY").or_else(all).map(Secret::new),
+            no: named("NO_PROXY"),
         }
     }
+}
+
+fn named(name: &str) -> Option<String> {
+    #[expect(clippy::disallowed_methods, reason = "config is what reads the environment")]
+    let value = |name: String| std::env::var(name).ok().filter(|value| !value.is_empty());
+    value(name.to_ascii_lowercase()).or_else(|| value(name.to_owned()))
 }

@@ -160,16 +160,21 @@ impl Request<'_> {
 /// # Errors
 /// A sentence; the code must go nowhere then.
 pub fn check_issuer(iss: Option<&str>, issuer: &str, is_promised: bool) -> Result<(), &'static str> {
-    match iss {
-        // RFC 9207 §2.4: clients "MUST compare the result to the issuer identifier of the authorization server …
-        // If the value does not match the expected issuer identifier, clients MUST reject the authorization response"
-        Some(iss) if iss != issuer => Err("the answer came from another issuer"),
-        Some(_) => Ok(()),
-        // RFC 9207 §2.4: "Clients MUST reject authorization responses without the iss parameter from authorization
-        // servers that do support the parameter"
-        None if is_promised => Err("the answer does not name its issuer, although the provider says it does"),
-        None => Ok(()),
+    // RFC 9207 §2.4: "Clients MUST reject authorization responses without the iss parameter from authorization
+    // servers that do support the parameter"
+    let Some(iss) = iss else {
+        return if is_promised {
+            Err("the answer does not name its issuer, although the provider says it does")
+        } else {
+            Ok(())
+        };
+    };
+    // RFC 9207 §2.4: clients "MUST compare the result to the issuer identifier of the authorization server … If the
+    // value does not match the expected issuer identifier, clients MUST reject the authorization response"
+    if iss != issuer {
+        return Err("the answer came from another issuer");
     }
+    Ok(())
 }
 
 #[cfg(test)]

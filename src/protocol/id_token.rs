@@ -1,20 +1,26 @@
-//! The ID token, checked step by step (OpenID Connect Core §3.1.3.7).
+//! The ID token, checked step by step (`OpenID` Connect Core §3.1.3.7).
 //!
-//! The signature is checked by [`super::jwks`]; here it is decided what the claims of a verified token are worth.
-//! INVARIANT: a token of another kind (logout token, access token) never passes for an ID token.
+//! Stands at the end of a login and of each refresh that brings one: `jws` took the token apart, `jwks` found who
+//! signed it, and here its claims are read. Nothing of a login is used before [`check_login`] has passed.
+//!
+//! INVARIANT: a token of another kind (logout, access, event) is never taken for an ID token (RFC 8725 §3.11, §3.12).
+//! INVARIANT: an error names the step that failed, never what the token said.
 
 use super::jws::Compact;
 use crate::clock::UnixTime;
-use aws_lc_rs::{constant_time, digest};
-use base64::Engine;
+use aws_lc_rs::constant_time::verify_slices_are_equal;
+use aws_lc_rs::digest;
+use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use jsonwebtoken::Algorithm;
 use serde_json::{Map, Value};
-use std::time::Duration;
 
-/// How far the provider's clock and ours may be apart.
-const LEEWAY: Duration = Duration::from_secs(60);
-/// How old an ID token may be when a login ends.
-const OLDEST: Duration = Duration::from_secs(600);
+/// How far the provider's clock and ours may be apart, seconds.
+const LEEWAY: u64 = 60;
+/// How old an ID token may be when a login ends, seconds.
+const OLDEST_AT_LOGIN: u64 = 600;
+/// The end of the year 9999: a date beyond it is no sane time.
+const LAST_TIME: f64 = 253_402_300_799.0;
 
 /// A verified ID token's claims.
 #[derive(Clone, Debug, PartialEq)]
@@ -46,160 +52,265 @@ pub struct LoginExpectations<'a> {
     pub access_token: &'a str,
 }
 
-/// Why claims do not hold.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum ClaimError {
-    /// Another `iss`, `sub` or `aud` than it must be.
-    #[error("the ID token is of another issuer, subject or audience")]
-    Mismatch,
-    /// Anything else.
-    #[error("the ID token does not hold: {0}")]
-    Bad(&'static str),
+/// Whose ID token it must be, and when it is read.
+#[derive(Clone, Copy, Debug)]
+pub struct Addressee<'a> {
+    /// The issuer, to the letter.
+    pub issuer: &'a str,
+    /// Our `client_id`.
+    pub client_id: &'a str,
+    /// The moment it is.
+    pub now: UnixTime,
 }
 
-/// The steps that every ID token must pass: kind, `iss`, `aud`, `azp`, `exp`, `iat`, `nbf`, `sub`.
+/// The step that failed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum IdTokenError {
+    /// `iss` is not the issuer.
+    #[error("the token is from another issuer")]
+    Issuer,
+    /// `aud` is not our `client_id` alone, or `azp` is not.
+    #[error("the token is for another client")]
+    Audience,
+    /// `sub` is not the session's.
+    #[error("the token is about another user")]
+    Subject,
+    /// A required claim is missing or has the wrong form.
+    #[error("the token's {0} is missing or malformed")]
+    Claim(&'static str),
+    /// `typ` or `events` says that it is something else.
+    #[error("the token is of another kind")]
+    Kind,
+    /// `exp` has passed.
+    #[error("the token has expired")]
+    Expired,
+    /// `iat` or `nbf` is in the future.
+    #[error("the token is from the future (are both clocks right?)")]
+    Future,
+    /// `iat` is long past.
+    #[error("the token is too old for a login (are both clocks right?)")]
+    Old,
+    /// `nonce` is not the attempt's.
+    #[error("the token belongs to another login")]
+    Nonce,
+    /// `at_hash` is not the access token's.
+    #[error("the token does not belong to the access token")]
+    AccessTokenHash,
+    /// `auth_time` is older than the `max_age` asked for.
+    #[error("the sign-in was longer ago than was asked for")]
+    MaxAge,
+    /// `acr` is none of the `acr_values` asked for.
+    #[error("the sign-in was not of the strength asked for")]
+    Acr,
+}
+
+/// Whether the claims come from that issuer and are for that client alone. Cheap: asked before any key is fetched,
+/// so that junk fetches none.
 ///
 /// # Errors
-/// [`ClaimError`]
-pub fn check(
-    token: &Compact<'_>,
+/// [`IdTokenError::Issuer`], [`IdTokenError::Audience`] or [`IdTokenError::Claim`]
+pub fn check_addressee(
+    claims: &Map<String, Value>,
     issuer: &str,
     client_id: &str,
-    now: UnixTime,
-) -> Result<IdTokenClaims, ClaimError> {
-    let claims = &token.claims;
-    // RFC 8725 §3.11, §3.12: one kind of JWT must not be taken for another.
-    if token
-        .typ
-        .as_deref()
-        .is_some_and(|typ| !typ.eq_ignore_ascii_case("JWT"))
-        || claims.contains_key("events")
-    {
-        return Err(ClaimError::Bad("it is a token of another kind"));
+) -> Result<(), IdTokenError> {
+    // Core §3.1.3.7 (2): "The Issuer Identifier for the OpenID Provider … MUST exactly match the value of the iss
+    // (issuer) Claim"
+    if text(claims, "iss")? != issuer {
+        return Err(IdTokenError::Issuer);
     }
-    // §3.1.3.7(2): "The Issuer Identifier … MUST exactly match the value of the iss (issuer) Claim."
-    if claims.get("iss").and_then(Value::as_str) != Some(issuer) {
-        return Err(ClaimError::Mismatch);
+    // Core §3.1.3.7 (3): "The ID Token MUST be rejected if the ID Token does not list the Client as a valid audience,
+    // or if it contains additional audiences not trusted by the Client"; none is trusted.
+    let ours = |audience: &Value| audience == client_id;
+    match claims.get("aud") {
+        Some(audience @ Value::String(_)) if ours(audience) => {}
+        Some(Value::Array(audiences)) if !audiences.is_empty() && audiences.iter().all(ours) => {}
+        Some(Value::String(_) | Value::Array(_)) => return Err(IdTokenError::Audience),
+        _ => return Err(IdTokenError::Claim("aud")),
     }
-    // §3.1.3.7(3): "The Client MUST validate that the aud (audience) Claim contains its client_id value … The ID Token
-    // MUST be rejected if … it contains additional audiences not trusted by the Client." None other is trusted.
-    let for_us = match claims.get("aud") {
-        Some(Value::String(aud)) => aud == client_id,
-        Some(Value::Array(list)) => !list.is_empty() && list.iter().all(|aud| aud == client_id),
-        _ => false,
-    };
-    // §3.1.3.7(5): "If an azp Claim is present, the Client SHOULD verify that its client_id is the Claim Value."
-    if !for_us || claims.get("azp").is_some_and(|azp| azp != client_id) {
-        return Err(ClaimError::Mismatch);
+    // Core §2: azp "If present, it MUST contain the OAuth 2.0 Client ID of this party"
+    match claims.get("azp") {
+        Some(party) if party != client_id => Err(IdTokenError::Audience),
+        _ => Ok(()),
     }
-    // §3.1.3.7(9): "The current time MUST be before the time represented by the exp Claim."
-    let exp = time(claims, "exp")?.ok_or(ClaimError::Bad("exp is missing"))?;
-    if now >= exp.plus(LEEWAY) {
-        return Err(ClaimError::Bad(
-            "it has expired (or this machine's clock is wrong)",
-        ));
-    }
-    let iat = time(claims, "iat")?.ok_or(ClaimError::Bad("iat is missing"))?;
-    let nbf = time(claims, "nbf")?.unwrap_or(iat);
-    if iat > now.plus(LEEWAY) || nbf > now.plus(LEEWAY) {
-        return Err(ClaimError::Bad(
-            "it is from the future (or this machine's clock is wrong)",
-        ));
-    }
-    // §2: sub "MUST NOT exceed 255 ASCII characters in length."
-    let sub = match claims.get("sub") {
-        Some(Value::String(sub)) if (1..=255).contains(&sub.len()) && sub.is_ascii() => sub.clone(),
-        _ => return Err(ClaimError::Bad("sub is missing or not a short text")),
-    };
-    let text = |name: &str| claims.get(name).and_then(Value::as_str).map(String::from);
-    Ok(IdTokenClaims {
-        iss: issuer.to_owned(),
-        sub,
-        sid: text("sid"),
-        auth_time: time(claims, "auth_time")?.map(UnixTime::as_secs),
-        acr: text("acr"),
-        all: claims.clone(),
-    })
 }
 
-/// What a login's ID token must say beyond [`check`]: `nonce`, its age, `at_hash`, and what was asked for.
+/// Checks the ID token of a login, whose signature has been verified.
 ///
 /// # Errors
-/// [`ClaimError`]
+/// The step that failed.
 pub fn check_login(
     token: &Compact<'_>,
-    claims: &IdTokenClaims,
+    who: Addressee<'_>,
     expect: &LoginExpectations<'_>,
-    now: UnixTime,
-) -> Result<(), ClaimError> {
-    // §3.1.3.7(11): "its value checked to verify that it is the same value as the one that was sent"
+) -> Result<IdTokenClaims, IdTokenError> {
+    let claims = check(token, who)?;
+    let now = who.now.as_secs();
+    // Core §3.1.3.7 (10): "The iat Claim can be used to reject tokens that were issued too far away from the current
+    // time"
+    if time(&claims.all, "iat")? + OLDEST_AT_LOGIN < now {
+        return Err(IdTokenError::Old);
+    }
+    // Core §3.1.3.7 (11): "If a nonce value was sent in the Authentication Request, a nonce Claim MUST be present and
+    // its value checked to verify that it is the same value as the one that was sent"
     let nonce = claims
         .all
         .get("nonce")
         .and_then(Value::as_str)
         .unwrap_or_default();
-    if constant_time::verify_slices_are_equal(nonce.as_bytes(), expect.nonce.as_bytes()).is_err() {
-        return Err(ClaimError::Bad("its nonce is not the one that was sent"));
+    if nonce.is_empty() || verify_slices_are_equal(nonce.as_bytes(), expect.nonce.as_bytes()).is_err() {
+        return Err(IdTokenError::Nonce);
     }
-    if time(&claims.all, "iat")?.is_some_and(|iat| now.since(iat) > OLDEST + LEEWAY) {
-        return Err(ClaimError::Bad(
-            "it is too old (or this machine's clock is wrong)",
-        ));
-    }
-    // §3.1.3.8: at_hash, where present, is checked; null or another type is present and wrong.
-    if let Some(hash) = claims.all.get("at_hash") {
-        let wanted = at_hash(&token.algorithm_name, expect.access_token);
-        if hash.as_str() != Some(wanted.as_str()) {
-            return Err(ClaimError::Bad("its at_hash is not the access token's"));
-        }
-    }
+    check_access_token_hash(&claims.all, token.algorithm, expect.access_token)?;
+    // Core §3.1.3.7 (13): "If the auth_time Claim was requested … the Client SHOULD check the auth_time Claim value";
+    // §2: "When a max_age request is made … then this Claim is REQUIRED"
     if let Some(max_age) = expect.max_age {
-        // §3.1.3.7(13): "it determines too much time has elapsed since the last End-User authentication"
-        let at = claims.auth_time.ok_or(ClaimError::Bad(
-            "auth_time is missing, though max_age was asked for",
-        ))?;
-        let oldest = Duration::from_secs(max_age).saturating_add(LEEWAY);
-        if now.since(UnixTime::from_secs(at)) > oldest {
-            return Err(ClaimError::Bad("the sign-in is older than was asked for"));
+        let auth_time = claims.auth_time.ok_or(IdTokenError::Claim("auth_time"))?;
+        if auth_time.saturating_add(max_age).saturating_add(LEEWAY) < now {
+            return Err(IdTokenError::MaxAge);
         }
     }
-    if let Some(wanted) = expect.acr_values {
-        // §3.1.3.7(12): "the Client SHOULD check that the asserted Claim Value is appropriate"
-        let acr = claims.acr.as_deref().unwrap_or_default();
-        if acr.is_empty() || !wanted.split(' ').any(|value| value == acr) {
-            return Err(ClaimError::Bad("the sign-in is not of a kind that was asked for"));
+    // Core §3.1.3.7 (12): "If the acr Claim was requested, the Client SHOULD check that the asserted Claim Value is
+    // appropriate"
+    if let Some(accepted) = expect.acr_values {
+        let acr = claims.acr.as_deref().ok_or(IdTokenError::Acr)?;
+        if !accepted.split_ascii_whitespace().any(|value| value == acr) {
+            return Err(IdTokenError::Acr);
         }
     }
-    Ok(())
+    Ok(claims)
 }
 
-/// Core §3.1.3.6: the left half of the access token's hash, by the hash of the signature's algorithm.
-fn at_hash(algorithm: &str, access_token: &str) -> String {
+/// Checks the ID token of a refresh, whose signature has been verified, against the session's user.
+///
+/// # Errors
+/// The step that failed.
+pub fn check_refreshed(
+    token: &Compact<'_>,
+    who: Addressee<'_>,
+    sub: &str,
+) -> Result<IdTokenClaims, IdTokenError> {
+    let claims = check(token, who)?;
+    // Core §12.2: "its sub Claim Value MUST be the same as in the ID Token issued when the original authentication
+    // occurred"
+    if claims.sub != sub {
+        return Err(IdTokenError::Subject);
+    }
+    Ok(claims)
+}
+
+/// What every ID token must say.
+fn check(token: &Compact<'_>, who: Addressee<'_>) -> Result<IdTokenClaims, IdTokenError> {
+    let claims = &token.claims;
+    // RFC 8725 §3.11: explicit typing; logout+jwt, at+jwt, secevent+jwt and the like are other kinds of token.
+    if !token
+        .typ
+        .as_deref()
+        .is_none_or(|typ| typ.eq_ignore_ascii_case("JWT"))
+    {
+        return Err(IdTokenError::Kind);
+    }
+    // Back-Channel Logout §2.4 and RFC 8417 mark their tokens with `events`; an ID token has none.
+    if claims.contains_key("events") {
+        return Err(IdTokenError::Kind);
+    }
+    check_addressee(claims, who.issuer, who.client_id)?;
+    let now = who.now.as_secs();
+    // Core §3.1.3.7 (9): "The current time MUST be before the time represented by the exp Claim"
+    if time(claims, "exp")?.saturating_add(LEEWAY) <= now {
+        return Err(IdTokenError::Expired);
+    }
+    // Core §2: iat is REQUIRED
+    if time(claims, "iat")? > now + LEEWAY {
+        return Err(IdTokenError::Future);
+    }
+    // RFC 7519 §4.1.5: "identifies the time before which the JWT MUST NOT be accepted for processing"
+    if optional_time(claims, "nbf")?.is_some_and(|nbf| nbf > now + LEEWAY) {
+        return Err(IdTokenError::Future);
+    }
+    let auth_time = optional_time(claims, "auth_time")?;
+    if auth_time.is_some_and(|auth_time| auth_time > now + LEEWAY) {
+        return Err(IdTokenError::Future);
+    }
+    Ok(IdTokenClaims {
+        iss: who.issuer.to_owned(),
+        sub: subject(claims)?,
+        sid: optional_text(claims, "sid")?,
+        auth_time,
+        acr: optional_text(claims, "acr")?,
+        all: claims.clone(),
+    })
+}
+
+/// Core §2: `sub` "MUST NOT exceed 255 ASCII characters in length". Controls would tear a header that shows it.
+fn subject(claims: &Map<String, Value>) -> Result<String, IdTokenError> {
+    let sub = text(claims, "sub")?;
+    if sub.is_empty() || sub.len() > 255 || !sub.bytes().all(|b| matches!(b, b' '..=b'~')) {
+        return Err(IdTokenError::Claim("sub"));
+    }
+    Ok(sub.to_owned())
+}
+
+/// Core §3.1.3.8: `at_hash` is "the left-most half of the hash of the octets of the ASCII representation of the
+/// `access_token` value, where the hash algorithm used is the hash algorithm used in the alg Header Parameter".
+fn check_access_token_hash(
+    claims: &Map<String, Value>,
+    algorithm: Algorithm,
+    access_token: &str,
+) -> Result<(), IdTokenError> {
+    let claimed = match claims.get("at_hash") {
+        None => return Ok(()),
+        Some(Value::String(claimed)) => claimed,
+        Some(_) => return Err(IdTokenError::AccessTokenHash),
+    };
     let hash = match algorithm {
-        name if name.ends_with("384") => &digest::SHA384,
-        name if name.ends_with("256") => &digest::SHA256,
-        // RS512 and the like, and Ed25519, whose hash is SHA-512 (RFC 8032 §5.1).
+        Algorithm::RS256 | Algorithm::PS256 | Algorithm::ES256 => &digest::SHA256,
+        Algorithm::RS384 | Algorithm::PS384 | Algorithm::ES384 => &digest::SHA384,
+        // Ed25519 hashes with SHA-512 (RFC 8032 §5.1), and so do RS512 and PS512.
         _ => &digest::SHA512,
     };
-    let digest = digest::digest(hash, access_token.as_bytes());
-    URL_SAFE_NO_PAD.encode(&digest.as_ref()[..digest.as_ref().len() / 2])
+    let hash = digest::digest(hash, access_token.as_bytes());
+    let wanted = URL_SAFE_NO_PAD.encode(&hash.as_ref()[..hash.as_ref().len() / 2]);
+    verify_slices_are_equal(claimed.as_bytes(), wanted.as_bytes()).map_err(|_| IdTokenError::AccessTokenHash)
 }
 
-/// A `NumericDate` (RFC 7519 §2): a number of seconds, fractions allowed; nothing that is no sane time.
-fn time(claims: &Map<String, Value>, name: &'static str) -> Result<Option<UnixTime>, ClaimError> {
+fn text<'a>(claims: &'a Map<String, Value>, name: &'static str) -> Result<&'a str, IdTokenError> {
+    claims
+        .get(name)
+        .and_then(Value::as_str)
+        .ok_or(IdTokenError::Claim(name))
+}
+
+fn optional_text(claims: &Map<String, Value>, name: &'static str) -> Result<Option<String>, IdTokenError> {
     match claims.get(name) {
-        None => Ok(None),
-        #[expect(
-            clippy::cast_possible_truncation,
-            clippy::cast_sign_loss,
-            reason = "the number was just found to be between 0 and 2^53"
-        )]
-        Some(Value::Number(number)) => match number.as_f64() {
-            Some(seconds) if (0.0..9_007_199_254_740_992.0).contains(&seconds) => {
-                Ok(Some(UnixTime::from_secs(seconds as u64)))
-            }
-            _ => Err(ClaimError::Bad("a time in it is none")),
-        },
-        Some(_) => Err(ClaimError::Bad("a time in it is no number")),
+        None | Some(Value::Null) => Ok(None),
+        Some(Value::String(text)) => Ok(Some(text.clone())),
+        Some(_) => Err(IdTokenError::Claim(name)),
     }
 }
+
+fn time(claims: &Map<String, Value>, name: &'static str) -> Result<u64, IdTokenError> {
+    optional_time(claims, name)?.ok_or(IdTokenError::Claim(name))
+}
+
+/// RFC 7519 §2: a `NumericDate` is a JSON number of seconds, fractions allowed. What is before 1970 or after the year
+/// 9999 is no time at all.
+fn optional_time(claims: &Map<String, Value>, name: &'static str) -> Result<Option<u64>, IdTokenError> {
+    let seconds = match claims.get(name) {
+        None => return Ok(None),
+        Some(value) => value.as_f64().ok_or(IdTokenError::Claim(name))?,
+    };
+    if !(0.0..=LAST_TIME).contains(&seconds) {
+        return Err(IdTokenError::Claim(name));
+    }
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "between 0 and the year 9999, and rounding down is meant"
+    )]
+    Ok(Some(seconds as u64))
+}
+
+#[cfg(test)]
+#[path = "id_token_tests.rs"]
+mod tests;

@@ -32,7 +32,7 @@ pub fn object(text: &[u8]) -> Result<Map<String, Value>, JsonError> {
     }
 }
 
-/// A value in whose objects no member comes twice. serde_json's own depth limit (128) holds.
+/// A value in whose objects no member comes twice. `serde_json`'s own depth limit (128) holds.
 struct Unique(Value);
 
 impl<'de> Deserialize<'de> for Unique {

@@ -110,16 +110,16 @@ impl Key {
             None => None,
             Some(name) => Some(jws::algorithm(name.as_str()?)?),
         };
-        let kid = match jwk.get("kid") {
+        let name = match jwk.get("kid") {
             None => None,
-            Some(kid) => Some(kid.as_str()?.to_owned()),
+            Some(name) => Some(name.as_str()?.to_owned()),
         };
         let (kind, public) = public_key(jwk)?;
         if algorithm.is_some_and(|algorithm| !kind.can_use(algorithm)) {
             return None;
         }
         Some(Self {
-            kid,
+            kid: name,
             kind,
             algorithm,
             public,
@@ -202,7 +202,7 @@ fn without_leading_zeros(number: &[u8]) -> &[u8] {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::protocol::signing::{SIGNERS, Signer, signer};
+    use crate::protocol::signing::{self, SIGNERS, Signer, signer};
     use serde_json::json;
 
     fn verifies(keys: &Value, token: &str) -> bool {
@@ -214,6 +214,10 @@ mod tests {
         signer.sign(header, &json!({"sub": "alice"}))
     }
 
+    #[expect(
+        clippy::needless_pass_by_value,
+        reason = "json! literals read best unborrowed"
+    )]
     fn with(jwk: &Value, more: Value) -> Value {
         let mut jwk = jwk.clone();
         jwk.as_object_mut()
@@ -369,7 +373,7 @@ mod tests {
         use aws_lc_rs::hmac;
         let rs = signer("RS256");
         let jwk = rs.jwk();
-        let der = rs.public_der();
+        let der = signing::rsa_public_der();
         let pem = format!(
             "-----BEGIN PUBLIC KEY-----\n{}\n-----END PUBLIC KEY-----\n",
             base64::engine::general_purpose::STANDARD.encode(&der)

@@ -18,10 +18,11 @@ pub mod origin;
 pub mod path;
 pub mod query;
 pub mod return_to;
-#[cfg(test)]
-pub(crate) mod signing;
 pub mod token_response;
 pub mod websocket;
+
+#[cfg(test)]
+pub(crate) mod signing;
 
 /// Any error of a body under way.
 pub type BodyError = Box<dyn std::error::Error + Send + Sync>;

@@ -44,6 +44,12 @@ pub fn signer(alg: &str) -> &'static Signer {
     SIGNERS.iter().find(|signer| signer.alg == alg).unwrap()
 }
 
+/// The RSA public key as `SubjectPublicKeyInfo`.
+pub fn rsa_public_der() -> Vec<u8> {
+    let der: PublicKeyX509Der<'_> = RSA.public_key().as_der().unwrap();
+    der.as_ref().to_vec()
+}
+
 impl Signer {
     /// The public key, without `kid` or `alg`.
     pub fn jwk(&self) -> Value {
@@ -61,13 +67,6 @@ impl Signer {
             "p384" => point("P-384", &P384),
             _ => json!({"kty": "OKP", "crv": "Ed25519", "x": text(ED25519.public_key().as_ref())}),
         }
-    }
-
-    /// The RSA public key as `SubjectPublicKeyInfo`.
-    pub fn public_der(&self) -> Vec<u8> {
-        assert_eq!(self.key, "rsa");
-        let der: PublicKeyX509Der<'_> = RSA.public_key().as_der().unwrap();
-        der.as_ref().to_vec()
     }
 
     /// A compact token; `alg` is added to the header unless it is there.

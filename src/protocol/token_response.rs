@@ -20,9 +20,9 @@ use serde_json::{Map, Value};
 use std::time::Duration;
 
 /// No access token is believed to live longer, whatever `expires_in` says.
-const LONGEST_LIFETIME: Duration = Duration::from_secs(24 * 3600);
+const LONGEST_LIFETIME: Duration = Duration::from_hours(24);
 /// No `Retry-After` is believed beyond this.
-const LONGEST_RETRY: Duration = Duration::from_secs(3600);
+const LONGEST_RETRY: Duration = Duration::from_hours(1);
 
 /// A successful answer.
 #[derive(Clone, Debug)]
@@ -247,7 +247,7 @@ fn clean_code(code: &str) -> String {
 mod tests {
     use super::*;
 
-    const DEFAULT: Duration = Duration::from_secs(300);
+    const DEFAULT: Duration = Duration::from_mins(5);
     const JSON: Option<&str> = Some("application/json");
 
     fn read(status: u16, content_type: Option<&str>, body: &str) -> Result<TokenResponse, TokenError> {
@@ -459,16 +459,11 @@ mod tests {
             ("99999999999999999999999", Some(3600)),
             ("Sun, 06 Nov 1994 08:49:47 GMT", Some(10)),
             ("Sun, 06 Nov 1994 08:00:00 GMT", Some(0)),
-            ("Sun, 06 Nov 2094 08:49:47 GMT", None),
+            ("Sat, 06 Nov 2094 08:49:47 GMT", Some(3600)),
             ("-1", None),
             ("soon", None),
             ("", None),
         ] {
-            let seconds = if value.contains("2094") {
-                retry_after(value, now).map(|_| 3600)
-            } else {
-                seconds
-            };
             assert_eq!(
                 retry_after(value, now),
                 seconds.map(Duration::from_secs),

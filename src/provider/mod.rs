@@ -1,30 +1,47 @@
-//! The OpenID Provider: discovery, keys, tokens. Knows nothing of sessions.
+//! The `OpenID` Provider: discovery, keys, tokens. Knows nothing of sessions.
 //!
-//! On a login's way `bff` asks here, on a request's way `session::refresh`. INVARIANT: a code or refresh token is sent
-//! once a call, to the token endpoint alone. INVARIANT: redirects are not followed, and what is answered is bounded.
+//! On a request's way this stands beside `store`: `bff` comes here to begin and finish a login, `session` to refresh,
+//! `bff` again to log out. What is fetched and kept is in `source`, what is sent to the token endpoint in `tokens`,
+//! and every judgement of what came back in `protocol`.
+//!
+//! INVARIANT: nothing that a provider sends is used before `protocol` has checked it.
+//! INVARIANT: no token, code, secret, nonce or answer gets into a log or an error here.
 
-mod discovery;
+mod connect;
 mod http;
+mod known;
 mod online;
-mod token;
+mod requests;
+mod source;
+mod tokens;
+mod userinfo;
+
+#[cfg(test)]
+mod tests;
 
 pub use online::OnlineStep;
 
-use self::http::ProviderHttp;
 use crate::clock::Clock;
 use crate::config::{ProviderSettings, ProxyEnvironment};
 use crate::protocol::authorization::{self, AttemptSecrets, Wishes};
-use crate::protocol::id_token::{self, ClaimError, IdTokenClaims, LoginExpectations};
-use crate::protocol::jws::Compact;
+use crate::protocol::id_token::{self, Addressee, IdTokenClaims, IdTokenError, LoginExpectations};
+use crate::protocol::jws::{Compact, JwsError};
 use crate::protocol::metadata::Metadata;
-use crate::protocol::{json, query};
-use crate::secret::{AccessToken, IdToken, Secret};
-use ::http::{Request, header};
-use bytes::Bytes;
-use discovery::Knowledge;
-use http_body_util::Full;
+use crate::secret::{IdToken, Secret};
+use http::HttpClient;
+use oauth2::url::Url;
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject as _;
 use serde_json::{Map, Value};
+use source::Source;
+use std::fmt;
+use std::path::Path;
 use std::sync::atomic::AtomicUsize;
+use std::time::Duration;
+
+/// The longest sign-out URL, in bytes: beyond it many servers refuse the request line, and the user is stuck on an
+/// error page. Without the hint the provider merely asks who is leaving.
+const LONGEST_SIGN_OUT_URL: usize = 7 * 1024;
 
 /// Why the provider could not be used.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -41,40 +58,68 @@ pub enum ProviderError {
     Mismatch(String),
 }
 
-impl From<ClaimError> for ProviderError {
-    fn from(error: ClaimError) -> Self {
-        match error {
-            ClaimError::Mismatch => Self::Mismatch(error.to_string()),
-            ClaimError::Bad(_) => Self::Bad(error.to_string()),
+impl From<IdTokenError> for ProviderError {
+    fn from(fault: IdTokenError) -> Self {
+        match fault {
+            IdTokenError::Issuer | IdTokenError::Audience | IdTokenError::Subject => {
+                Self::Mismatch(fault.to_string())
+            }
+            _ => Self::Bad(fault.to_string()),
         }
     }
 }
 
+impl From<JwsError> for ProviderError {
+    fn from(fault: JwsError) -> Self {
+        Self::Bad(fault.to_string())
+    }
+}
+
+/// A token that the provider has signed, for us: issuer and audience hold as well. Its other claims, its times and
+/// its kind are the caller's to check.
+#[derive(Clone, Debug)]
+pub struct SignedClaims {
+    /// `typ` of its header, where there is one.
+    pub typ: Option<String>,
+    /// Its claims.
+    pub claims: Map<String, Value>,
+}
+
 /// One configured provider.
-#[derive(Debug)]
 pub struct Provider {
     settings: ProviderSettings,
-    http: ProviderHttp,
     clock: Clock,
-    knowledge: Knowledge,
-    /// Which of the client secrets was last taken.
-    secret: AtomicUsize,
+    source: Source,
+    /// Which of the client secrets was accepted last.
+    accepted_secret: AtomicUsize,
+}
+
+impl fmt::Debug for Provider {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Provider")
+            .field("name", &self.settings.name)
+            .finish_non_exhaustive()
+    }
 }
 
 impl Provider {
-    /// A provider that nothing is asked of yet.
+    /// A provider that nothing has been asked of yet; `proxies` as the environment names them.
     ///
     /// # Errors
     /// A sentence for the operator: the authorities in `ca` cannot be read.
     pub fn new(settings: ProviderSettings, proxies: &ProxyEnvironment, clock: Clock) -> Result<Self, String> {
-        let http = ProviderHttp::new(settings.ca.as_deref(), proxies)
-            .map_err(|error| format!("providers.{}: {error}", settings.name))?;
+        let in_ca = |fault: String| format!("providers.{}.ca: {fault}", settings.name);
+        let own = settings
+            .ca
+            .as_deref()
+            .map_or_else(|| Ok(Vec::new()), authorities)
+            .map_err(in_ca)?;
+        let http = HttpClient::new(own, proxies).map_err(in_ca)?;
         Ok(Self {
+            source: Source::new(&settings, http, clock.clone()),
             settings,
-            http,
             clock,
-            knowledge: Knowledge::new(),
-            secret: AtomicUsize::new(0),
+            accepted_secret: AtomicUsize::new(0),
         })
     }
 
@@ -84,12 +129,22 @@ impl Provider {
         &self.settings
     }
 
-    async fn metadata(&self) -> Result<Metadata, ProviderError> {
-        self.knowledge.metadata(&self.http, &self.settings).await
+    /// Asks for metadata and keys until both are known: for a task beside the start, so that the first login need not
+    /// wait and the first logout knows where to go. Ends by itself; may be dropped at any time.
+    pub async fn warm_up(&self) {
+        while self.source.keys().await.is_err() {
+            // The pause between fetches is the cache's business; this only keeps from spinning.
+            tokio::time::sleep(Duration::from_secs(1)).await;
+        }
+    }
+
+    /// Whether the provider's metadata is known, for those who show how things are.
+    #[must_use]
+    pub fn is_known(&self) -> bool {
+        self.source.metadata_at_hand().is_some()
     }
 
     /// Where to send the browser to sign in. Discovers first, if nothing is known yet.
-    ///
     /// # Errors
     /// [`ProviderError`]
     pub async fn authorization_url(
@@ -98,31 +153,33 @@ impl Provider {
         secrets: &AttemptSecrets,
         wishes: &Wishes,
     ) -> Result<String, ProviderError> {
-        let metadata = self.metadata().await?;
-        let endpoint = required(metadata.authorization.as_deref(), "authorization")?;
+        let metadata = self.source.metadata().await?;
         let request = authorization::Request {
-            endpoint,
+            endpoint: &metadata.authorization_endpoint,
             client_id: &self.settings.client_id,
             redirect_uri,
             scopes: &self.settings.scopes,
             secrets,
             wishes,
         };
-        request.url().map_err(|why| ProviderError::Bad(why.into()))
+        request
+            .url()
+            .map_err(|fault| ProviderError::Bad(fault.to_owned()))
     }
 
     /// Checks the `iss` parameter of an authorization response (RFC 9207 §2.4). `None`: it was not there.
-    ///
     /// # Errors
     /// [`ProviderError`]
     pub async fn check_response_issuer(&self, iss: Option<&str>) -> Result<(), ProviderError> {
-        let promised = self.metadata().await?.promises_iss;
-        authorization::check_issuer(iss, &self.settings.issuer, promised)
-            .map_err(|why| ProviderError::Bad(why.into()))
+        let is_promised = match iss {
+            Some(_) => false,
+            None => self.source.metadata().await?.names_issuer_in_response,
+        };
+        authorization::check_issuer(iss, &self.settings.issuer, is_promised)
+            .map_err(|fault| ProviderError::Bad(fault.to_owned()))
     }
 
     /// Checks a login's ID token.
-    ///
     /// # Errors
     /// [`ProviderError`]
     pub async fn verify_login(
@@ -130,128 +187,112 @@ impl Provider {
         token: &IdToken,
         expect: &LoginExpectations<'_>,
     ) -> Result<IdTokenClaims, ProviderError> {
-        let token = Compact::parse(token.expose()).map_err(|error| ProviderError::Bad(error.to_string()))?;
-        // The claims first: junk costs no fetch of keys.
-        let claims = id_token::check(
-            &token,
-            &self.settings.issuer,
-            &self.settings.client_id,
-            self.clock.now(),
-        )?;
-        id_token::check_login(&token, &claims, expect, self.clock.now())?;
-        self.verify_signature(&token).await?;
-        Ok(claims)
+        let token = self.addressed(token.expose())?;
+        self.verify_signature(&token, |found| found.id_token_algorithms.as_ref())
+            .await?;
+        Ok(id_token::check_login(&token, self.addressee(), expect)?)
     }
 
     /// Checks a refresh's ID token against the session's subject (Core §12.2).
-    ///
     /// # Errors
     /// [`ProviderError::Mismatch`] where it is somebody else's; that alone ends a session.
     pub async fn verify_refreshed(&self, token: &IdToken, sub: &str) -> Result<IdTokenClaims, ProviderError> {
-        let token = Compact::parse(token.expose()).map_err(|error| ProviderError::Bad(error.to_string()))?;
-        // The signature first: before it holds, it is not known who names another subject, and that ends a session.
-        self.verify_signature(&token).await?;
-        let claims = id_token::check(
-            &token,
-            &self.settings.issuer,
-            &self.settings.client_id,
-            self.clock.now(),
-        )?;
-        // Core §12.2: "its sub Claim Value MUST be the same as in the ID Token issued when the original authentication
-        // occurred"
-        if claims.sub != sub {
-            return Err(ClaimError::Mismatch.into());
-        }
-        Ok(claims)
+        let token = Compact::parse(token.expose())?;
+        // The signature first: before it holds, it is not known who names another user, and that ends a session.
+        self.verify_signature(&token, |found| found.id_token_algorithms.as_ref())
+            .await?;
+        Ok(id_token::check_refreshed(&token, self.addressee(), sub)?)
     }
 
-    async fn verify_signature(&self, token: &Compact<'_>) -> Result<(), ProviderError> {
-        let metadata = self.metadata().await?;
-        if metadata
-            .algorithms
-            .as_ref()
-            .is_some_and(|names| !names.contains(&token.algorithm_name))
-        {
-            return Err(ProviderError::Bad(
-                "the ID token's algorithm is not one that the provider names".into(),
-            ));
-        }
-        let url = required(metadata.jwks.as_deref(), "jwks")?;
-        self.knowledge
-            .verify(&self.http, &self.settings, url, token)
-            .await
-    }
-
-    /// Asks the userinfo endpoint; `sub` must be the ID token's (Core §5.3.2).
-    ///
+    /// Checks the signature, issuer and audience of a token that the provider sent of its own accord: a logout token
+    /// (Back-Channel Logout §2.6). Everything else about it is the caller's to check.
     /// # Errors
-    /// [`ProviderError`]
-    pub async fn userinfo(
+    /// [`ProviderError`]; `Away` where its keys cannot be had.
+    pub async fn verify_signed(&self, token: &str) -> Result<SignedClaims, ProviderError> {
+        let token = self.addressed(token)?;
+        self.verify_signature(&token, |found| found.id_token_algorithms.as_ref())
+            .await?;
+        Ok(SignedClaims {
+            typ: token.typ,
+            claims: token.claims,
+        })
+    }
+
+    /// Takes a token apart and refuses it if it is not from this issuer for us: junk must not make us fetch keys.
+    fn addressed<'t>(&self, token: &'t str) -> Result<Compact<'t>, ProviderError> {
+        let token = Compact::parse(token)?;
+        id_token::check_addressee(&token.claims, &self.settings.issuer, &self.settings.client_id)?;
+        Ok(token)
+    }
+
+    /// Finds the key that signed a token. `algorithms` picks what the metadata says of them.
+    async fn verify_signature(
         &self,
-        token: &AccessToken,
-        sub: &str,
-    ) -> Result<Map<String, Value>, ProviderError> {
-        let metadata = self.metadata().await?;
-        let url = required(metadata.userinfo.as_deref(), "userinfo")?;
-        let mut bearer = header::HeaderValue::from_str(&format!("Bearer {}", token.expose()))
-            .map_err(|_| ProviderError::Bad("the access token is no header value".into()))?;
-        bearer.set_sensitive(true);
-        let request = Request::get(url)
-            .header(header::AUTHORIZATION, bearer)
-            .header(header::ACCEPT, "application/json")
-            .body(Full::<Bytes>::default())
-            .map_err(|_| ProviderError::Bad("the userinfo endpoint is no URL".into()))?;
-        let answer = self
-            .http
-            .call(request)
-            .await
-            .map_err(|error| ProviderError::Away(error.to_string()))?;
-        match answer.head.status.as_u16() {
-            200 => {}
-            status @ (408 | 429 | 500..) => {
-                return Err(ProviderError::Away(format!("userinfo answered {status}")));
-            }
-            status => return Err(ProviderError::Bad(format!("userinfo answered {status}"))),
+        token: &Compact<'_>,
+        algorithms: impl FnOnce(&Metadata) -> Option<&Vec<String>>,
+    ) -> Result<(), ProviderError> {
+        let metadata = self.source.metadata().await?;
+        // RFC 8725 §3.1: "Libraries MUST enable the caller to specify a supported set of algorithms and MUST NOT use
+        // any other algorithms": ours, less what the provider does not name.
+        if algorithms(&metadata).is_some_and(|named| !named.contains(&token.algorithm_name)) {
+            return Err(JwsError::Algorithm.into());
         }
-        let claims = json::object(&answer.body)
-            .map_err(|_| ProviderError::Bad("userinfo is no JSON object".into()))?;
-        // Core §5.3.2: "The sub Claim in the UserInfo Response MUST be verified to exactly match the sub Claim in the ID
-        // Token; if they do not match, the UserInfo Response values MUST NOT be used."
-        if claims.get("sub").and_then(Value::as_str) != Some(sub) {
-            return Err(ProviderError::Bad("userinfo is about another subject".into()));
+        let keys = self.source.keys().await?;
+        if keys.verify(token).is_ok() {
+            return Ok(());
         }
-        Ok(claims)
+        // Core §10.1.1: "the verifier … knows to go back to the jwks_uri location to re-retrieve the keys when it sees
+        // an unfamiliar kid value"; a key may also have changed under the same name.
+        match self.source.newer_keys(&keys).await? {
+            Some(newer) => Ok(newer.verify(token)?),
+            None => Err(JwsError::Signature.into()),
+        }
+    }
+
+    fn addressee(&self) -> Addressee<'_> {
+        Addressee {
+            issuer: &self.settings.issuer,
+            client_id: &self.settings.client_id,
+            now: self.clock.now(),
+        }
     }
 
     /// Where to send the browser to sign out, if the provider has such a place (RP-Initiated Logout §2). Never waits
     /// for the network: `None` where nothing is known.
     #[must_use]
     pub fn end_session_url(&self, hint: Option<&IdToken>, post_logout_redirect_uri: &str) -> Option<Secret> {
-        let endpoint = self.knowledge.known(&self.settings)?.end_session?;
-        let mut url = endpoint.clone();
-        let mut separator = if endpoint.contains('?') { '&' } else { '?' };
-        for (name, value) in [
-            ("id_token_hint", hint.map(IdToken::expose)),
-            ("client_id", Some(self.settings.client_id.as_str())),
-            ("post_logout_redirect_uri", Some(post_logout_redirect_uri)),
-        ] {
-            if let Some(value) = value {
-                url.push(separator);
-                url.push_str(name);
-                url.push('=');
-                url.push_str(&query::encode(value));
-                separator = '&';
+        let metadata = self.source.metadata_at_hand()?;
+        let endpoint = Url::parse(metadata.end_session_endpoint.as_deref()?).ok()?;
+        let url = |hint: Option<&IdToken>| {
+            let mut url = endpoint.clone();
+            let mut query = url.query_pairs_mut();
+            if let Some(hint) = hint {
+                query.append_pair("id_token_hint", hint.expose());
             }
+            query
+                .append_pair("client_id", &self.settings.client_id)
+                .append_pair("post_logout_redirect_uri", post_logout_redirect_uri);
+            drop(query);
+            Secret::new(url)
+        };
+        let whole = url(hint);
+        if whole.expose().len() > LONGEST_SIGN_OUT_URL {
+            return Some(url(None));
         }
-        Some(Secret::new(url))
+        Some(whole)
     }
 }
 
-/// An endpoint that must be known.
-fn required<'a>(endpoint: Option<&'a str>, name: &str) -> Result<&'a str, ProviderError> {
-    endpoint.ok_or_else(|| {
-        ProviderError::Bad(format!(
-            "the provider names no {name} endpoint; set `endpoints.{name}` if it has one"
-        ))
-    })
+/// Reads the certificates of a PEM file.
+fn authorities(file: &Path) -> Result<Vec<CertificateDer<'static>>, String> {
+    let shown = file.display();
+    let unreadable = |error| format!("{shown} holds no readable PEM certificates: {error}");
+    let certificates: Vec<_> = CertificateDer::pem_file_iter(file)
+        .map_err(unreadable)?
+        .collect::<Result<_, _>>()
+        .map_err(unreadable)?;
+    if certificates.is_empty() {
+        return Err(format!("{shown} holds no PEM certificate"));
+    }
+    Ok(certificates)
 }
