@@ -98,7 +98,10 @@ fn offences(file: &Path, text: &str, floors: &Floors) -> Vec<String> {
     if !text.starts_with("//! ") {
         wrong.push("has no head comment".into());
     }
-    let plain = code.split("\n#[cfg(test)]\nmod tests {").next().unwrap_or_default();
+    let plain = code
+        .split("\n#[cfg(test)]\nmod tests {")
+        .next()
+        .unwrap_or_default();
     let lines = plain.lines().filter(|line| !line.trim().is_empty()).count();
     if lines == 0 {
         wrong.push("is empty".into());

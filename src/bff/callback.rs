@@ -214,7 +214,10 @@ impl Bff {
                 tracing::warn!(provider = %provider.settings().name, %error, "a code was not exchanged for tokens");
                 return match error {
                     TokenError::Unreachable(_) => Outcome::Released(Trouble::ProviderAway),
-                    TokenError::NoAnswer { .. } => Outcome::Failed(Trouble::AnswerLost),
+                    TokenError::NoAnswer {
+                        unreadable: false, ..
+                    } => Outcome::Failed(Trouble::AnswerLost),
+                    TokenError::NoAnswer { unreadable: true, .. } => Outcome::Failed(Trouble::BadAnswer),
                     TokenError::InvalidGrant => Outcome::Failed(Trouble::CodeRefused),
                     TokenError::Refused(_) => Outcome::Failed(Trouble::BadAnswer),
                 };

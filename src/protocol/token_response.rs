@@ -58,6 +58,9 @@ pub enum TokenError {
         reason: String,
         /// `Retry-After`, where it was sent.
         retry_after: Option<Duration>,
+        /// Whether an answer did come that a provider in good health sends, and makes no sense: a bad answer rather
+        /// than a lost one.
+        unreadable: bool,
     },
 }
 
@@ -122,6 +125,7 @@ impl RawAnswer<'_> {
 
     fn no_answer(&self, what: &str) -> TokenError {
         TokenError::NoAnswer {
+            unreadable: self.status == 200,
             reason: format!("status {}, {what}", self.status),
             retry_after: self.retry_after,
         }

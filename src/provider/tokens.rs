@@ -176,6 +176,7 @@ fn no_answer(error: CallError) -> TokenError {
     match error {
         CallError::Unreachable(reason) => TokenError::Unreachable(reason),
         CallError::Lost(reason) => TokenError::NoAnswer {
+            unreadable: false,
             reason,
             retry_after: None,
         },

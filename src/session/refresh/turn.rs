@@ -136,6 +136,7 @@ impl Turn {
         let answer = timeout(CALL, provider.refresh(&used)).await;
         let answer = answer.unwrap_or_else(|_| {
             Err(TokenError::NoAnswer {
+                unreadable: false,
                 reason: "no answer in time".into(),
                 retry_after: None,
             })

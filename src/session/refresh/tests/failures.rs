@@ -38,6 +38,7 @@ async fn invalid_grant_while_the_store_is_away_ends_the_session_when_it_is_back(
 #[tokio::test(start_paused = true)]
 async fn rf_09_no_other_failure_ends_a_session() {
     let no_answer = |retry_after| TokenError::NoAnswer {
+        unreadable: false,
         reason: "503".into(),
         retry_after,
     };
@@ -81,6 +82,7 @@ async fn rf_09_no_other_failure_ends_a_session() {
 async fn retry_after_is_honoured_up_to_ten_seconds() {
     let (world, id, _) = expired().await;
     let failure = TokenError::NoAnswer {
+        unreadable: false,
         reason: "429".into(),
         retry_after: Some(7 * SECOND),
     };
