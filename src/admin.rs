@@ -8,6 +8,7 @@ use crate::config::Settings;
 use crate::listener::Service;
 use crate::metrics::Metrics;
 use crate::protocol::host::is_authority;
+use crate::provider::Provider;
 use crate::store::Store;
 use http::{HeaderValue, Method, StatusCode, header};
 use hyper::body::Incoming;
@@ -26,6 +27,7 @@ pub struct Admin(Arc<Inner>);
 struct Inner {
     settings: Arc<Settings>,
     store: Arc<Store>,
+    providers: Vec<Arc<Provider>>,
     metrics: Arc<Metrics>,
     store_answered: AtomicBool,
     draining: AtomicBool,
@@ -34,10 +36,16 @@ struct Inner {
 impl Admin {
     /// Puts it together.
     #[must_use]
-    pub fn new(settings: Arc<Settings>, store: Arc<Store>, metrics: Arc<Metrics>) -> Self {
+    pub fn new(
+        settings: Arc<Settings>,
+        store: Arc<Store>,
+        providers: Vec<Arc<Provider>>,
+        metrics: Arc<Metrics>,
+    ) -> Self {
         Self(Arc::new(Inner {
             settings,
             store,
+            providers,
             metrics,
             store_answered: AtomicBool::new(false),
             draining: AtomicBool::new(false),
@@ -60,12 +68,25 @@ impl Admin {
         } else {
             StatusCode::SERVICE_UNAVAILABLE
         };
+        let providers: serde_json::Map<String, serde_json::Value> = inner
+            .providers
+            .iter()
+            .map(|provider| {
+                let state = if provider.is_known() {
+                    "known"
+                } else {
+                    "not known yet"
+                };
+                (provider.settings().name.clone(), state.into())
+            })
+            .collect();
         answer::json(
             status,
             &json!({
                 "ready": ready,
                 "draining": draining,
                 "store": if store { "ok" } else { "away" },
+                "providers": providers,
             }),
         )
     }

@@ -117,7 +117,12 @@ pub async fn run(settings: Settings, stop: impl Future<Output = ()>) -> Result<(
         CancellationToken::new(),
         CancellationToken::new(),
     );
-    let admin = Admin::new(settings.clone(), parts.store.clone(), parts.metrics.clone());
+    let admin = Admin::new(
+        settings.clone(),
+        parts.store.clone(),
+        parts.providers.clone(),
+        parts.metrics.clone(),
+    );
     let router = router(&settings, parts, &tasks, &cut);
     let bounds = Bounds {
         header_timeout: settings.server.header_timeout,

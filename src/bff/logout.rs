@@ -19,6 +19,10 @@ use crate::protocol::query::{self, Parameter};
 use crate::secret::Secret;
 use crate::session::{Session, SessionError};
 use http::{HeaderValue, Method, Response, StatusCode, header};
+use std::time::Duration;
+
+/// How long a logout may wait for the provider's metadata.
+const LEARN_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// What is to be ended.
 struct Ending {
@@ -177,6 +181,10 @@ impl Bff {
     /// Revokes what can be revoked (best effort, 2 s), and says where the browser signs out at the provider.
     async fn sign_out_at_provider(&self, ending: &Ending) -> Option<Secret> {
         let provider = self.provider(ending.provider.as_deref()?)?;
+        if !provider.is_known() {
+            // The first since the start: without metadata the user would stay signed in there.
+            let _known_or_late = tokio::time::timeout(LEARN_TIMEOUT, provider.warm_up()).await;
+        }
         let mut hint = None;
         if let Some(session) = &ending.opened {
             if let Some(its_provider) = self.provider(&session.provider) {

@@ -129,8 +129,8 @@ impl Provider {
         &self.settings
     }
 
-    /// Asks for metadata and keys until both are known: for a task beside the start, so that the first login need not
-    /// wait and the first logout knows where to go. Ends by itself; may be dropped at any time.
+    /// Asks for metadata and keys until both are known, so that a first logout after a start, which waits for nobody,
+    /// knows where to go. Ends by itself; may be dropped at any time.
     pub async fn warm_up(&self) {
         while self.source.keys().await.is_err() {
             // The pause between fetches is the cache's business; this only keeps from spinning.

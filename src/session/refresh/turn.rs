@@ -7,6 +7,7 @@ use super::flights::Flight;
 use super::lease::Lease;
 use super::save::{Saved, renew};
 use crate::clock::UnixTime;
+use crate::protocol::id_token::IdTokenClaims;
 use crate::protocol::token_response::{TokenError, TokenResponse};
 use crate::provider::ProviderError;
 use crate::secret::RefreshToken;
@@ -205,6 +206,7 @@ impl Turn {
             Some(token) => timeout(CALL, provider.verify_refreshed(token, &opened.payload.sub))
                 .await
                 .unwrap_or_else(|_| Err(ProviderError::Away("no answer in time".into())))
+                .and_then(|new| has_original_nonce(&new, &opened.payload.claims))
                 .map(Some),
         };
         let new = match checked {
@@ -270,5 +272,19 @@ impl Turn {
                 self.flight.land(Err(error.into()));
             }
         }
+    }
+}
+
+/// Core §12.2: a refreshed ID token "SHOULD NOT have a nonce Claim … however, if it is present, its value MUST be the
+/// same as in the ID Token issued at the time of the original authentication".
+fn has_original_nonce(
+    new: &IdTokenClaims,
+    original: &serde_json::Map<String, serde_json::Value>,
+) -> Result<IdTokenClaims, ProviderError> {
+    match (new.all.get("nonce"), original.get("nonce")) {
+        (Some(now), Some(then)) if now != then => Err(ProviderError::Bad(
+            "a refreshed ID token has another nonce".into(),
+        )),
+        _ => Ok(new.clone()),
     }
 }
