@@ -42,9 +42,9 @@ impl Running {
             }
             lines.for_each(drop);
         });
-        awaited.recv_timeout(DEADLINE).unwrap_or_else(|error| {
-            panic!("it ended, or is not ready in time ({error}):\n{}", self.output())
-        })
+        awaited
+            .recv_timeout(DEADLINE)
+            .unwrap_or_else(|error| panic!("it ended, or is not ready in time ({error}):\n{}", self.output()))
     }
 
     /// What it wrote to its log so far.
