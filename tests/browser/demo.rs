@@ -44,7 +44,7 @@ async fn the_demo_signs_in_calls_refreshes_streams_resists_and_signs_out() {
     chrome.text("#socket-state", "open").await;
     chrome.click("#socket-form button:enabled").await;
     chrome
-        .text("#socket-log .theirs", "Is my coat still there?")
+        .text("#socket-log .theirs:last-child", "Is my coat still there?")
         .await;
 
     chrome.click("#attack").await;
@@ -79,7 +79,7 @@ async fn the_demo_signs_in_calls_refreshes_streams_resists_and_signs_out() {
         .expect("a ticket")
         .clone();
     assert!(ticket.http_only && ticket.secure);
-    chrome.portrait("demo-signed-in-light", 1200, "light").await;
+    chrome.portrait("demo-signed-in-light", 1280, "light").await;
     chrome.portrait("demo-signed-in-dark", 1200, "dark").await;
     chrome.portrait("demo-signed-in-narrow", 360, "light").await;
 

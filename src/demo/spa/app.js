@@ -105,6 +105,7 @@ function learn(body) {
     return item;
   }));
   by("rack").scrollLeft = by("rack").scrollWidth;
+  tick();
   if (refreshed) {
     speak("The access token was refreshed.");
     for (const tag of document.querySelectorAll(".coat, .watching")) {

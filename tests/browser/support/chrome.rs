@@ -230,10 +230,18 @@ impl Chrome {
         let features = json!([{ "name": "prefers-color-scheme", "value": scheme }]);
         self.devtools("Emulation.setEmulatedMedia", json!({ "features": features }))
             .await;
-        let size = json!({ "width": width, "height": 800, "deviceScaleFactor": 1, "mobile": width < 500 });
-        self.devtools("Emulation.setDeviceMetricsOverride", size).await;
-        let wide = self.run("return document.documentElement.scrollWidth").await;
-        let whole = json!({ "format": "png", "captureBeyondViewport": true });
+        // As high as the page, so that nothing sticks to an edge in its middle.
+        let mut wide = Value::Null;
+        for height in ["800", "Math.max(800, document.documentElement.scrollHeight)"] {
+            let height = self.run(&format!("return {height}")).await;
+            let size =
+                json!({ "width": width, "height": height, "deviceScaleFactor": 1, "mobile": width < 500 });
+            self.devtools("Emulation.setDeviceMetricsOverride", size).await;
+            let drawn = "new Promise((settle) => { scrollTo(0, 0); requestAnimationFrame(() => requestAnimationFrame(settle)); })";
+            self.promise(drawn).await;
+            wide = self.run("return document.documentElement.scrollWidth").await;
+        }
+        let whole = json!({ "format": "png" });
         let picture = self.devtools("Page.captureScreenshot", whole).await;
         let picture = STANDARD
             .decode(picture["data"].as_str().expect("a picture"))
