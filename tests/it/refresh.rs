@@ -42,21 +42,21 @@ async fn rf_01_an_ageing_token_goes_at_once_and_one_refresh_runs_behind_it() {
     let rig = Rig::start().await;
     let mut browser = ageing(&rig).await;
     rig.rogue
-        .script(|script| script.steps.push_back(Step::Late(Duration::from_millis(600))));
+        .script(|script| script.steps.push_back(Step::Late(Duration::from_millis(3_000))));
     let start = Instant::now();
     let old = bearer(&rig, &mut browser).await;
     for _ in 0..5 {
         assert_eq!(bearer(&rig, &mut browser).await, old);
     }
     assert!(
-        start.elapsed() < Duration::from_millis(550),
+        start.elapsed() < Duration::from_millis(2_500),
         "nobody waits: {:?}",
         start.elapsed()
     );
-    until(3, "the refresh", || rig.rogue.grants("refresh_token") == 1).await;
+    until(5, "the refresh", || rig.rogue.grants("refresh_token") == 1).await;
     let mut new = old.clone();
     while new == old {
-        assert!(start.elapsed() < Duration::from_secs(3));
+        assert!(start.elapsed() < Duration::from_secs(8));
         new = bearer(&rig, &mut browser).await;
     }
     assert_eq!(rig.rogue.subject_of(&new).as_deref(), Some("alice"));
