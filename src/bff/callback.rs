@@ -217,9 +217,10 @@ impl Bff {
                     TokenError::NoAnswer {
                         unreadable: false, ..
                     } => Outcome::Failed(Trouble::AnswerLost),
-                    TokenError::NoAnswer { unreadable: true, .. } => Outcome::Failed(Trouble::BadAnswer),
                     TokenError::InvalidGrant => Outcome::Failed(Trouble::CodeRefused),
-                    TokenError::Refused(_) => Outcome::Failed(Trouble::BadAnswer),
+                    TokenError::Refused(_) | TokenError::NoAnswer { .. } => {
+                        Outcome::Failed(Trouble::BadAnswer)
+                    }
                 };
             }
         };
