@@ -42,7 +42,7 @@ async fn rf_01_an_ageing_token_goes_at_once_and_one_refresh_runs_behind_it() {
     let rig = Rig::start().await;
     let mut browser = ageing(&rig).await;
     rig.rogue
-        .script(|script| script.steps.push_back(Step::Late(Duration::from_millis(3_000))));
+        .script(|script| script.steps.push_back(Step::Late(Duration::from_secs(3))));
     let start = Instant::now();
     let old = bearer(&rig, &mut browser).await;
     for _ in 0..5 {
