@@ -30,6 +30,8 @@ use tokio_util::task::TaskTracker;
 
 /// The longest request target, bytes.
 const LONGEST_TARGET: usize = 8 * 1024;
+/// A year (RFC 6797 §6.1.1).
+const HSTS: &str = "max-age=31536000";
 /// What `Allow` names where a method is refused everywhere.
 const METHODS: &str = "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS";
 
@@ -94,13 +96,19 @@ impl Router {
         let begun = Instant::now();
         let way = Way::begin(inner, &request, peer);
         let (method, headers) = (request.method().clone(), cookie_headers(&request));
-        inner.metrics.under_way(1);
+        let under_way = UnderWay::begin(&inner.metrics);
         let mut route = "other";
-        let response = match inner.way(request, &way, &mut route).await {
-            Ok(response) => response,
-            Err(failure) => inner.fail(&failure, &way, &headers, route),
+        let (mut response, own) = match inner.way(request, &way, &mut route).await {
+            Ok(response) => (response, route == inner.settings.prefix),
+            Err(failure) => (inner.fail(&failure, &way, &headers, route), true),
         };
-        inner.metrics.under_way(-1);
+        if own && inner.settings.public_url.scheme() == "https" {
+            // RFC 6797 §7.1. On our own answers only: what an upstream says of its pages is its own affair.
+            response
+                .headers_mut()
+                .insert(header::STRICT_TRANSPORT_SECURITY, HeaderValue::from_static(HSTS));
+        }
+        drop(under_way);
         let status = response.status().as_u16();
         inner.metrics.request(route, status, begun.elapsed());
         tracing::debug!(
@@ -108,6 +116,22 @@ impl Router {
             request_id = %way.request_id, %method, route, status, micros = begun.elapsed().as_micros(),
         );
         response
+    }
+}
+
+/// Counts a request as under way until it is answered, or its browser goes away.
+struct UnderWay<'a>(&'a Metrics);
+
+impl<'a> UnderWay<'a> {
+    fn begin(metrics: &'a Metrics) -> Self {
+        metrics.under_way(1);
+        Self(metrics)
+    }
+}
+
+impl Drop for UnderWay<'_> {
+    fn drop(&mut self) {
+        self.0.under_way(-1);
     }
 }
 
