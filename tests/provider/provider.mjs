@@ -32,7 +32,7 @@
 //     POST /control/backchannel-logout   {"sub":…[,"client_id":…]}: logout tokens to the clients that this account is signed in to
 
 import { spawn } from 'node:child_process';
-import crypto, { generateKeyPairSync, randomBytes } from 'node:crypto';
+import crypto, { createPrivateKey, generateKeyPairSync, randomBytes } from 'node:crypto';
 import http from 'node:http';
 import { fileURLToPath } from 'node:url';
 import { MapAdapter, entries } from './adapter.mjs';
@@ -63,9 +63,13 @@ let fault = null;
 let lastCallback = null;
 let keys = [newSigningKey()];
 
+// Through PEM: exporting the very key that was generated now and then deadlocks Node 20 (it collects the generator's garbage
+// in the middle of the export, and both want the key's lock).
 function newSigningKey() {
-  const { privateKey } = generateKeyPairSync('rsa', { modulusLength: 2048 });
-  return { ...privateKey.export({ format: 'jwk' }), use: 'sig', alg: 'RS256', kid: randomBytes(6).toString('hex') };
+  const { privateKey: pem } = generateKeyPairSync('rsa', {
+    modulusLength: 2048, publicKeyEncoding: { type: 'spki', format: 'pem' }, privateKeyEncoding: { type: 'pkcs8', format: 'pem' },
+  });
+  return { ...createPrivateKey(pem).export({ format: 'jwk' }), use: 'sig', alg: 'RS256', kid: randomBytes(6).toString('hex') };
 }
 
 function claimsOf(sub) {

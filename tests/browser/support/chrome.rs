@@ -1,7 +1,7 @@
 //! Chromium, driven over `WebDriver`: each with an empty profile of its own, gone without a trace when dropped.
 
-use super::DEADLINE;
 use super::process::{Running, folder, in_checkout, kill_users_of};
+use super::{DEADLINE, free_port};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use fantoccini::wd::WebDriverCompatibleCommand;
@@ -64,10 +64,11 @@ impl Chrome {
     pub async fn start(prefs: Value) -> Self {
         let profile = folder();
         let mut command = Command::new("chromedriver");
+        // A port of its own choice, it takes on one of IPv4 and IPv6 and gives up if the other's is in use.
         // Its own log is named so that it is found by the folder, like the browser.
         let log = profile.path().join("driver.own.log");
         command
-            .arg("--port=0")
+            .arg(format!("--port={}", free_port()))
             .arg(format!("--log-path={}", log.display()))
             .stdout(Stdio::piped());
         let mut driver = Running::start(&mut command, profile.path().join("driver.log"));

@@ -4,9 +4,11 @@ use super::http::ask;
 use super::process::{Running, in_checkout};
 use super::{Provider, Upstream, Wish};
 use std::fs;
-use std::net::TcpListener;
+use std::io::ErrorKind;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, TcpListener};
 use std::path::Path;
 use std::process::Command;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 use tokio::time::Instant;
 
@@ -81,10 +83,30 @@ fn binary() -> Command {
     command
 }
 
-/// A port that nobody listens on at this moment.
+/// A port of this machine that is free on IPv4 and IPv6, and that no other test is given.
+///
+/// It lies below those that the kernel hands out by itself, to every outgoing connection too: one of those might be gone
+/// again until somebody listens on it. Each test process begins elsewhere, so that two suites may run side by side.
 pub fn free_port() -> u16 {
-    let listener = TcpListener::bind(("127.0.0.1", 0)).expect("a free port");
-    listener.local_addr().expect("its address").port()
+    static GIVEN: AtomicU32 = AtomicU32::new(0);
+    let is_free = |port| {
+        let places = [
+            (IpAddr::from(Ipv4Addr::LOCALHOST), port),
+            (Ipv6Addr::LOCALHOST.into(), port),
+        ];
+        places
+            .iter()
+            .all(|place| !TcpListener::bind(place).is_err_and(|error| error.kind() == ErrorKind::AddrInUse))
+    };
+    let mut ports = std::iter::repeat_with(|| {
+        let place = (std::process::id() % 1000) * 100 + GIVEN.fetch_add(1, Ordering::Relaxed);
+        u16::try_from(16_000 + place % 16_000).expect("a port below 32000")
+    });
+    ports
+        .by_ref()
+        .take(1000)
+        .find(|port| is_free(*port))
+        .expect("a free port")
 }
 
 /// A config as a user would write it. The provider is named by its own name for the browser, and by its address for

@@ -32,19 +32,28 @@ impl Running {
     }
 
     /// The first line of a piped stdout for which `wanted` has an answer. The rest of it is read and forgotten.
-    pub fn first_line<T: Send + 'static>(&mut self, wanted: fn(&str) -> Option<T>) -> T {
+    pub fn first_line<T>(&mut self, wanted: impl Fn(&str) -> Option<T>) -> T {
         let lines = BufReader::new(self.child.stdout.take().expect("a piped stdout")).lines();
-        let (found, awaited) = mpsc::sync_channel(1);
+        let (said, heard) = mpsc::sync_channel(16);
         std::thread::spawn(move || {
-            let mut lines = lines.map_while(Result::ok);
-            if let Some(line) = lines.by_ref().find_map(|line| wanted(&line)) {
-                let _ = found.send(line);
+            for line in lines.map_while(Result::ok) {
+                // Nobody listens any more once it is ready; it must not be stopped by a full pipe.
+                let _ = said.send(line);
             }
-            lines.for_each(drop);
         });
-        awaited
-            .recv_timeout(DEADLINE)
-            .unwrap_or_else(|error| panic!("it ended, or is not ready in time ({error}):\n{}", self.output()))
+        let (began, mut lines) = (Instant::now(), Vec::new());
+        loop {
+            match heard.recv_timeout(DEADLINE.saturating_sub(began.elapsed())) {
+                Ok(line) => match wanted(&line) {
+                    Some(found) => return found,
+                    None => lines.push(line),
+                },
+                Err(why) => {
+                    let (ended, log) = (self.child.try_wait(), self.output());
+                    panic!("not ready: {why}; it ended: {ended:?}; it said {lines:?} and:\n{log}")
+                }
+            }
+        }
     }
 
     /// What it wrote to its log so far.
