@@ -18,6 +18,10 @@ use std::convert::Infallible;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+/// How long `/readyz` waits for the store.
+const STORE_PATIENCE: Duration = Duration::from_millis(500);
 
 /// The admin listener's service.
 #[derive(Clone, Debug)]
@@ -59,7 +63,9 @@ impl Admin {
 
     async fn ready(&self) -> Response<Body> {
         let inner = &self.0;
-        let store = inner.store.ping().await.is_ok();
+        // A probe's own patience is a second by default: a store that hangs must not look like a cloakroom that does.
+        let answer = tokio::time::timeout(STORE_PATIENCE, inner.store.ping()).await;
+        let store = matches!(answer, Ok(Ok(())));
         let answered = inner.store_answered.fetch_or(store, Ordering::SeqCst) || store;
         let draining = inner.draining.load(Ordering::SeqCst);
         let ready = !draining && answered && (store || !inner.settings.readiness.store);

@@ -24,7 +24,7 @@ async fn aged(rig: &Rig, lifetime: u64, seconds: f64) -> Browser {
 }
 
 async fn ageing(rig: &Rig) -> Browser {
-    aged(rig, 4, 2.2).await
+    aged(rig, 10, 5.1).await
 }
 
 async fn expired(rig: &Rig) -> Browser {
