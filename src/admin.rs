@@ -19,6 +19,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
+use tokio_util::task::TaskTracker;
 
 /// How long `/readyz` waits for the store.
 const STORE_PATIENCE: Duration = Duration::from_millis(500);
@@ -33,6 +34,7 @@ struct Inner {
     store: Arc<Store>,
     providers: Vec<Arc<Provider>>,
     metrics: Arc<Metrics>,
+    tasks: TaskTracker,
     store_answered: AtomicBool,
     draining: AtomicBool,
 }
@@ -45,12 +47,14 @@ impl Admin {
         store: Arc<Store>,
         providers: Vec<Arc<Provider>>,
         metrics: Arc<Metrics>,
+        tasks: TaskTracker,
     ) -> Self {
         Self(Arc::new(Inner {
             settings,
             store,
             providers,
             metrics,
+            tasks,
             store_answered: AtomicBool::new(false),
             draining: AtomicBool::new(false),
         }))
@@ -64,8 +68,10 @@ impl Admin {
     async fn ready(&self) -> Response<Body> {
         let inner = &self.0;
         // A probe's own patience is a second by default: a store that hangs must not look like a cloakroom that does.
-        let answer = tokio::time::timeout(STORE_PATIENCE, inner.store.ping()).await;
-        let store = matches!(answer, Ok(Ok(())));
+        let store = inner.store.clone();
+        // In a task of its own, so that a connection which takes longer than the probe is made all the same.
+        let ping = inner.tasks.spawn(async move { store.ping().await.is_ok() });
+        let store = matches!(tokio::time::timeout(STORE_PATIENCE, ping).await, Ok(Ok(true)));
         let answered = inner.store_answered.fetch_or(store, Ordering::SeqCst) || store;
         let draining = inner.draining.load(Ordering::SeqCst);
         let ready = !draining && answered && (store || !inner.settings.readiness.store);

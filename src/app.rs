@@ -100,13 +100,12 @@ fn target(route: &RouteSettings) -> Result<Target, String> {
 /// Serves until `stop` is ready, then drains.
 ///
 /// # Errors
-/// A sentence for the operator: a listener that cannot be bound, a part that cannot be made.
+/// A sentence for the operator: a listener that cannot be bound.
 ///
 /// # Cancel safety
 /// Not: dropping it cuts everything that is under way.
-pub async fn run(settings: Settings, stop: impl Future<Output = ()>) -> Result<(), String> {
+pub async fn run(settings: Settings, parts: Parts, stop: impl Future<Output = ()>) -> Result<(), String> {
     let settings = Arc::new(settings);
-    let parts = Parts::make(&settings)?;
     let admin_socket = bind(settings.server.admin, "server.admin").await?;
     let mut public_sockets = Vec::new();
     for address in &settings.server.listen {
@@ -122,6 +121,7 @@ pub async fn run(settings: Settings, stop: impl Future<Output = ()>) -> Result<(
         parts.store.clone(),
         parts.providers.clone(),
         parts.metrics.clone(),
+        tasks.clone(),
     );
     let router = router(&settings, parts, &tasks, &cut);
     let bounds = Bounds {

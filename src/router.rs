@@ -235,6 +235,7 @@ impl Inner {
         if !route.pages() && provenance.is_foreign_navigation() {
             return Err(Failure::Csrf("This address cannot be opened from another site."));
         }
+        provenance.check_preflight()?;
         if route.auth() == Auth::None || route.csrf == Csrf::Off {
             return Ok(());
         }
@@ -245,7 +246,6 @@ impl Inner {
                 return Ok(());
             }
         }
-        provenance.check_preflight()?;
         if route.csrf == Csrf::Header && !provenance.header {
             return Err(Failure::Csrf("This address wants the header X-CSRF: 1."));
         }

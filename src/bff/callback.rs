@@ -18,7 +18,6 @@ use super::trouble::Trouble;
 use super::{Bff, Visit, clear_attempt};
 use crate::answer::{Body, Failure};
 use crate::clock::UnixTime;
-use crate::protocol::cookie::{self, SameSite};
 use crate::protocol::id_token::LoginExpectations;
 use crate::protocol::token_response::{TokenError, TokenResponse};
 use crate::provider::{Provider, ProviderError};
@@ -110,18 +109,12 @@ impl Bff {
             .spawn(async move { bff.redeem_once(&provider, &task_attempt, &code).await });
         match task.await.map_err(|_| Failure::Internal)? {
             Outcome::SignedIn(id) => {
-                tracing::info!(target: "cloakroom::audit", event = "login", provider = %name);
-                self.metrics.login(name, "success", "");
                 let now = self.clock.now();
                 let mut response = self.land(&self.landing_for(Some(&attempt.return_to)));
                 let headers = response.headers_mut();
                 headers.append(header::SET_COOKIE, self.cookie.set(&id));
-                let left = LIFETIME.saturating_sub(now.since(attempt.begun));
                 let mark = self.attempts.seal_mark(&attempt, now);
-                headers.append(
-                    header::SET_COOKIE,
-                    cookie::set(&cookie_name, &mark, SameSite::Lax, Some(left)),
-                );
+                headers.append(header::SET_COOKIE, self.mark_cookie(&cookie_name, &mark));
                 Ok(response)
             }
             // A lost answer stays a lost answer when the page is loaded again.
@@ -239,6 +232,9 @@ impl Bff {
         };
         match self.sessions.begin(new).await {
             Ok((id, _)) => {
+                let name = &provider.settings().name;
+                tracing::info!(target: "cloakroom::audit", event = "login", provider = %name);
+                self.metrics.login(name, "success", "");
                 if let Some(old) = attempt.replaces {
                     // Where the store is away, the session is denied here and its delete is repeated.
                     if let Err(error) = self.sessions.end(old).await {

@@ -74,7 +74,7 @@ impl Bff {
             }],
             None,
         );
-        for cookie in self.clear_attempts(headers) {
+        for cookie in self.settle_marks(headers) {
             response.headers_mut().append(header::SET_COOKIE, cookie);
         }
         Some(response)

@@ -12,21 +12,17 @@ use crate::protocol::fetch_metadata::Site;
 use crate::protocol::query::{self, Parameter};
 use crate::provider::Provider;
 use crate::session::login_attempt::{LIFETIME, LoginAttempt};
-use http::{Method, Response, StatusCode, header};
-
-/// The longest `login_hint` or `acr_values`, bytes: the attempts of a browser share 4 KB of cookies.
-const LONGEST_WISH: usize = 256;
+use http::{Response, StatusCode, header};
 
 impl Bff {
     pub(super) async fn login(&self, visit: &Visit<'_>) -> Result<Response<Body>, Failure> {
-        if !visit.provenance.navigation || visit.method != Method::GET {
+        if !visit.provenance.navigation {
             return Err(Failure::Csrf(
                 "A login is begun by going to this address, not by a script.",
             ));
         }
         // What cannot be decoded is no `return_to`, and no error either (contract 3.2).
-        let parameters = query::parse(visit.query.unwrap_or_default())
-            .unwrap_or_else(|| vec![("return_to".into(), String::new())]);
+        let parameters = query::readable(visit.query.unwrap_or_default());
         let return_to = match query::find(&parameters, "return_to") {
             Parameter::One(value) => self.landing_for(Some(value)),
             Parameter::Absent => self.landing_for(None),
@@ -171,33 +167,28 @@ impl Bff {
     }
 }
 
-/// The provider's name and the wishes in a query; a doubled or malformed one is refused rather than guessed at.
+/// The provider's name and the wishes in a query. One that is doubled or malformed is refused rather than left out: an
+/// app that asks for a stronger login must not get a weaker one.
 fn read_wishes(parameters: &[(String, String)]) -> Result<(Option<String>, Wishes), Failure> {
-    let text = |name: &str| match query::find(parameters, name) {
-        Parameter::Absent | Parameter::One("") => Ok(None),
-        Parameter::One(value) if value.len() <= LONGEST_WISH && !value.chars().any(char::is_control) => {
-            Ok(Some(value.to_owned()))
-        }
-        Parameter::One(_) => Err(Failure::BadRequest(
-            "A parameter of this address is too long or not plain text.",
-        )),
-        Parameter::Doubled => Err(Failure::BadRequest(
-            "A parameter of this address stands there twice.",
-        )),
+    let wishes = Wishes::from_query(parameters);
+    let asked = |name: &str| {
+        parameters
+            .iter()
+            .any(|(key, value)| key == name && !value.is_empty())
     };
-    let max_age = match text("max_age")? {
-        None => None,
-        Some(digits) => Some(
-            digits
-                .parse()
-                .map_err(|_| Failure::BadRequest("The parameter max_age is not a number of seconds."))?,
-        ),
+    let understood = asked("prompt") == wishes.prompt.is_some()
+        && asked("login_hint") == wishes.login_hint.is_some()
+        && asked("acr_values") == wishes.acr_values.is_some()
+        && asked("max_age") == wishes.max_age.is_some();
+    let provider = match query::find(parameters, "provider") {
+        Parameter::Absent | Parameter::One("") => None,
+        Parameter::One(name) => Some(name.to_owned()),
+        Parameter::Doubled => return Err(Failure::BadRequest("The parameter provider stands there twice.")),
     };
-    let wishes = Wishes {
-        prompt: text("prompt")?,
-        login_hint: text("login_hint")?,
-        acr_values: text("acr_values")?,
-        max_age,
-    };
-    Ok((text("provider")?, wishes))
+    if !understood {
+        return Err(Failure::BadRequest(
+            "One of prompt, login_hint, acr_values and max_age is malformed, too long, or stands there twice.",
+        ));
+    }
+    Ok((provider, wishes))
 }

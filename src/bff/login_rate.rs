@@ -36,8 +36,12 @@ impl LoginRate {
             .unwrap_or_else(std::sync::PoisonError::into_inner);
         if seen.len() >= MOST && !seen.contains_key(&address) {
             seen.retain(|_, (begun, _)| now.duration_since(*begun) < self.rate.per);
-            if seen.len() >= MOST {
-                seen.clear();
+            let oldest = seen
+                .iter()
+                .min_by_key(|(_, (begun, _))| *begun)
+                .map(|(address, _)| *address);
+            if let Some(oldest) = oldest.filter(|_| seen.len() >= MOST) {
+                seen.remove(&oldest);
             }
         }
         let (begun, count) = seen.entry(address).or_insert((now, 0));

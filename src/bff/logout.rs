@@ -21,8 +21,8 @@ use crate::session::{Session, SessionError};
 use http::{HeaderValue, Method, Response, StatusCode, header};
 use std::time::Duration;
 
-/// How long a logout may wait for the provider's metadata.
-const LEARN_TIMEOUT: Duration = Duration::from_secs(2);
+/// How long a logout may wait for the provider.
+const PROVIDER_PATIENCE: Duration = Duration::from_secs(2);
 
 /// What is to be ended.
 struct Ending {
@@ -79,7 +79,7 @@ impl Bff {
         self.metrics.logout(kind);
         let clear = match ending.clear {
             Clear::Always => self.clear_cookies(visit.headers),
-            Clear::WhereOneEnds if ended || incomplete => self.clear_cookies(visit.headers),
+            Clear::WhereOneEnds if ended => self.clear_cookies(visit.headers),
             Clear::WhereOneEnds | Clear::Never => Vec::new(),
         };
         let mut response = if incomplete {
@@ -140,7 +140,8 @@ impl Bff {
             return Err(refused);
         };
         let (hash, provider) = self.sessions.open_logout_value(value).ok_or(refused)?;
-        let ours_asked = !matches!(visit.provenance.site, Site::SameSite | Site::CrossSite);
+        // A link in a mail comes as `none`: only a page of ours speaks for the browser's own session.
+        let ours_asked = visit.provenance.site == Site::SameOrigin;
         let mut ending = Ending {
             hashes: Vec::new(),
             opened: None,
@@ -178,25 +179,34 @@ impl Bff {
         ending.hashes.push(id.store_key());
     }
 
-    /// Revokes what can be revoked (best effort, 2 s), and says where the browser signs out at the provider.
+    /// Revokes what can be revoked (best effort, two seconds), and says where the browser signs out at the provider.
+    ///
+    /// # Cancel safety
+    /// A browser that goes away leaves the revocation running.
     async fn sign_out_at_provider(&self, ending: &Ending) -> Option<Secret> {
         let provider = self.provider(ending.provider.as_deref()?)?;
-        if !provider.is_known() {
-            // The first since the start: without metadata the user would stay signed in there.
-            let _known_or_late = tokio::time::timeout(LEARN_TIMEOUT, provider.warm_up()).await;
-        }
-        let mut hint = None;
-        if let Some(session) = &ending.opened {
-            if let Some(its_provider) = self.provider(&session.provider) {
-                let tokens = &session.tokens;
-                its_provider
-                    .revoke(tokens.refresh_token.as_ref(), Some(&tokens.access_token))
-                    .await;
-            }
-            if session.provider == provider.settings().name {
-                hint = session.tokens.id_token.as_ref();
-            }
-        }
+        let opened = ending.opened.as_deref();
+        let revoking = {
+            let (provider, tokens) = (provider.clone(), opened.map(|session| session.tokens.clone()));
+            let its_provider = opened
+                .and_then(|session| self.provider(&session.provider))
+                .cloned();
+            self.tasks.spawn(async move {
+                if !provider.is_known() {
+                    // The first since the start: without metadata the user would stay signed in there.
+                    let _known_or_late = tokio::time::timeout(PROVIDER_PATIENCE, provider.warm_up()).await;
+                }
+                if let (Some(provider), Some(tokens)) = (its_provider, tokens) {
+                    provider
+                        .revoke(tokens.refresh_token.as_ref(), Some(&tokens.access_token))
+                        .await;
+                }
+            })
+        };
+        let _done_or_late = tokio::time::timeout(PROVIDER_PATIENCE, revoking).await;
+        let hint = opened
+            .filter(|session| session.provider == provider.settings().name)
+            .and_then(|session| session.tokens.id_token.as_ref());
         let back = self.settings.public_url.url(&self.settings.logout.landing);
         provider.end_session_url(hint, &back)
     }

@@ -28,10 +28,7 @@ impl Bff {
     /// Keeps the target and gives the script the path that leads there.
     pub(super) async fn continue_later(&self, target: Option<&Secret>) -> Result<Response<Body>, Failure> {
         let Some(target) = target else {
-            return Ok(answer::json(
-                StatusCode::OK,
-                &json!({ "redirect_to": self.settings.logout.landing }),
-            ));
+            return Ok(self.continue_to_landing());
         };
         // One random value names the entry and stands in the path, the other binds it to this browser.
         let (name, ticket) = (
@@ -51,10 +48,7 @@ impl Bff {
         {
             // The session is gone already; only the sign-out at the provider is lost.
             tracing::warn!(%error, "a logout cannot lead on to the provider");
-            return Ok(answer::json(
-                StatusCode::OK,
-                &json!({ "redirect_to": self.settings.logout.landing }),
-            ));
+            return Ok(self.continue_to_landing());
         }
         let path = format!("{}?id={name}", self.own_path("/logout/continue"));
         let mut response = answer::json(StatusCode::OK, &json!({ "redirect_to": path }));
@@ -66,6 +60,12 @@ impl Bff {
         );
         append_cookies(&mut response, vec![ticket]);
         Ok(response)
+    }
+
+    /// Nobody to sign out at: a path of the same kind, which ends on the page after a logout and costs no entry.
+    fn continue_to_landing(&self) -> Response<Body> {
+        let path = format!("{}?id=", self.own_path("/logout/continue"));
+        answer::json(StatusCode::OK, &json!({ "redirect_to": path }))
     }
 
     /// The navigation: the redirect, once. Late or doubled, it ends on the page after a logout.

@@ -20,11 +20,11 @@ use crate::config::{RouteTable, Settings};
 use crate::guard::SessionCookie;
 use crate::guard::csrf::Provenance;
 use crate::metrics::Metrics;
-use crate::protocol::fetch_metadata;
 use crate::protocol::path::RequestPath;
+use crate::protocol::{cookie, fetch_metadata};
 use crate::provider::Provider;
 use crate::session::Sessions;
-use crate::session::login_attempt::Attempts;
+use crate::session::login_attempt::{Attempts, LIFETIME};
 use crate::session::seal::KeyRing;
 use crate::store::Store;
 use http::{HeaderMap, Method, Response};
@@ -196,16 +196,26 @@ impl Bff {
         }
     }
 
-    /// `Set-Cookie` lines that end what this browser holds of us: the session, and the marks of finished logins (a
-    /// mark without a session would look like a browser that keeps no cookies).
+    /// `Set-Cookie` lines that end this browser's session. Marks of finished logins are settled, because a fresh mark
+    /// without a session would look like a browser that keeps no cookies; logins under way in other tabs go on.
     pub fn clear_cookies(&self, headers: &HeaderMap) -> Vec<http::HeaderValue> {
         std::iter::once(self.cookie.clear())
-            .chain(self.clear_attempts(headers))
+            .chain(self.settle_marks(headers))
             .collect()
     }
 
-    fn clear_attempts(&self, headers: &HeaderMap) -> Vec<http::HeaderValue> {
-        self.attempts.names(headers).map(clear_attempt).collect()
+    fn settle_marks(&self, headers: &HeaderMap) -> Vec<http::HeaderValue> {
+        let marks = self.attempts.settled_marks(headers, self.clock.now());
+        marks
+            .iter()
+            .map(|(name, value)| self.mark_cookie(name, value))
+            .collect()
+    }
+
+    /// A mark goes with the browser where the session does: what is sealed into it says when its time ends.
+    fn mark_cookie(&self, name: &str, value: &str) -> http::HeaderValue {
+        let max_age = self.settings.session.cookie.persistent.then_some(LIFETIME);
+        cookie::set(name, value, cookie::SameSite::Lax, max_age)
     }
 }
 

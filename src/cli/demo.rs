@@ -39,7 +39,11 @@ async fn serve(port: u16) -> Result<(), String> {
     let behind = CancellationToken::new();
     let (ended, demo_ended) = tokio::join!(
         async {
-            let ended = app::run(loaded.settings, stop).await;
+            let parts = app::Parts::make(&loaded.settings);
+            let ended = match parts {
+                Ok(parts) => app::run(loaded.settings, parts, stop).await,
+                Err(reason) => Err(reason),
+            };
             behind.cancel();
             ended
         },

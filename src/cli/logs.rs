@@ -42,4 +42,9 @@ pub(super) fn start(settings: &LogSettings) {
     let _ = tracing_subscriber::registry()
         .with(layer.with_filter(targets))
         .try_init();
+    // One form for every line. The place only: a panic's message may hold what was being worked on.
+    std::panic::set_hook(Box::new(|panic| {
+        let place = panic.location().map(ToString::to_string).unwrap_or_default();
+        tracing::error!(place, "a part of cloakroom panicked; please report it");
+    }));
 }

@@ -27,9 +27,17 @@ pub(super) fn serve(settings: config::Settings) -> ExitCode {
         Ok(runtime) => runtime,
         Err(code) => return code,
     };
+    // Upstreams are made inside a runtime, which their pools live on.
+    let parts = match runtime.block_on(async { app::Parts::make(&settings) }) {
+        Ok(parts) => parts,
+        Err(reason) => {
+            eprintln!("cloakroom: {reason}");
+            return ExitCode::from(BAD_CONFIG);
+        }
+    };
     let ended = runtime.block_on(async {
         let stop = stop_signal().map_err(|error| format!("cannot listen for signals: {error}"))?;
-        app::run(settings, stop).await
+        app::run(settings, parts, stop).await
     });
     match ended {
         Ok(()) => ExitCode::SUCCESS,

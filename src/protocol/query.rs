@@ -15,6 +15,12 @@ pub fn parse(query: &str) -> Option<Vec<(String, String)>> {
         .collect()
 }
 
+/// The parameters that can be decoded; the others are as if they were not there.
+#[must_use]
+pub fn readable(query: &str) -> Vec<(String, String)> {
+    query.split('&').filter_map(parse).flatten().collect()
+}
+
 /// One parameter among them.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Parameter<'a> {

@@ -189,10 +189,10 @@ impl<T> Known<T> {
 
 impl Turn {
     /// The failure whose pause is not over yet. It doubles from a quarter of a second; the cap keeps the promise that
-    /// the provider is asked again within ten seconds, and where nobody waits for it there is more time.
+    /// the provider is asked again within ten seconds (contract 4.8), sooner where somebody waits for it.
     fn pause(&self, has_stale: bool) -> Option<ProviderError> {
         let (failure, when) = self.failure.as_ref()?;
-        let cap = Duration::from_secs(if has_stale { 60 } else { 5 });
+        let cap = Duration::from_secs(if has_stale { 9 } else { 5 });
         let pause = Duration::from_millis(250).saturating_mul(1 << self.failures.saturating_sub(1).min(10));
         (when.elapsed() < pause.min(cap)).then(|| failure.clone())
     }

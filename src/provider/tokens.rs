@@ -132,6 +132,7 @@ impl Provider {
         let first = self.accepted_secret.load(Ordering::Relaxed);
         let others = (0..secrets.len()).filter(|index| *index != first);
         let mut refused = TokenError::Unreachable("no client secret can be read".to_owned());
+        let mut asked_before = false;
         for index in std::iter::once(first).chain(others) {
             let Some(source) = secrets.get(index) else {
                 continue;
@@ -152,7 +153,14 @@ impl Provider {
                 .source
                 .ask(asked.name(), request, limit)
                 .await
-                .map_err(no_answer)?;
+                .map_err(|error| {
+                    if asked_before {
+                        sent_before(error)
+                    } else {
+                        no_answer(error)
+                    }
+                })?;
+            asked_before = true;
             if answer.status == 200 {
                 self.accepted_secret.store(index, Ordering::Relaxed);
                 return Ok(answer);
@@ -169,6 +177,16 @@ impl Provider {
             }
         }
         Err(refused)
+    }
+}
+
+/// The grant went out with an earlier secret, so whatever happens now it was sent.
+fn sent_before(error: CallError) -> TokenError {
+    let (CallError::Unreachable(reason) | CallError::Lost(reason)) = error;
+    TokenError::NoAnswer {
+        unreadable: false,
+        reason,
+        retry_after: None,
     }
 }
 

@@ -234,9 +234,26 @@ impl Attempts {
             .then_some(opened)
     }
 
-    /// The names of all attempt cookies that came with a request.
-    pub fn names<'a>(&'a self, headers: &'a HeaderMap) -> impl Iterator<Item = &'a str> {
-        self.cookies(headers).map(|(name, _)| name)
+    /// The marks among a request's attempt cookies: what is under way in other tabs is not among them. Each comes with
+    /// a value that leads on as before and no longer counts as just finished.
+    #[must_use]
+    pub fn settled_marks(&self, headers: &HeaderMap, now: UnixTime) -> Vec<(String, String)> {
+        self.cookies(headers)
+            .filter_map(|(name, value)| match self.open(name, value, now)? {
+                Opened::Finished { return_to, begun, .. } => {
+                    let settled = Mark {
+                        r: return_to,
+                        b: begun,
+                        f: UnixTime::from_millis(0),
+                    };
+                    Some((
+                        name.to_owned(),
+                        self.seal_json(Purpose::FinishedAttempt, name, &settled),
+                    ))
+                }
+                Opened::UnderWay(_) => None,
+            })
+            .collect()
     }
 
     fn cookies<'a>(&'a self, headers: &'a HeaderMap) -> impl Iterator<Item = (&'a str, &'a [u8])> {

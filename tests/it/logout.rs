@@ -101,7 +101,7 @@ async fn bf_01_lo_02_json_gets_a_one_time_path_and_no_token() {
     let short: Vec<_> = reply
         .cookies()
         .into_iter()
-        .filter(|cookie| cookie.name != SESSION && !cookie.value.is_empty())
+        .filter(|cookie| cookie.name.ends_with("-logout"))
         .collect();
     assert_eq!(short.len(), 1, "{short:?}");
     assert!(short[0].attribute("httponly").is_some() && short[0].attribute("secure").is_some());
@@ -345,4 +345,59 @@ async fn a_session_that_ended_is_refused_on_every_replica_within_a_second() {
         assert!(start.elapsed() < Duration::from_secs(1), "4.9");
     }
     assert_eq!(there.fetch("GET", "/api/x").await.status, 401);
+}
+
+#[tokio::test]
+async fn az_07_a_401_in_one_tab_leaves_a_login_under_way_in_another() {
+    let rig = Rig::start().await;
+    let mut browser = rig.signed_in().await;
+    browser.clone().fetch("POST", "/bff/logout").await;
+    let url = browser.begin("?return_to=/pages/x").await;
+    let reply = browser.fetch("GET", "/api/x").await;
+    assert_eq!((reply.status, reply.clears_session()), (401, true));
+    let callback = rig.rogue.authorize(&url);
+    let reply = browser.come_back(&callback).await;
+    assert_eq!(browser.landing(&reply), "/pages/x");
+    assert_eq!(user(&mut browser).await, 200);
+}
+
+#[tokio::test]
+async fn lo_01_somebody_elses_logout_url_ends_nothing_of_this_browser() {
+    let rig = Rig::with(|config| config.set("session.cookie.same_site", "lax")).await;
+    let mut mallory = rig.signed_in().await;
+    let url = logout_url(&mut mallory).await;
+    for site in [Site::None, Site::CrossSite] {
+        let mut alice = rig.signed_in().await;
+        let reply = alice.navigate(&url, site).await;
+        assert!(!reply.clears_session(), "{site:?}");
+        assert_eq!(user(&mut alice).await, 200, "{site:?}");
+    }
+}
+
+#[tokio::test]
+async fn fa_02_a_dead_logout_url_clears_nothing_while_the_store_is_away() {
+    let rig = Rig::on_redis(|config| config).await;
+    let mut browser = rig.signed_in().await;
+    let url = logout_url(&mut browser).await;
+    browser.fetch("POST", "/bff/logout").await;
+    let mut other = rig.signed_in().await;
+    rig.redis.as_ref().unwrap().pause();
+    let reply = other.navigate(&url, Site::CrossSite).await;
+    rig.redis.as_ref().unwrap().resume();
+    assert!(!reply.clears_session());
+}
+
+#[tokio::test]
+async fn lo_05_a_script_without_a_session_gets_a_path_that_leads_to_the_landing() {
+    let rig = Rig::start().await;
+    let mut stranger = rig.browser();
+    let request = Request::fetch("POST", "/bff/logout")
+        .without("Accept")
+        .with("Accept", "application/json");
+    let reply = stranger.send(request).await;
+    assert_eq!(reply.status, 200);
+    let path = reply.json()["redirect_to"].as_str().unwrap().to_owned();
+    assert!(path.starts_with("/bff/logout/continue?"), "{path}");
+    let reply = stranger.navigate(&path, Site::SameOrigin).await;
+    assert_eq!((reply.status, reply.location()), (303, "/"));
 }

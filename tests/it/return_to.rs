@@ -74,3 +74,12 @@ async fn the_landing_path_is_configurable() {
         assert_eq!(browser.landing(&reply), "/welcome", "{query}");
     }
 }
+
+#[tokio::test]
+async fn a_parameter_that_cannot_be_decoded_spoils_no_other() {
+    let rig = Rig::start().await;
+    let mut browser = rig.browser();
+    let url = browser.begin("?return_to=/pages/x&utm=%zz").await;
+    let reply = browser.come_back(&rig.rogue.authorize(&url)).await;
+    assert_eq!(browser.landing(&reply), "/pages/x");
+}
