@@ -47,8 +47,8 @@ pub enum SessionError {
     /// The store does not answer.
     #[error(transparent)]
     Store(#[from] StoreError),
-    /// The record is sealed with a key that is not in `session.keys`, or written by a newer release: the operator's
-    /// fault, so the session is kept.
+    /// The record is sealed with a key that is not in `session.keys`, of a provider that is not configured, or written
+    /// by a newer release: the operator's fault, so the session is kept.
     #[error("a session record cannot be read here: {0}")]
     Unreadable(&'static str),
 }
@@ -284,12 +284,16 @@ impl Sessions {
             .open_any(Purpose::Session, id.bits(), contexts_of, &record.sealed)
         {
             Ok(Some((n, plain))) => Some((n, Zeroizing::new(plain))),
+            // It lies under this deployment's own key, so it is ours: its provider was removed, or another replica
+            // knows it already.
             Ok(None) => {
-                tracing::warn!(
+                tracing::error!(
                     ?key,
-                    "a session belongs to a provider that is not configured (any more)"
+                    "a session belongs to a provider that is not configured here: its owner gets 503"
                 );
-                None
+                return Err(SessionError::Unreadable(
+                    "of a provider or client id that is not configured",
+                ));
             }
             Err(error @ (OpenError::UnknownKey | OpenError::UnknownFormat)) => {
                 tracing::error!(?key, %error, "a session cannot be opened here: its owner gets 503");

@@ -189,7 +189,13 @@ async fn se_04_a_tampered_moved_or_foreign_record_is_no_session() {
             .create(key_of(&world, &id), sealed.into(), MINUTE)
             .await
             .unwrap();
-        assert!(world.look_up(&id).await.is_none(), "byte {n}");
+        let found = world.sessions.look_up(&id).await;
+        assert!(
+            matches!(found, Ok(None) | Err(SessionError::Unreadable(_))),
+            "byte {n}"
+        );
+        // What tells the provider cannot be told from that of a provider that is not known here.
+        assert_eq!(found.is_err(), n < 49, "byte {n}");
     }
     // Nothing at all.
     world
@@ -228,17 +234,22 @@ async fn two_deployments_on_one_store_never_take_each_others_cookies() {
         assert!(elsewhere.look_up(&id).await.unwrap().is_none());
         assert!(!elsewhere.end(id.store_key()).await.unwrap());
     }
+}
+
+#[tokio::test]
+async fn a_provider_or_client_that_is_not_configured_here_costs_no_session() {
+    let world = World::new();
+    let (id, _) = world.begin().await;
     let mut client = Arc::into_inner(Scripted::new("main")).unwrap();
     client.client_id = "other".into();
-    let keys = key_ring("https://app.example.com", 1);
-    let elsewhere = replica(
-        &world.store,
-        keys,
-        &[Arc::new(client)],
-        &world.clock,
-        &world.tasks,
-    );
-    assert!(elsewhere.look_up(&id).await.unwrap().is_none());
+    for providers in [vec![Arc::new(client)], vec![]] {
+        let keys = key_ring("https://app.example.com", 1);
+        let elsewhere = replica(&world.store, keys, &providers, &world.clock, &world.tasks);
+        assert!(matches!(
+            elsewhere.look_up(&id).await,
+            Err(SessionError::Unreadable(_))
+        ));
+    }
     assert!(world.look_up(&id).await.is_some());
 }
 
