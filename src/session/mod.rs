@@ -21,7 +21,7 @@ mod testing;
 mod tests;
 
 pub use id::SessionId;
-pub use record::{NewSession, Session, Tokens, bearer};
+pub use record::{NewSession, Session, Tokens};
 pub use refresh::{Freshness, RefreshAt};
 
 use crate::clock::Clock;

@@ -207,7 +207,7 @@ async fn an_outage_at_any_step_is_the_stores_and_passes_with_it() {
             let (world, id, session) = expired().await;
             world.store.outage.begin(&[operation], fails);
             match world.sessions.fresh(&id, &session).await {
-                Ok(token) => assert_eq!(token.expose(), "access-1"),
+                Ok(landed) => assert_eq!(token(&landed.unwrap()), "access-1"),
                 Err(FreshError::Session(SessionError::Store(_))) => {}
                 Err(other) => panic!("{operation} {fails:?}: {other}"),
             }
