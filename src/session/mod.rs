@@ -40,6 +40,8 @@ use zeroize::Zeroizing;
 
 /// How often a write is tried anew because others wrote in between.
 const SWAPS: usize = 8;
+/// How long noting a use may take in all, whatever each round trip may: an answer is due within 3 s (contract 4.6).
+const NOTING: Duration = Duration::from_millis(2500);
 
 /// Why a session could not be read or kept. Never the same as "there is none".
 #[derive(Clone, Debug, thiserror::Error)]
@@ -192,6 +194,12 @@ impl Sessions {
     }
 
     async fn note_use(&self, id: &SessionId, always: bool) -> Result<Option<Session>, SessionError> {
+        let noting = tokio::time::timeout(NOTING, self.note_use_at_last(id, always));
+        let late = |_| Err(StoreError("a session's use could not be noted in time".into()).into());
+        noting.await.unwrap_or_else(late)
+    }
+
+    async fn note_use_at_last(&self, id: &SessionId, always: bool) -> Result<Option<Session>, SessionError> {
         for _ in 0..SWAPS {
             let Some(mut opened) = self.read(id).await? else {
                 return Ok(None);

@@ -438,6 +438,19 @@ async fn a_replaced_session_ends_after_a_grace_or_when_the_process_stops() {
     assert!(stops.elapsed() < Duration::from_millis(200));
 }
 
+#[tokio::test(start_paused = true)]
+async fn fa_01_extending_gives_up_in_time_however_slow_each_round_trip_is() {
+    let world = World::new();
+    let (id, _) = world.begin().await;
+    world.store.outage.begin(&["read", "replace"], Fails::Late);
+    let began = tokio::time::Instant::now();
+    assert!(matches!(
+        world.sessions.extend(&id).await,
+        Err(SessionError::Store(_))
+    ));
+    assert!(began.elapsed() < Duration::from_secs(3), "{:?}", began.elapsed());
+}
+
 #[tokio::test]
 async fn fa_01_a_store_outage_is_never_no_session() {
     let world = World::new();
