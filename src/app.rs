@@ -56,16 +56,10 @@ impl Parts {
             StoreSettings::Redis(redis) => Store::redis(redis)?,
         };
         let store = store.counted_by(metrics.clone());
-        let keys = settings
-            .session
-            .keys
-            .iter()
-            .map(crate::config::SecretSource::current)
-            .collect::<Result<Vec<_>, _>>()?;
-        let keys = if keys.is_empty() {
+        let keys = if settings.session.keys.is_empty() {
             KeyRing::random(settings.public_url.origin())
         } else {
-            KeyRing::new(settings.public_url.origin(), &keys)?
+            KeyRing::watching(settings.public_url.origin(), &settings.session.keys)?
         };
         let proxies = ProxyEnvironment::read();
         let providers = settings

@@ -356,11 +356,10 @@ impl Inner {
         session: &Session,
     ) -> Result<Option<HeaderValue>, Failure> {
         match self.sessions.fresh(id, session).await {
-            Ok(token) => {
-                let mut value = HeaderValue::from_str(&format!("Bearer {}", token.expose()))
-                    .map_err(|_| Failure::ProviderUnavailable)?;
-                value.set_sensitive(true);
-                Ok(Some(value))
+            Ok(landed) => {
+                let session = landed.as_deref().unwrap_or(session);
+                let bearer = session.tokens.bearer();
+                bearer.map(Some).ok_or(Failure::ProviderUnavailable)
             }
             // A session that is gone: anonymous where that is allowed.
             Err(FreshError::Ended(_)) if route.auth() == Auth::Optional => Ok(None),

@@ -69,9 +69,12 @@ pub enum IdTokenError {
     /// `iss` is not the issuer.
     #[error("the token is from another issuer")]
     Issuer,
-    /// `aud` is not our `client_id` alone, or `azp` is not.
+    /// `aud` is not our `client_id` alone.
     #[error("the token is for another client")]
     Audience,
+    /// `azp` is not our `client_id`.
+    #[error("the token was issued to another party")]
+    AuthorizedParty,
     /// `sub` is not the session's.
     #[error("the token is about another user")]
     Subject,
@@ -108,7 +111,7 @@ pub enum IdTokenError {
 /// so that junk fetches none.
 ///
 /// # Errors
-/// [`IdTokenError::Issuer`], [`IdTokenError::Audience`] or [`IdTokenError::Claim`]
+/// [`IdTokenError::Issuer`], [`IdTokenError::Audience`], [`IdTokenError::AuthorizedParty`] or [`IdTokenError::Claim`]
 pub fn check_addressee(
     claims: &Map<String, Value>,
     issuer: &str,
@@ -130,7 +133,7 @@ pub fn check_addressee(
     }
     // Core §2: azp "If present, it MUST contain the OAuth 2.0 Client ID of this party"
     match claims.get("azp") {
-        Some(party) if party != client_id => Err(IdTokenError::Audience),
+        Some(party) if party != client_id => Err(IdTokenError::AuthorizedParty),
         _ => Ok(()),
     }
 }

@@ -102,7 +102,11 @@ fn id_07_the_audience_is_this_client_alone() {
         assert_eq!(login(&with(json!({ "aud": aud }))), Err(E::Claim("aud")), "{aud}");
     }
     for azp in [json!("other"), json!(["app"]), json!(7), json!(null)] {
-        assert_eq!(login(&with(json!({ "azp": azp }))), Err(E::Audience), "{azp}");
+        assert_eq!(
+            login(&with(json!({ "azp": azp }))),
+            Err(E::AuthorizedParty),
+            "{azp}"
+        );
     }
 }
 

@@ -21,7 +21,7 @@ mod testing;
 mod tests;
 
 pub use id::SessionId;
-pub use record::{NewSession, Session, Tokens, bearer};
+pub use record::{NewSession, Session, Tokens};
 pub use refresh::{Freshness, RefreshAt};
 
 use crate::clock::Clock;
@@ -40,6 +40,8 @@ use zeroize::Zeroizing;
 
 /// How often a write is tried anew because others wrote in between.
 const SWAPS: usize = 8;
+/// How long noting a use may take in all, whatever each round trip may: an answer is due within 3 s (contract 4.6).
+const NOTING: Duration = Duration::from_millis(2500);
 
 /// Why a session could not be read or kept. Never the same as "there is none".
 #[derive(Clone, Debug, thiserror::Error)]
@@ -47,8 +49,8 @@ pub enum SessionError {
     /// The store does not answer.
     #[error(transparent)]
     Store(#[from] StoreError),
-    /// The record is sealed with a key that is not in `session.keys`, or written by a newer release: the operator's
-    /// fault, so the session is kept.
+    /// The record is sealed with a key that is not in `session.keys`, of a provider that is not configured, or written
+    /// by a newer release: the operator's fault, so the session is kept.
     #[error("a session record cannot be read here: {0}")]
     Unreadable(&'static str),
 }
@@ -192,6 +194,12 @@ impl Sessions {
     }
 
     async fn note_use(&self, id: &SessionId, always: bool) -> Result<Option<Session>, SessionError> {
+        let noting = tokio::time::timeout(NOTING, self.note_use_at_last(id, always));
+        let late = |_| Err(StoreError("a session's use could not be noted in time".into()).into());
+        noting.await.unwrap_or_else(late)
+    }
+
+    async fn note_use_at_last(&self, id: &SessionId, always: bool) -> Result<Option<Session>, SessionError> {
         for _ in 0..SWAPS {
             let Some(mut opened) = self.read(id).await? else {
                 return Ok(None);
@@ -284,12 +292,16 @@ impl Sessions {
             .open_any(Purpose::Session, id.bits(), contexts_of, &record.sealed)
         {
             Ok(Some((n, plain))) => Some((n, Zeroizing::new(plain))),
+            // It lies under this deployment's own key, so it is ours: its provider was removed, or another replica
+            // knows it already.
             Ok(None) => {
-                tracing::warn!(
+                tracing::error!(
                     ?key,
-                    "a session belongs to a provider that is not configured (any more)"
+                    "a session belongs to a provider that is not configured here: its owner gets 503"
                 );
-                None
+                return Err(SessionError::Unreadable(
+                    "of a provider or client id that is not configured",
+                ));
             }
             Err(error @ (OpenError::UnknownKey | OpenError::UnknownFormat)) => {
                 tracing::error!(?key, %error, "a session cannot be opened here: its owner gets 503");

@@ -45,17 +45,11 @@ impl Tokens {
     /// nor indexed. `None`: the provider's token holds what no header can.
     #[must_use]
     pub fn bearer(&self) -> Option<HeaderValue> {
-        bearer(&self.access_token)
+        let text = Zeroizing::new(["Bearer ", self.access_token.expose()].concat());
+        let mut value = HeaderValue::from_str(&text).ok()?;
+        value.set_sensitive(true);
+        Some(value)
     }
-}
-
-/// As [`Tokens::bearer`], for the token that [`super::Sessions::fresh`] gives.
-#[must_use]
-pub fn bearer(token: &AccessToken) -> Option<HeaderValue> {
-    let text = Zeroizing::new(["Bearer ", token.expose()].concat());
-    let mut value = HeaderValue::from_str(&text).ok()?;
-    value.set_sensitive(true);
-    Some(value)
 }
 
 /// What a login brings.

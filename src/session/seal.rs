@@ -13,6 +13,8 @@
 //! INVARIANT: a key seals once, because the 256-bit salt is new each time; so no nonce is ever used twice under a key.
 //! INVARIANT: a sealed thing opens only for its own purpose, deployment, context and cookie (contract 5.2).
 //! INVARIANT: an unknown key or format is not "broken": the first is the operator's fault and costs nobody a session.
+//! INVARIANT: keys that are read again when their files change never take away what could be opened before: a key that
+//! was configured once in this process opens until it ends, and only the first that is configured now seals.
 //!
 //! The context tag says which of several contexts (providers) it was sealed for, without trying each. It is keyed and
 //! salted, so it tells a reader of the store nothing, not even which two are alike.
@@ -23,11 +25,16 @@
 mod tests;
 
 use super::id::hash;
+use crate::config::SecretSource;
 use crate::secret::Secret;
+use arc_swap::ArcSwap;
 use aws_lc_rs::aead::{AES_256_GCM, Aad, LessSafeKey, NONCE_LEN, Nonce, UnboundKey};
 use aws_lc_rs::{constant_time, hkdf, hmac, rand};
 use base64::Engine;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
+use std::sync::{Arc, Mutex, PoisonError, TryLockError};
+use std::time::Duration;
+use tokio::time::Instant;
 use zeroize::Zeroizing;
 
 /// The format that is written, and the only one there is.
@@ -37,6 +44,8 @@ const KEY_ID: usize = 8;
 const SALT: usize = 32;
 const TAG: usize = 8;
 const HEADER: usize = 1 + KEY_ID + SALT + TAG;
+/// How often the keys' sources are looked at, at most.
+const LOOK_AGAIN: Duration = Duration::from_secs(1);
 
 /// What a sealed thing is for: part of its key derivation and of its associated data, so that nothing opens as
 /// something else (contract 5.2, 5.4).
@@ -84,8 +93,25 @@ pub enum OpenError {
 #[derive(Debug)]
 pub struct KeyRing {
     public_url: String,
-    first: ServerKey,
-    others: Vec<ServerKey>,
+    keys: ArcSwap<Keys>,
+    /// Where the keys come from; none where they cannot change.
+    sources: Vec<SecretSource>,
+    looked: Mutex<Looked>,
+}
+
+/// The keys as they are now.
+#[derive(Debug)]
+struct Keys {
+    first: Arc<ServerKey>,
+    /// The other configured ones, then those that were configured before.
+    others: Vec<Arc<ServerKey>>,
+}
+
+/// The last look at the sources.
+#[derive(Debug)]
+struct Looked {
+    at: Instant,
+    found: Vec<Secret>,
 }
 
 struct ServerKey {
@@ -172,23 +198,9 @@ pub(super) fn fill(bytes: &mut [u8]) {
     rand::fill(bytes).expect("the system has random bytes");
 }
 
-impl KeyRing {
-    /// A ring of one fresh random key, for a memory store.
-    #[must_use]
-    pub fn random(public_url: &str) -> Self {
-        Self {
-            public_url: public_url.to_owned(),
-            first: ServerKey::random(),
-            others: Vec::new(),
-        }
-    }
-
-    /// From the configured keys (256 bits, base64url). `public_url` is bound into everything sealed.
-    ///
-    /// # Errors
-    /// A sentence for the operator.
-    pub fn new(public_url: &str, keys: &[Secret]) -> Result<Self, String> {
-        let mut ring: Vec<ServerKey> = Vec::with_capacity(keys.len());
+impl Keys {
+    fn new(keys: &[Secret]) -> Result<Self, String> {
+        let mut ring: Vec<Arc<ServerKey>> = Vec::with_capacity(keys.len());
         for (n, key) in keys.iter().enumerate() {
             let key = parse_key(key).ok_or_else(|| {
                 format!("`session.keys[{n}]` is not 256 bits in base64url (43 characters): make one with `cloakroom keys generate`")
@@ -199,21 +211,112 @@ impl KeyRing {
                     "`session.keys[{n}]` is the same key as `session.keys[{twin}]`: remove one"
                 ));
             }
-            ring.push(key);
+            ring.push(Arc::new(key));
         }
         let mut keys = ring.into_iter();
         let first = keys
             .next()
             .ok_or("`session.keys` is empty: make a key with `cloakroom keys generate`")?;
         Ok(Self {
-            public_url: public_url.to_owned(),
             first,
             others: keys.collect(),
         })
     }
 
     fn all(&self) -> impl Iterator<Item = &ServerKey> {
-        std::iter::once(&self.first).chain(&self.others)
+        std::iter::once(&self.first).chain(&self.others).map(|key| &**key)
+    }
+
+    /// Keeps what `former` could open.
+    fn after(mut self, former: &Self) -> Self {
+        for key in std::iter::once(&former.first).chain(&former.others) {
+            if !self.all().any(|known| known.id == key.id) {
+                self.others.push(Arc::clone(key));
+            }
+        }
+        self
+    }
+}
+
+impl KeyRing {
+    fn of(public_url: &str, keys: Keys, sources: &[SecretSource], found: Vec<Secret>) -> Self {
+        Self {
+            public_url: public_url.to_owned(),
+            keys: ArcSwap::from_pointee(keys),
+            sources: sources.to_vec(),
+            looked: Mutex::new(Looked {
+                at: Instant::now(),
+                found,
+            }),
+        }
+    }
+
+    /// A ring of one fresh random key, for a memory store.
+    #[must_use]
+    pub fn random(public_url: &str) -> Self {
+        let keys = Keys {
+            first: Arc::new(ServerKey::random()),
+            others: Vec::new(),
+        };
+        Self::of(public_url, keys, &[], Vec::new())
+    }
+
+    /// From keys (256 bits, base64url) that stay as they are. `public_url` is bound into everything sealed.
+    ///
+    /// # Errors
+    /// A sentence for the operator.
+    pub fn new(public_url: &str, keys: &[Secret]) -> Result<Self, String> {
+        Ok(Self::of(public_url, Keys::new(keys)?, &[], Vec::new()))
+    }
+
+    /// From the configured keys, which are looked at again about once a second while they are in use. Keys that cannot
+    /// be read again or are none leave the last good ones in use, which is logged once a change.
+    ///
+    /// # Errors
+    /// A sentence for the operator: a key that cannot be read now, or is none.
+    pub fn watching(public_url: &str, sources: &[SecretSource]) -> Result<Self, String> {
+        let found = read(sources)?;
+        Ok(Self::of(public_url, Keys::new(&found)?, sources, found))
+    }
+
+    /// The keys as they are now.
+    fn keys(&self) -> arc_swap::Guard<Arc<Keys>> {
+        if !self.sources.is_empty() {
+            self.look_again();
+        }
+        self.keys.load()
+    }
+
+    fn look_again(&self) {
+        // Whoever comes while another looks goes on with what there is.
+        let mut looked = match self.looked.try_lock() {
+            Ok(looked) => looked,
+            Err(TryLockError::Poisoned(poisoned)) => PoisonError::into_inner(poisoned),
+            Err(TryLockError::WouldBlock) => return,
+        };
+        if looked.at.elapsed() < LOOK_AGAIN {
+            return;
+        }
+        looked.at = Instant::now();
+        // A source keeps its last good value by itself, and says so.
+        let Ok(found) = read(&self.sources) else {
+            return;
+        };
+        if found == looked.found {
+            return;
+        }
+        match Keys::new(&found) {
+            Ok(keys) => {
+                self.keys.store(Arc::new(keys.after(&self.keys.load())));
+                tracing::info!("the server keys have changed and were read again");
+            }
+            Err(problem) => {
+                tracing::error!(
+                    "the server keys have changed, and the last good ones stay in use: {problem}"
+                );
+            }
+        }
+        looked.found = found;
     }
 
     /// What a sealed thing is bound to, unambiguously: each part has its length in front.
@@ -236,7 +339,8 @@ impl KeyRing {
     /// Where the system has no random bytes.
     #[must_use]
     pub fn seal(&self, purpose: Purpose, cookie: &[u8], context: &[&str], plain: &[u8]) -> Vec<u8> {
-        let key = &self.first;
+        let keys = self.keys();
+        let key = &keys.first;
         let bound = self.bound(purpose.label(), context);
         let mut salt = [0; SALT];
         fill(&mut salt);
@@ -291,7 +395,8 @@ impl KeyRing {
         let (header, ciphertext) = sealed.split_at_checked(HEADER).ok_or(OpenError::Broken)?;
         let (id, rest) = header[1..].split_at(KEY_ID);
         let (salt, tag) = rest.split_at(SALT);
-        let key = self.all().find(|key| key.id == id).ok_or(OpenError::UnknownKey)?;
+        let keys = self.keys();
+        let key = keys.all().find(|key| key.id == id).ok_or(OpenError::UnknownKey)?;
         for (n, context) in contexts.into_iter().enumerate() {
             let bound = self.bound(purpose.label(), context);
             if constant_time::verify_slices_are_equal(&key.context_tag(salt, &bound), tag).is_err() {
@@ -323,7 +428,7 @@ impl KeyRing {
     #[must_use]
     pub fn sign(&self, purpose: &'static str, message: &[u8]) -> [u8; 32] {
         let mut signature = [0; 32];
-        let signed = hmac::sign(&self.first.signatures, &self.signed(purpose, message));
+        let signed = hmac::sign(&self.keys().first.signatures, &self.signed(purpose, message));
         signature.copy_from_slice(signed.as_ref());
         signature
     }
@@ -333,7 +438,8 @@ impl KeyRing {
     #[must_use]
     pub fn verify(&self, purpose: &'static str, message: &[u8], signature: &[u8]) -> bool {
         let signed = self.signed(purpose, message);
-        self.all()
+        self.keys()
+            .all()
             .any(|key| hmac::verify(&key.signatures, &signed, signature).is_ok())
     }
 
@@ -342,6 +448,10 @@ impl KeyRing {
         signed.extend_from_slice(message);
         signed
     }
+}
+
+fn read(sources: &[SecretSource]) -> Result<Vec<Secret>, String> {
+    sources.iter().map(SecretSource::current).collect()
 }
 
 /// A configured key: exactly 256 bits.

@@ -108,10 +108,7 @@ async fn rf_16_without_a_refresh_token_it_ends_with_its_access_token() {
     assert_eq!(session.absolute_end, session.tokens.expires);
     world.clock.advance(Duration::from_secs(299));
     let session = world.look_up(&id).await.unwrap();
-    assert_eq!(
-        world.sessions.fresh(&id, &session).await.unwrap().expose(),
-        "access-0"
-    );
+    assert!(world.sessions.fresh(&id, &session).await.unwrap().is_none());
     world.clock.advance(Duration::from_secs(1));
     assert!(matches!(
         world.sessions.fresh(&id, &session).await,
@@ -189,7 +186,13 @@ async fn se_04_a_tampered_moved_or_foreign_record_is_no_session() {
             .create(key_of(&world, &id), sealed.into(), MINUTE)
             .await
             .unwrap();
-        assert!(world.look_up(&id).await.is_none(), "byte {n}");
+        let found = world.sessions.look_up(&id).await;
+        assert!(
+            matches!(found, Ok(None) | Err(SessionError::Unreadable(_))),
+            "byte {n}"
+        );
+        // What tells the provider cannot be told from that of a provider that is not known here.
+        assert_eq!(found.is_err(), n < 49, "byte {n}");
     }
     // Nothing at all.
     world
@@ -228,17 +231,22 @@ async fn two_deployments_on_one_store_never_take_each_others_cookies() {
         assert!(elsewhere.look_up(&id).await.unwrap().is_none());
         assert!(!elsewhere.end(id.store_key()).await.unwrap());
     }
+}
+
+#[tokio::test]
+async fn a_provider_or_client_that_is_not_configured_here_costs_no_session() {
+    let world = World::new();
+    let (id, _) = world.begin().await;
     let mut client = Arc::into_inner(Scripted::new("main")).unwrap();
     client.client_id = "other".into();
-    let keys = key_ring("https://app.example.com", 1);
-    let elsewhere = replica(
-        &world.store,
-        keys,
-        &[Arc::new(client)],
-        &world.clock,
-        &world.tasks,
-    );
-    assert!(elsewhere.look_up(&id).await.unwrap().is_none());
+    for providers in [vec![Arc::new(client)], vec![]] {
+        let keys = key_ring("https://app.example.com", 1);
+        let elsewhere = replica(&world.store, keys, &providers, &world.clock, &world.tasks);
+        assert!(matches!(
+            elsewhere.look_up(&id).await,
+            Err(SessionError::Unreadable(_))
+        ));
+    }
     assert!(world.look_up(&id).await.is_some());
 }
 
@@ -410,6 +418,37 @@ async fn a_logout_is_carried_through_even_if_who_asked_goes_away() {
     drop(ending);
     world.settle().await;
     assert!(world.look_up(&id).await.is_none());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_replaced_session_ends_after_a_grace_or_when_the_process_stops() {
+    let world = World::new();
+    let (id, _) = world.begin().await;
+    world.sessions.end_soon(id.store_key());
+    tokio::time::sleep(Duration::from_millis(1900)).await;
+    assert!(world.look_up(&id).await.is_some());
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    assert!(world.look_up(&id).await.is_none());
+
+    let (id, _) = world.begin().await;
+    world.sessions.end_soon(id.store_key());
+    let stops = tokio::time::Instant::now();
+    world.settle().await;
+    assert!(world.look_up(&id).await.is_none());
+    assert!(stops.elapsed() < Duration::from_millis(200));
+}
+
+#[tokio::test(start_paused = true)]
+async fn fa_01_extending_gives_up_in_time_however_slow_each_round_trip_is() {
+    let world = World::new();
+    let (id, _) = world.begin().await;
+    world.store.outage.begin(&["read", "replace"], Fails::Late);
+    let began = tokio::time::Instant::now();
+    assert!(matches!(
+        world.sessions.extend(&id).await,
+        Err(SessionError::Store(_))
+    ));
+    assert!(began.elapsed() < Duration::from_secs(3), "{:?}", began.elapsed());
 }
 
 #[tokio::test]

@@ -155,6 +155,8 @@ pub(crate) enum Fails {
     Before,
     /// After it was done: only its answer is lost.
     After,
+    /// Not at all, but it takes 2 s.
+    Late,
 }
 
 /// Operations that fail on a test's wish.
@@ -187,6 +189,10 @@ impl Outage {
             .map(|(_, fails)| *fails);
         match found {
             None => asked.await,
+            Some(Fails::Late) => {
+                tokio::time::sleep(Duration::from_secs(2)).await;
+                asked.await
+            }
             Some(fails) => {
                 if fails == Fails::After {
                     drop(asked.await);

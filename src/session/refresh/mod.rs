@@ -36,7 +36,6 @@ pub(super) use lease::Leases;
 
 use super::{FreshError, Session, SessionId, Sessions, Tokens};
 use crate::clock::UnixTime;
-use crate::secret::AccessToken;
 use flights::{Boarding, Progress};
 use std::sync::Arc;
 use std::time::Duration;
@@ -77,8 +76,11 @@ impl Freshness {
 }
 
 impl Sessions {
-    /// The access token to send up: at once while it lives (one refresh behind it where it is ageing), after the one
+    /// Sees to a living access token: at once while it lives (one refresh behind it where it is ageing), after the one
     /// refresh where it has expired (contract 4.7).
+    ///
+    /// `None`: the session's own token lives, use that. `Some`: the session as the refresh left it, whose token is to be
+    /// used, and whose claims and scopes are to be judged anew (contract 2.7).
     ///
     /// # Errors
     /// [`FreshError`]
@@ -89,7 +91,7 @@ impl Sessions {
         self: &Arc<Self>,
         id: &SessionId,
         session: &Session,
-    ) -> Result<AccessToken, FreshError> {
+    ) -> Result<Option<Arc<Session>>, FreshError> {
         let freshness = Freshness::of(&session.tokens, self.clock.now(), self.refresh_before);
         let renewable = session.tokens.refresh_token.is_some();
         match freshness {
@@ -106,14 +108,13 @@ impl Sessions {
                     return Err(FreshError::ProviderAway);
                 };
                 let landed = tokio::time::timeout(WAIT, landing(progress)).await;
-                let session = landed.unwrap_or(Err(FreshError::ProviderAway))?;
-                Ok(session.tokens.access_token.clone())
+                landed.unwrap_or(Err(FreshError::ProviderAway)).map(Some)
             }
             Freshness::Ageing if renewable => {
                 let _flight = self.refresh(id, session);
-                Ok(session.tokens.access_token.clone())
+                Ok(None)
             }
-            Freshness::Ageing | Freshness::Fresh => Ok(session.tokens.access_token.clone()),
+            Freshness::Ageing | Freshness::Fresh => Ok(None),
         }
     }
 

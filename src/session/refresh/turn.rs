@@ -198,10 +198,10 @@ impl Turn {
         let before = opened.payload.tokens.clone();
         let checked = match &response.id_token {
             // Core §12.2: the response "might not contain an id_token". But where the answer before this one had one
-            // that could not be checked, whose refresh token this is was never confirmed.
-            None if opened.payload.unconfirmed => {
-                Err(ProviderError::Mismatch("it cannot be confirmed".into()))
-            }
+            // that could not be checked, whose refresh token this is was never confirmed, and still is not.
+            None if opened.payload.unconfirmed => Err(ProviderError::Bad(
+                "there is none, after one that did not hold".into(),
+            )),
             None => Ok(None),
             Some(token) => timeout(CALL, provider.verify_refreshed(token, &opened.payload.sub))
                 .await

@@ -145,3 +145,47 @@ fn a_signature_holds_for_its_message_purpose_and_deployment() {
     assert!(!elsewhere.verify("logout", b"message", &signature));
     assert_ne!(elsewhere.scoped([1; 32]), old.scoped([1; 32]));
 }
+
+#[tokio::test(start_paused = true)]
+async fn ca_06_a_replaced_key_file_seals_anew_and_locks_nobody_out() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("key");
+    let write = |text: &str| std::fs::write(&path, text).unwrap();
+    let passes = || tokio::time::advance(LOOK_AGAIN);
+    let sources = [SecretSource::file(&path), SecretSource::plain(secret(9).expose())];
+    assert!(KeyRing::watching(URL, &sources).is_err());
+    write(secret(1).expose());
+    let watching = KeyRing::watching(URL, &sources).unwrap();
+    let opens = |ring: &KeyRing, sealed: &[u8]| {
+        ring.open(Purpose::Session, COOKIE, &["issuer", "app"], sealed)
+            .is_ok()
+    };
+    let old = sealed(&watching);
+    assert!(opens(&ring(&[1]), &old));
+
+    write(secret(2).expose());
+    assert!(opens(&ring(&[1]), &sealed(&watching)));
+    passes().await;
+    let new = sealed(&watching);
+    assert!(opens(&ring(&[2]), &new) && !opens(&ring(&[1]), &new));
+    assert!(opens(&watching, &old) && opens(&watching, &new));
+    assert!(opens(&watching, &sealed(&ring(&[9]))));
+
+    // None of these is a key, or one besides the other.
+    for bad in ["", "too short", secret(9).expose()] {
+        write(bad);
+        passes().await;
+        assert!(opens(&ring(&[2]), &sealed(&watching)), "{bad}");
+    }
+    std::fs::remove_file(&path).unwrap();
+    passes().await;
+    assert!(opens(&ring(&[2]), &sealed(&watching)));
+
+    // What was signed and sealed before still holds when the first key comes back.
+    let signature = watching.sign("logout", b"message");
+    write(secret(1).expose());
+    passes().await;
+    assert!(opens(&ring(&[1]), &sealed(&watching)));
+    assert!(opens(&watching, &old) && opens(&watching, &new));
+    assert!(watching.verify("logout", b"message", &signature));
+}

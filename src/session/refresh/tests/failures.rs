@@ -143,18 +143,31 @@ async fn an_id_token_that_cannot_be_checked_brings_no_token_and_costs_no_session
             assert_eq!(ended.stored(&id).await, ("access-2".into(), "refresh-2".into()));
         }
     }
-    let (world, id, session) = expired().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn no_id_token_after_one_that_did_not_hold_brings_no_token_and_costs_no_session() {
+    let (world, id, _) = expired().await;
     world
         .provider
         .with(|state| state.id_token = Some(Err(ProviderError::Bad("signature".into()))));
     assert!(world.fresh(&id).await.is_err());
-    sleep(5 * SECOND).await;
-    world.provider.with(|state| state.id_token = None);
-    assert!(matches!(
-        world.sessions.fresh(&id, &session).await,
-        Err(FreshError::Ended(_))
-    ));
-    assert!(world.look_up(&id).await.is_none());
+    for n in 2..4 {
+        sleep(5 * SECOND).await;
+        world.provider.with(|state| state.id_token = None);
+        assert!(matches!(world.fresh(&id).await, Err(FreshError::ProviderAway)));
+        // What was rotated is kept all the same.
+        assert_eq!(
+            world.stored(&id).await,
+            ("access-0".into(), format!("refresh-{n}"))
+        );
+    }
+    sleep(10 * SECOND).await;
+    world
+        .provider
+        .with(|state| state.id_token = Some(Ok(claims(&json!({"sub": "canary-sub"})))));
+    assert_eq!(world.fresh(&id).await.unwrap(), "access-4");
+    assert_eq!(world.provider.with(|state| state.reuses), 0);
 }
 
 #[tokio::test(start_paused = true)]
@@ -194,7 +207,7 @@ async fn an_outage_at_any_step_is_the_stores_and_passes_with_it() {
             let (world, id, session) = expired().await;
             world.store.outage.begin(&[operation], fails);
             match world.sessions.fresh(&id, &session).await {
-                Ok(token) => assert_eq!(token.expose(), "access-1"),
+                Ok(landed) => assert_eq!(token(&landed.unwrap()), "access-1"),
                 Err(FreshError::Session(SessionError::Store(_))) => {}
                 Err(other) => panic!("{operation} {fails:?}: {other}"),
             }

@@ -11,14 +11,14 @@ async fn rf_02_expired_token_waits_for_the_one_refresh_over_two_replicas() {
     for n in 0..200 {
         let sessions = Arc::clone(if n % 2 == 0 { &one.sessions } else { &two.sessions });
         let (id, session) = (id.clone(), session.clone());
-        requests.spawn(async move { sessions.fresh(&id, &session).await.unwrap().expose().to_owned() });
+        requests.spawn(async move { token(&sessions.fresh(&id, &session).await.unwrap().unwrap()) });
     }
     let tokens = requests.join_all().await;
     assert!(tokens.iter().all(|token| token == "access-1"), "{tokens:?}");
     assert_eq!(one.provider.calls(), 1);
     // Late arrivals with what they looked up before use the result as well.
     assert_eq!(
-        two.sessions.fresh(&id, &session).await.unwrap().expose(),
+        token(&two.sessions.fresh(&id, &session).await.unwrap().unwrap()),
         "access-1"
     );
     assert_eq!(one.provider.calls(), 1);
@@ -110,7 +110,7 @@ async fn of_two_refreshes_under_a_broken_lease_the_loser_uses_what_the_winner_wr
                 sessions
                     .fresh(&id, &session)
                     .await
-                    .map(|token| token.expose().to_owned())
+                    .map(|landed| token(&landed.unwrap()))
             }
         });
         sleep(SECOND).await;
@@ -148,7 +148,7 @@ async fn logging_out_during_a_refresh_never_revives_and_revokes_what_came() {
         let revoked = world.provider.with(|state| state.revoked.clone());
         match moment {
             0 => assert!(matches!(outcome, Err(FreshError::Ended(_)))),
-            2500 => assert_eq!(outcome.unwrap().expose(), "access-1"),
+            2500 => assert_eq!(token(&outcome.unwrap().unwrap()), "access-1"),
             _ => {
                 assert!(matches!(outcome, Err(FreshError::Ended(_))), "{moment}");
                 assert_eq!(revoked, ["refresh-1", "access-1"]);
@@ -167,7 +167,8 @@ async fn se_10_a_use_that_is_noted_during_a_refresh_is_kept_and_so_are_the_token
         .spawn(async move { sessions.fresh(&theirs, &session).await });
     sleep(SECOND).await;
     world.another().sessions.extend(&id).await.unwrap().unwrap();
-    assert_eq!(waiting.await.unwrap().unwrap().expose(), "access-1");
+    let landed = waiting.await.unwrap().unwrap();
+    assert_eq!(token(&landed.unwrap()), "access-1");
     let session = world.look_up(&id).await.unwrap();
     assert_eq!((session.used, session.version), (BEGIN.plus(LIFETIME), 3));
 }
