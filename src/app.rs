@@ -89,7 +89,7 @@ impl Parts {
 
 fn target(route: &RouteSettings) -> Result<Target, String> {
     if let Some(files) = &route.files {
-        return Ok(Target::Files(StaticFiles::new(files)));
+        return Ok(Target::Files(StaticFiles::new(files, route.auth())));
     }
     if route.upstream.is_empty() {
         return Ok(Target::Nothing);
