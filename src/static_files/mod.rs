@@ -141,13 +141,13 @@ impl StaticFiles {
         Ok(answer)
     }
 
-    /// The same URL with a slash at its end, so that the page's relative links hold.
+    /// The same URL with a slash at its end, so that the page's relative links hold: 302, never 307 (RFC 9700 §4.12).
     fn with_slash(&self, uri: &Uri) -> Result<Response<Body>, Failure> {
         let query = uri.query().map(|query| format!("?{query}")).unwrap_or_default();
         let location =
             HeaderValue::try_from(format!("{}/{query}", uri.path())).map_err(|_| Failure::NotFound)?;
         let mut answer = Response::new(Empty::new().map_err(|never| match never {}).boxed_unsync());
-        *answer.status_mut() = StatusCode::TEMPORARY_REDIRECT;
+        *answer.status_mut() = StatusCode::FOUND;
         let headers = answer.headers_mut();
         headers.insert(header::LOCATION, location);
         headers.insert(
