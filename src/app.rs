@@ -128,7 +128,7 @@ pub async fn run(settings: Settings, stop: impl Future<Output = ()>) -> Result<(
         header_timeout: settings.server.header_timeout,
         max_header_size: usize::try_from(settings.server.max_header_size).unwrap_or(usize::MAX),
         max_headers: settings.server.max_headers,
-        max_connections: settings.server.max_connections,
+        places: listener::places(settings.server.max_connections),
     };
     let listeners = TaskTracker::new();
     let admin_stop = CancellationToken::new();
@@ -136,7 +136,7 @@ pub async fn run(settings: Settings, stop: impl Future<Output = ()>) -> Result<(
     let admin_task = tasks.spawn(listener::serve(
         admin_socket,
         Bounds {
-            max_connections: 256,
+            places: listener::places(256),
             ..bounds.clone()
         },
         admin.clone(),
