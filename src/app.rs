@@ -1,8 +1,8 @@
 //! From settings to a running cloakroom, and to a graceful stop.
 //!
 //! Stopping has two stages: readiness is false for `drain_delay` while requests are still accepted, so that whoever
-//! balances the load looks elsewhere; then the listeners close, and requests and refreshes under way finish within
-//! `drain_timeout`. What is left then is cut.
+//! balances the load looks elsewhere; then the listeners close, and requests, tunnels and refreshes under way finish
+//! within `drain_timeout`. What is left then is cut.
 
 use crate::admin::Admin;
 use crate::bff::{self, Bff};
@@ -112,7 +112,8 @@ pub async fn run(settings: Settings, stop: impl Future<Output = ()>) -> Result<(
     for address in &settings.server.listen {
         public_sockets.push(bind(*address, "server.listen").await?);
     }
-    let (tasks, stopping, cut) = (
+    let (tasks, tunnels, stopping, cut) = (
+        TaskTracker::new(),
         TaskTracker::new(),
         CancellationToken::new(),
         CancellationToken::new(),
@@ -123,7 +124,7 @@ pub async fn run(settings: Settings, stop: impl Future<Output = ()>) -> Result<(
         parts.providers.clone(),
         parts.metrics.clone(),
     );
-    let router = router(&settings, parts, &tasks, &cut);
+    let router = router(&settings, parts, &tasks, &tunnels, &cut);
     let bounds = Bounds {
         header_timeout: settings.server.header_timeout,
         max_header_size: usize::try_from(settings.server.max_header_size).unwrap_or(usize::MAX),
@@ -164,7 +165,13 @@ pub async fn run(settings: Settings, stop: impl Future<Output = ()>) -> Result<(
     tracing::info!(timeout = ?settings.server.drain_timeout, "stopping: listeners closed, finishing what is under way");
     stopping.cancel();
     let deadline = tokio::time::Instant::now() + settings.server.drain_timeout;
-    if tokio::time::timeout_at(deadline, listeners.wait()).await.is_err() {
+    let under_way = async {
+        listeners.wait().await;
+        // Only the listeners' requests open tunnels, and a tunnel is no longer its listener's.
+        tunnels.close();
+        tunnels.wait().await;
+    };
+    if tokio::time::timeout_at(deadline, under_way).await.is_err() {
         tracing::warn!("stopping: cutting what is still under way");
     }
     cut.cancel();
@@ -181,7 +188,13 @@ pub async fn run(settings: Settings, stop: impl Future<Output = ()>) -> Result<(
     Ok(())
 }
 
-fn router(settings: &Arc<Settings>, parts: Parts, tasks: &TaskTracker, cut: &CancellationToken) -> Router {
+fn router(
+    settings: &Arc<Settings>,
+    parts: Parts,
+    tasks: &TaskTracker,
+    tunnels: &TaskTracker,
+    cut: &CancellationToken,
+) -> Router {
     let Parts {
         providers,
         store,
@@ -220,7 +233,7 @@ fn router(settings: &Arc<Settings>, parts: Parts, tasks: &TaskTracker, cut: &Can
         sessions,
         metrics,
         clock,
-        tasks: tasks.clone(),
+        tunnels: tunnels.clone(),
         cut: cut.clone(),
     })
 }
