@@ -1,8 +1,8 @@
 //! From settings to a running cloakroom, and to a graceful stop.
 //!
 //! Stopping has two stages: readiness is false for `drain_delay` while requests are still accepted, so that whoever
-//! balances the load looks elsewhere; then the listeners close, and requests and refreshes under way finish within
-//! `drain_timeout`. What is left then is cut.
+//! balances the load looks elsewhere; then the listeners close, and requests, tunnels and refreshes under way finish
+//! within `drain_timeout`. What is left then is cut.
 
 use crate::admin::Admin;
 use crate::bff::{self, Bff};
@@ -83,7 +83,7 @@ impl Parts {
 
 fn target(route: &RouteSettings) -> Result<Target, String> {
     if let Some(files) = &route.files {
-        return Ok(Target::Files(StaticFiles::new(files)));
+        return Ok(Target::Files(StaticFiles::new(files, route.auth())));
     }
     if route.upstream.is_empty() {
         return Ok(Target::Nothing);
@@ -105,7 +105,8 @@ pub async fn run(settings: Settings, parts: Parts, stop: impl Future<Output = ()
     for address in &settings.server.listen {
         public_sockets.push(bind(*address, "server.listen").await?);
     }
-    let (tasks, stopping, cut) = (
+    let (tasks, tunnels, stopping, cut) = (
+        TaskTracker::new(),
         TaskTracker::new(),
         CancellationToken::new(),
         CancellationToken::new(),
@@ -117,12 +118,12 @@ pub async fn run(settings: Settings, parts: Parts, stop: impl Future<Output = ()
         parts.metrics.clone(),
         tasks.clone(),
     );
-    let router = router(&settings, parts, &tasks, &cut);
+    let router = router(&settings, parts, &tasks, &tunnels, &cut);
     let bounds = Bounds {
         header_timeout: settings.server.header_timeout,
         max_header_size: usize::try_from(settings.server.max_header_size).unwrap_or(usize::MAX),
         max_headers: settings.server.max_headers,
-        max_connections: settings.server.max_connections,
+        places: listener::places(settings.server.max_connections),
     };
     let listeners = TaskTracker::new();
     let admin_stop = CancellationToken::new();
@@ -130,7 +131,7 @@ pub async fn run(settings: Settings, parts: Parts, stop: impl Future<Output = ()
     let admin_task = tasks.spawn(listener::serve(
         admin_socket,
         Bounds {
-            max_connections: 256,
+            places: listener::places(256),
             ..bounds.clone()
         },
         admin.clone(),
@@ -158,7 +159,13 @@ pub async fn run(settings: Settings, parts: Parts, stop: impl Future<Output = ()
     tracing::info!(timeout = ?settings.server.drain_timeout, "stopping: listeners closed, finishing what is under way");
     stopping.cancel();
     let deadline = tokio::time::Instant::now() + settings.server.drain_timeout;
-    if tokio::time::timeout_at(deadline, listeners.wait()).await.is_err() {
+    let under_way = async {
+        listeners.wait().await;
+        // Only the listeners' requests open tunnels, and a tunnel is no longer its listener's.
+        tunnels.close();
+        tunnels.wait().await;
+    };
+    if tokio::time::timeout_at(deadline, under_way).await.is_err() {
         tracing::warn!("stopping: cutting what is still under way");
     }
     cut.cancel();
@@ -175,7 +182,13 @@ pub async fn run(settings: Settings, parts: Parts, stop: impl Future<Output = ()
     Ok(())
 }
 
-fn router(settings: &Arc<Settings>, parts: Parts, tasks: &TaskTracker, cut: &CancellationToken) -> Router {
+fn router(
+    settings: &Arc<Settings>,
+    parts: Parts,
+    tasks: &TaskTracker,
+    tunnels: &TaskTracker,
+    cut: &CancellationToken,
+) -> Router {
     let Parts {
         providers,
         store,
@@ -214,7 +227,7 @@ fn router(settings: &Arc<Settings>, parts: Parts, tasks: &TaskTracker, cut: &Can
         sessions,
         metrics,
         clock,
-        tasks: tasks.clone(),
+        tunnels: tunnels.clone(),
         cut: cut.clone(),
     })
 }

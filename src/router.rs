@@ -69,8 +69,8 @@ pub struct Inner {
     pub metrics: Arc<Metrics>,
     /// The time of day.
     pub clock: Clock,
-    /// Tunnels and what else outlives an answer.
-    pub tasks: TaskTracker,
+    /// Tunnels: they outlive their answers, and draining waits for them.
+    pub tunnels: TaskTracker,
     /// Cancelled when what is still under way is cut.
     pub cut: CancellationToken,
 }
@@ -342,7 +342,7 @@ impl Inner {
             request_id: &way.request_id,
             public_url: &self.settings.public_url,
             session_cookie: self.cookie.name(),
-            tasks: &self.tasks,
+            tasks: &self.tunnels,
             cut: &self.cut,
         };
         proxy::forward(request, passage).await

@@ -1,7 +1,7 @@
 //! Takes connections and turns them into requests.
 //!
 //! Generic over what answers, so the public, admin and demo listeners share it. Everything a stranger can make grow is
-//! bounded here: connections (a further one waits in the kernel's queue), the head's size, lines and time, the target's
+//! bounded here: connections (further ones wait in the kernel's queue, but for one a listener), the head's size, lines and time, the target's
 //! length, the time between requests, what is read of a body that nobody wanted.
 //!
 //! INVARIANT: bytes of one request are never read as another: a body that was not read to its end, or whose framing was
@@ -45,8 +45,14 @@ pub struct Bounds {
     pub max_header_size: usize,
     /// The most header lines.
     pub max_headers: usize,
-    /// The most connections at one time.
-    pub max_connections: usize,
+    /// A place for each connection; listeners whose bounds are clones of each other share them.
+    pub places: Arc<Semaphore>,
+}
+
+/// Places for so many connections at one time, at least one.
+#[must_use]
+pub fn places(max_connections: usize) -> Arc<Semaphore> {
+    Arc::new(Semaphore::new(max_connections.clamp(1, Semaphore::MAX_PERMITS)))
 }
 
 /// What answers requests.
@@ -70,16 +76,15 @@ pub async fn serve<S: Service>(
     stop: CancellationToken,
     cut: CancellationToken,
 ) {
-    let places = Arc::new(Semaphore::new(
-        bounds.max_connections.clamp(1, Semaphore::MAX_PERMITS),
-    ));
     let bounds = Arc::new(bounds);
     let connections = TaskTracker::new();
     loop {
         let accepted = async {
-            // A place first: what is not accepted waits in the kernel's queue, which is bounded.
-            let place = places.clone().acquire_owned().await.ok()?;
-            Some((place, socket.accept().await))
+            // The place second: a listener that nobody calls must not keep one from the others. The one connection
+            // that waits here is not read; those behind it wait in the kernel's queue, which is bounded.
+            let (stream, peer) = socket.accept().await?;
+            let place = bounds.places.clone().acquire_owned().await;
+            Ok((stream, peer, place.map_err(std::io::Error::other)?))
         };
         let accepted = tokio::select! {
             biased;
@@ -87,9 +92,8 @@ pub async fn serve<S: Service>(
             () = cut.cancelled() => break,
             accepted = accepted => accepted,
         };
-        let Some((place, accepted)) = accepted else { break };
         match accepted {
-            Ok((stream, peer)) => {
+            Ok((stream, peer, place)) => {
                 tune(&stream);
                 let (bounds, service, stop, cut) =
                     (bounds.clone(), service.clone(), stop.clone(), cut.clone());

@@ -79,7 +79,7 @@ async fn rig(change: impl FnOnce(&mut Bounds)) -> Rig {
         header_timeout: Duration::from_secs(10),
         max_header_size: 32 * 1024,
         max_headers: 100,
-        max_connections: 100,
+        places: places(100),
     };
     change(&mut bounds);
     let socket = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -497,7 +497,7 @@ async fn a_browser_that_goes_away_ends_its_request() {
 
 #[tokio::test]
 async fn a_connection_too_many_waits_for_a_place() {
-    let rig = rig(|bounds| bounds.max_connections = 2).await;
+    let rig = rig(|bounds| bounds.places = places(2)).await;
     let mut first = rig.connect().await;
     first
         .write_all(b"GET /wait HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
@@ -520,6 +520,37 @@ async fn a_connection_too_many_waits_for_a_place() {
     rig.echo.release.notify_one();
     assert!(read_all(&mut first).await.ends_with("waited"));
     read_response(&mut third, "hello").await;
+}
+
+#[tokio::test]
+async fn listeners_share_their_places_and_none_keeps_one_without_need() {
+    let shared = places(1);
+    let one = rig(|bounds| bounds.places = shared.clone()).await;
+    let other = rig(|bounds| bounds.places = shared).await;
+    // Whichever listener is asked, the other one does not sit on the only place.
+    for rig in [&one, &other] {
+        let response = rig
+            .exchange("GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
+            .await;
+        assert_eq!(status(&response), "200", "{response}");
+    }
+    let mut first = one.connect().await;
+    first
+        .write_all(b"GET /wait HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
+        .await
+        .unwrap();
+    one.echo.arrived.notified().await;
+    other.asked();
+    let mut second = other.connect().await;
+    second
+        .write_all(b"GET /2 HTTP/1.1\r\nHost: a\r\n\r\n")
+        .await
+        .unwrap();
+    let early = timeout(Duration::from_millis(200), second.read_u8()).await;
+    assert!(early.is_err() && other.asked().is_empty());
+    one.echo.release.notify_one();
+    assert!(read_all(&mut first).await.ends_with("waited"));
+    read_response(&mut second, "hello").await;
 }
 
 #[tokio::test]

@@ -51,7 +51,7 @@ pub struct Passage<'a> {
     pub public_url: &'a PublicUrl,
     /// The session cookie's name.
     pub session_cookie: &'a str,
-    /// Where tunnels run; draining waits for it.
+    /// Where tunnels run, and nothing else; draining waits for it.
     pub tasks: &'a TaskTracker,
     /// Cuts tunnels: when draining has lasted long enough, or when the session ends.
     pub cut: &'a CancellationToken,

@@ -27,11 +27,14 @@ impl Caching {
         }
     }
 
-    /// The value of `Cache-Control`.
-    pub const fn header(self) -> HeaderValue {
-        HeaderValue::from_static(match self {
-            Self::Immutable => "public, max-age=31536000, immutable",
-            Self::Revalidated => "no-cache",
+    /// The value of `Cache-Control`. What is not for everybody must not lie in a cache that everybody asks
+    /// (RFC 9111 §5.2.2.7).
+    pub const fn header(self, is_for_everybody: bool) -> HeaderValue {
+        HeaderValue::from_static(match (self, is_for_everybody) {
+            (Self::Immutable, true) => "public, max-age=31536000, immutable",
+            (Self::Immutable, false) => "private, max-age=31536000, immutable",
+            (Self::Revalidated, true) => "no-cache",
+            (Self::Revalidated, false) => "private, no-cache",
         })
     }
 }

@@ -13,7 +13,7 @@ mod caching;
 mod tests;
 
 use crate::answer::{Body, Failure};
-use crate::config::Files;
+use crate::config::{Auth, Files};
 use crate::protocol::path::RequestPath;
 use caching::Caching;
 use http::header::{self, HeaderName};
@@ -28,6 +28,7 @@ use tower_http::services::ServeDir;
 pub struct StaticFiles {
     root: PathBuf,
     fallback: Option<String>,
+    is_for_everybody: bool,
     files: ServeDir,
 }
 
@@ -39,12 +40,14 @@ enum Found {
 }
 
 impl StaticFiles {
-    /// Serves the folder that the config names.
+    /// Serves the folder that the config names. `auth` is its route's: what only some may see is kept by browsers only,
+    /// never by caches on the way.
     #[must_use]
-    pub fn new(files: &Files) -> Self {
+    pub fn new(files: &Files, auth: Auth) -> Self {
         Self {
             root: files.root.clone(),
             fallback: files.fallback.clone(),
+            is_for_everybody: auth == Auth::None,
             files: ServeDir::new(&files.root)
                 .append_index_html_on_directories(false)
                 .ignore_multi_range_requests(true)
@@ -79,7 +82,7 @@ impl StaticFiles {
                 if wanted.ends_with('/') {
                     self.send(request, &index, Caching::Revalidated).await
                 } else {
-                    with_slash(request.uri())
+                    self.with_slash(request.uri())
                 }
             }
             Found::File | Found::Nothing => self.fall_back(request, wanted).await,
@@ -130,10 +133,26 @@ impl StaticFiles {
         }
         let mut answer = answer.map(|body| body.map_err(Into::into).boxed_unsync());
         let headers = answer.headers_mut();
-        headers.insert(header::CACHE_CONTROL, caching.header());
+        headers.insert(header::CACHE_CONTROL, caching.header(self.is_for_everybody));
         headers.insert(
             header::X_CONTENT_TYPE_OPTIONS,
             HeaderValue::from_static("nosniff"),
+        );
+        Ok(answer)
+    }
+
+    /// The same URL with a slash at its end, so that the page's relative links hold: 302, never 307 (RFC 9700 §4.12).
+    fn with_slash(&self, uri: &Uri) -> Result<Response<Body>, Failure> {
+        let query = uri.query().map(|query| format!("?{query}")).unwrap_or_default();
+        let location =
+            HeaderValue::try_from(format!("{}/{query}", uri.path())).map_err(|_| Failure::NotFound)?;
+        let mut answer = Response::new(Empty::new().map_err(|never| match never {}).boxed_unsync());
+        *answer.status_mut() = StatusCode::FOUND;
+        let headers = answer.headers_mut();
+        headers.insert(header::LOCATION, location);
+        headers.insert(
+            header::CACHE_CONTROL,
+            Caching::Revalidated.header(self.is_for_everybody),
         );
         Ok(answer)
     }
@@ -216,17 +235,4 @@ fn as_uri(path: &str) -> Option<Uri> {
         }
     }
     encoded.parse().ok()
-}
-
-/// The same URL with a slash at its end, so that the page's relative links hold.
-fn with_slash(uri: &Uri) -> Result<Response<Body>, Failure> {
-    let query = uri.query().map(|query| format!("?{query}")).unwrap_or_default();
-    let location = HeaderValue::try_from(format!("{}/{query}", uri.path())).map_err(|_| Failure::NotFound)?;
-    let mut answer = Response::new(Empty::new().map_err(|never| match never {}).boxed_unsync());
-    *answer.status_mut() = StatusCode::TEMPORARY_REDIRECT;
-    answer.headers_mut().insert(header::LOCATION, location);
-    answer
-        .headers_mut()
-        .insert(header::CACHE_CONTROL, Caching::Revalidated.header());
-    Ok(answer)
 }

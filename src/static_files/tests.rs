@@ -10,6 +10,10 @@ struct Site {
 }
 
 fn site() -> Site {
+    site_for(Auth::None)
+}
+
+fn site_for(auth: Auth) -> Site {
     let outer = tempfile::tempdir().unwrap();
     let root = outer.path().join("dist");
     for folder in ["assets", "docs", "empty", ".git", ".well-known", "inside"] {
@@ -37,10 +41,11 @@ fn site() -> Site {
     fs::write(root.join("plain2.txt"), "plain2").unwrap();
     symlink(outer.path(), root.join("outside")).unwrap();
     symlink(root.join("inside/real.txt"), root.join("alias.txt")).unwrap();
-    let files = StaticFiles::new(&Files {
+    let named = Files {
         root,
         fallback: Some("index.html".into()),
-    });
+    };
+    let files = StaticFiles::new(&named, auth);
     Site { files, _outer: outer }
 }
 
@@ -105,6 +110,23 @@ async fn files_are_served_with_their_type_and_how_long_they_keep() {
         ask(&site, "POST", "/plain.txt", &[]).await.unwrap_err(),
         Failure::MethodNotAllowed("GET, HEAD")
     );
+}
+
+#[tokio::test]
+async fn what_only_some_may_see_is_kept_by_their_browsers_only() {
+    for auth in [Auth::Required, Auth::Optional] {
+        let site = site_for(auth);
+        for (path, caching) in [
+            ("/assets/app-B1x9k2Qa.js", "private, max-age=31536000, immutable"),
+            ("/plain.txt", "private, no-cache"),
+            ("/docs", "private, no-cache"),
+            ("/docs/", "private, no-cache"),
+            ("/orders/7", "private, no-cache"),
+        ] {
+            let (head, _) = ask(&site, "GET", path, &[]).await.unwrap();
+            assert_eq!(head.headers()["cache-control"], caching, "{auth:?} {path}");
+        }
+    }
 }
 
 #[tokio::test]
@@ -180,10 +202,7 @@ async fn the_entry_page_answers_for_pages_only() {
     let (head, _) = ask(&site, "GET", "/docs?x=1", &[]).await.unwrap();
     assert_eq!(
         (head.status(), &head.headers()["location"]),
-        (
-            StatusCode::TEMPORARY_REDIRECT,
-            &HeaderValue::from_static("/docs/?x=1")
-        )
+        (StatusCode::FOUND, &HeaderValue::from_static("/docs/?x=1"))
     );
 }
 

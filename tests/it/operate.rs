@@ -5,7 +5,7 @@ use crate::support::cloakroom::Cloakroom;
 use crate::support::jar::Site;
 use crate::support::rig::Rig;
 use crate::support::upstream::{After, Play};
-use crate::support::{until, within};
+use crate::support::{until, websocket, within};
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
@@ -118,6 +118,51 @@ async fn a_stream_that_never_ends_is_cut_after_drain_timeout_and_the_exit_code_i
     );
     let _cut = within(2, "the cut", wire.line()).await;
     drop((cloakroom, upstream, rogue));
+}
+
+#[tokio::test]
+async fn a_tunnel_lives_until_it_ends_or_drain_timeout_and_the_exit_code_is_0() {
+    for ends_by_itself in [true, false] {
+        let rig = Rig::with(|config| config.set("server.drain_timeout", "3s")).await;
+        rig.upstream.on("/api/ws", Play::Echo);
+        let mut browser = rig.signed_in().await;
+        let opening = Request::bare("GET", "/api/ws")
+            .with("Origin", &rig.cloakroom.origin)
+            .with("Connection", "Upgrade")
+            .with("Upgrade", "websocket")
+            .with("Sec-WebSocket-Version", "13")
+            .with("Sec-WebSocket-Key", "dGhlIHNhbXBsZSBub25jZQ==");
+        let (head, mut wire) = browser.open(&opening).await;
+        assert_eq!(head.status(), 101, "{head:?}");
+        let Rig {
+            mut cloakroom,
+            upstream,
+            rogue,
+            ..
+        } = rig;
+        let start = Instant::now();
+        cloakroom.signal("TERM");
+        let address = cloakroom.address();
+        until(2, "closed listeners", || {
+            std::net::TcpStream::connect(address).is_err()
+        })
+        .await;
+        websocket::write(&mut wire, websocket::TEXT, b"still here", true)
+            .await
+            .unwrap();
+        let echo = within(2, "the echo", websocket::read(&mut wire)).await.unwrap();
+        assert_eq!(echo, (websocket::TEXT, b"still here".to_vec()));
+        if ends_by_itself {
+            drop(wire);
+            assert_eq!(cloakroom.ended().await, 0);
+            assert!(start.elapsed() < Duration::from_millis(2_900), "ended early");
+        } else {
+            assert_eq!(cloakroom.ended().await, 0);
+            assert!((2_900..6_000).contains(&start.elapsed().as_millis()));
+            assert!(within(2, "the cut", websocket::read(&mut wire)).await.is_err());
+        }
+        drop((cloakroom, upstream, rogue));
+    }
 }
 
 #[tokio::test]

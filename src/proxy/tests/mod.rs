@@ -113,7 +113,7 @@ async fn rig(upstream: SocketAddr, route: RouteSettings) -> Rig {
         header_timeout: Duration::from_secs(10),
         max_header_size: 32 * 1024,
         max_headers: 100,
-        max_connections: 100,
+        places: listener::places(100),
     };
     let mut bearer = HeaderValue::from_static("Bearer the-access-token");
     bearer.set_sensitive(true);
