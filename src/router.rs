@@ -271,9 +271,7 @@ impl Inner {
         let gone = match authenticate::authenticate(&self.cookie, &self.sessions, headers).await? {
             Caller::Known(id, session) => {
                 if !satisfies(&session, &route.require) {
-                    return Err(Failure::Forbidden(
-                        "Your session does not have what this address requires.",
-                    ));
+                    return Err(LACKING);
                 }
                 return Ok(Admitted::As(Some((id, session))));
             }
@@ -281,11 +279,7 @@ impl Inner {
             Caller::Anonymous => false,
         };
         if auth == Auth::Optional {
-            if !route.require.scopes.is_empty() || !route.require.claims.is_empty() {
-                return Err(Failure::Forbidden(
-                    "This address requires what only a session has.",
-                ));
-            }
+            admit_anonymous(route)?;
             return Ok(Admitted::As(None));
         }
         if !way.provenance.navigation {
@@ -358,11 +352,18 @@ impl Inner {
         match self.sessions.fresh(id, session).await {
             Ok(landed) => {
                 let session = landed.as_deref().unwrap_or(session);
+                // A refresh brings the claims anew (2.7): what was let in before it may not be any more.
+                if !satisfies(session, &route.require) {
+                    return Err(LACKING);
+                }
                 let bearer = session.tokens.bearer();
                 bearer.map(Some).ok_or(Failure::ProviderUnavailable)
             }
             // A session that is gone: anonymous where that is allowed.
-            Err(FreshError::Ended(_)) if route.auth() == Auth::Optional => Ok(None),
+            Err(FreshError::Ended(_)) if route.auth() == Auth::Optional => {
+                admit_anonymous(route)?;
+                Ok(None)
+            }
             Err(FreshError::Ended(why)) => {
                 tracing::info!(target: "cloakroom::audit", event = "session_ended", reason = why);
                 Err(Failure::Unauthenticated { clear_cookie: true })
@@ -388,13 +389,26 @@ impl Inner {
             login_path: &way.login_path,
         };
         let mut response = failure.answer(asking);
-        if matches!(failure, Failure::Unauthenticated { clear_cookie: true }) {
+        let gone = matches!(failure, Failure::Unauthenticated { clear_cookie: true });
+        // While a login is under way in another tab, this answer could overtake the one that brings the new cookie.
+        if gone && !self.bff.is_login_under_way(headers) {
             for cookie in self.bff.clear_cookies(headers) {
                 response.headers_mut().append(header::SET_COOKIE, cookie);
             }
         }
         response
     }
+}
+
+/// A session that lacks what the route requires.
+const LACKING: Failure = Failure::Forbidden("Your session does not have what this address requires.");
+
+/// Whether nobody in particular may pass on an optional route: not where it requires what only a session has (2.7).
+fn admit_anonymous(route: &RouteSettings) -> Result<(), Failure> {
+    if route.require.scopes.is_empty() && route.require.claims.is_empty() {
+        return Ok(());
+    }
+    Err(Failure::Forbidden("This address requires what only a session has."))
 }
 
 /// How a request is let in.

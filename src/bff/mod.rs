@@ -204,6 +204,12 @@ impl Bff {
             .collect()
     }
 
+    /// Whether this browser is on its way through a login.
+    #[must_use]
+    pub fn is_login_under_way(&self, headers: &HeaderMap) -> bool {
+        self.attempts.is_under_way(headers, self.clock.now())
+    }
+
     fn settle_marks(&self, headers: &HeaderMap) -> Vec<http::HeaderValue> {
         let marks = self.attempts.settled_marks(headers, self.clock.now());
         marks

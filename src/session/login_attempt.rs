@@ -298,6 +298,13 @@ impl Attempts {
         gone
     }
 
+    /// Whether an attempt is under way, by the cookies that came with a request.
+    #[must_use]
+    pub fn is_under_way(&self, headers: &HeaderMap, now: UnixTime) -> bool {
+        self.cookies(headers)
+            .any(|(name, value)| matches!(self.open(name, value, now), Some(Opened::UnderWay(_))))
+    }
+
     /// Whether a login was finished within `window`, by the marks that came with a request.
     #[must_use]
     pub fn finished_within(&self, headers: &HeaderMap, now: UnixTime, window: Duration) -> bool {

@@ -439,3 +439,36 @@ async fn lo_06_class_f_a_logout_wins_over_a_refresh_under_way() {
         );
     }
 }
+
+#[tokio::test]
+async fn requirements_are_judged_on_the_claims_that_a_refresh_brings() {
+    let rig = Rig::with(|config| {
+        let upstream = config.value["routes"][0]["upstream"].clone();
+        config.route(json!({ "path": "/staff", "upstream": upstream, "require": { "claims": { "groups": ["staff"] } } }))
+    })
+    .await;
+    let mut browser = expired(&rig).await;
+    rig.rogue.script(|script| {
+        script.refreshed_claims = change(|claims| claims["groups"] = json!(["guests"]));
+    });
+    assert_eq!(
+        browser.fetch("GET", "/staff").await.status,
+        403,
+        "the request that waited for the refresh as well"
+    );
+    assert_eq!(rig.upstream.count(), 0);
+}
+
+#[tokio::test]
+async fn an_optional_route_with_requirements_lets_nobody_in_when_the_token_dies() {
+    let rig = Rig::with(|config| {
+        let upstream = config.value["routes"][0]["upstream"].clone();
+        config.route(json!({ "path": "/maybe", "upstream": upstream, "auth": "optional", "require": { "scopes": ["openid"] } }))
+    })
+    .await;
+    assert_eq!(rig.browser().fetch("GET", "/maybe").await.status, 403);
+    let mut browser = expired(&rig).await;
+    rig.rogue.script(|script| script.steps.push_back(Step::error(400, "invalid_grant")));
+    assert_eq!(browser.fetch("GET", "/maybe").await.status, 403);
+    assert_eq!(rig.upstream.count(), 0);
+}
