@@ -9,7 +9,7 @@ use crate::config::{Auth, Csrf, Destination, RouteSettings, RouteTable, Settings
 use crate::guard::authenticate::{self, Caller};
 use crate::guard::csrf::Provenance;
 use crate::guard::{SessionCookie, authenticate::satisfies};
-use crate::listener::Service;
+use crate::listener::{Refusal, Service};
 use crate::metrics::Metrics;
 use crate::protocol::fetch_metadata::Site;
 use crate::protocol::path::RequestPath;
@@ -24,7 +24,7 @@ use hyper::{Request, Response};
 use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -81,6 +81,36 @@ impl Service for Router {
     async fn call(&self, request: Request<Incoming>, peer: SocketAddr) -> Result<Response<Body>, Infallible> {
         Ok(self.answer(request, peer).await)
     }
+
+    fn refuse(
+        &self,
+        refusal: Refusal,
+        request: Option<&Request<Incoming>>,
+        peer: SocketAddr,
+    ) -> Option<Response<Body>> {
+        let inner = &*self.0;
+        let failure = match refusal {
+            Refusal::Fragment => Failure::BadRequest("A request's target has no fragment (`#`)."),
+            Refusal::TargetTooLong => Failure::TargetTooLong,
+            Refusal::Panic => Failure::Internal,
+        };
+        let mut response = if let Some(request) = request {
+            let way = Way::begin(inner, request, peer);
+            inner.fail(&failure, &way, request.headers(), "other")
+        } else {
+            let request_id = request_id();
+            tracing::error!(request_id, "answered 500 after a panic");
+            failure.answer(Asking {
+                request_id: &request_id,
+                navigation: false,
+                login_path: "",
+            })
+        };
+        inner.mark_own(&mut response);
+        let status = response.status().as_u16();
+        inner.metrics.request("other", status, Duration::ZERO);
+        Some(response)
+    }
 }
 
 impl Router {
@@ -102,11 +132,8 @@ impl Router {
             Ok(response) => (response, route == inner.settings.prefix),
             Err(failure) => (inner.fail(&failure, &way, &headers, route), true),
         };
-        if own && inner.settings.public_url.scheme() == "https" {
-            // RFC 6797 §7.1. On our own answers only: what an upstream says of its pages is its own affair.
-            response
-                .headers_mut()
-                .insert(header::STRICT_TRANSPORT_SECURITY, HeaderValue::from_static(HSTS));
+        if own {
+            inner.mark_own(&mut response);
         }
         drop(under_way);
         let status = response.status().as_u16();
@@ -370,6 +397,15 @@ impl Inner {
             }
             Err(FreshError::ProviderAway) => Err(Failure::ProviderUnavailable),
             Err(FreshError::Session(error)) => Err(authenticate::unavailable(&error)),
+        }
+    }
+
+    /// RFC 6797 §7.1. On our own answers only: what an upstream says of its pages is its own affair.
+    fn mark_own(&self, response: &mut Response<Body>) {
+        if self.settings.public_url.scheme() == "https" {
+            response
+                .headers_mut()
+                .insert(header::STRICT_TRANSPORT_SECURITY, HeaderValue::from_static(HSTS));
         }
     }
 

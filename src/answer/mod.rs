@@ -170,7 +170,11 @@ impl Failure {
     /// Seconds for `Retry-After`, where trying again makes sense.
     fn retry_after(&self) -> Option<u64> {
         match self {
-            Self::TooManyRequests(after) => Some(after.as_secs().max(1)),
+            // Whole seconds (RFC 9110 §10.2.3), rounded up: who comes back then is not too early.
+            Self::TooManyRequests(after) => {
+                let begun = u64::from(after.subsec_nanos() > 0);
+                Some(after.as_secs().saturating_add(begun).max(1))
+            }
             Self::StoreUnavailable | Self::ProviderUnavailable | Self::LogoutIncomplete => Some(2),
             _ => None,
         }
@@ -274,4 +278,17 @@ pub fn full(bytes: impl Into<Bytes>) -> Body {
 #[must_use]
 pub fn empty() -> Body {
     Empty::new().map_err(|never| match never {}).boxed_unsync()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_waits_for_retry_after_is_not_too_early() {
+        for (millis, seconds) in [(0, 1), (1, 1), (1_000, 1), (1_900, 2), (59_001, 60)] {
+            let failure = Failure::TooManyRequests(Duration::from_millis(millis));
+            assert_eq!(failure.retry_after(), Some(seconds), "{millis} ms");
+        }
+    }
 }

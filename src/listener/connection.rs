@@ -2,7 +2,7 @@
 
 use super::reply::{Reply, Under};
 use super::wire::{Following, Head, Wire};
-use super::{Bounds, Service};
+use super::{Bounds, Refusal, Service};
 use http::header::CONNECTION;
 use http::{HeaderValue, Method, StatusCode};
 use http_body::Body as _;
@@ -84,18 +84,18 @@ async fn answer<S: Service>(
     // "A server that receives a request-target longer than any URI it wishes to parse MUST respond with a 414"
     // (RFC 9112 §3). hyper's own bound is 64 KiB.
     let refused = if target_length(&request) > MAX_TARGET {
-        Some(StatusCode::URI_TOO_LONG)
+        Some(Refusal::TargetTooLong)
     // hyper drops the fragment without a word; a request target has none (RFC 9112 §3.2).
     } else if head.has_fragment {
-        Some(StatusCode::BAD_REQUEST)
+        Some(Refusal::Fragment)
     } else {
         None
     };
     let mut response = match refused {
-        Some(status) => Reply::refusal(status, under_way),
+        Some(refusal) => refuse(&service, refusal, Some(&request), peer, under_way),
         None => match caught(service.call(request, peer)).await {
             Some(Ok(response)) => response.map(|body| Reply::of(body, under_way)),
-            None => Reply::refusal(StatusCode::INTERNAL_SERVER_ERROR, under_way),
+            None => refuse(&service, Refusal::Panic, None, peer, under_way),
         },
     };
     if response.status() == StatusCode::SWITCHING_PROTOCOLS {
@@ -106,6 +106,24 @@ async fn answer<S: Service>(
             .insert(CONNECTION, HeaderValue::from_static("close"));
     }
     Ok(response)
+}
+
+/// An answer of the listener's own; the connection ends with it.
+fn refuse<S: Service>(
+    service: &S,
+    refusal: Refusal,
+    request: Option<&Request<Incoming>>,
+    peer: SocketAddr,
+    under_way: Under,
+) -> Response<Reply<S::Body>> {
+    let mut response = match service.refuse(refusal, request, peer) {
+        Some(response) => response.map(|body| Reply::of(body, under_way)),
+        None => Reply::bare(refusal.status(), under_way),
+    };
+    response
+        .headers_mut()
+        .insert(CONNECTION, HeaderValue::from_static("close"));
+    response
 }
 
 fn target_length(request: &Request<Incoming>) -> usize {

@@ -19,7 +19,7 @@ mod wire;
 
 use http_body::Body;
 use hyper::body::Incoming;
-use hyper::{Request, Response};
+use hyper::{Request, Response, StatusCode};
 use socket2::{SockRef, TcpKeepalive};
 use std::convert::Infallible;
 use std::future::Future;
@@ -55,6 +55,29 @@ pub fn places(max_connections: usize) -> Arc<Semaphore> {
     Arc::new(Semaphore::new(max_connections.clamp(1, Semaphore::MAX_PERMITS)))
 }
 
+/// Why the listener refuses a request on its own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Refusal {
+    /// 400: a `#` stands in the request target.
+    Fragment,
+    /// 414.
+    TargetTooLong,
+    /// 500: answering it ended in a panic.
+    Panic,
+}
+
+impl Refusal {
+    /// The refusal's status.
+    #[must_use]
+    pub const fn status(self) -> StatusCode {
+        match self {
+            Self::Fragment => StatusCode::BAD_REQUEST,
+            Self::TargetTooLong => StatusCode::URI_TOO_LONG,
+            Self::Panic => StatusCode::INTERNAL_SERVER_ERROR,
+        }
+    }
+}
+
 /// What answers requests.
 pub trait Service: Clone + Send + Sync + 'static {
     /// The response's body.
@@ -65,6 +88,16 @@ pub trait Service: Clone + Send + Sync + 'static {
         request: Request<Incoming>,
         peer: SocketAddr,
     ) -> impl Future<Output = Result<Response<Self::Body>, Infallible>> + Send;
+    /// Puts a refusal into words; `None`: the bare status. What is refused never comes to [`Service::call`]; a request
+    /// that ended in a panic is gone.
+    fn refuse(
+        &self,
+        _refusal: Refusal,
+        _request: Option<&Request<Incoming>>,
+        _peer: SocketAddr,
+    ) -> Option<Response<Self::Body>> {
+        None
+    }
 }
 
 /// Serves connections until `stop` is cancelled; then no new ones are taken and no new request on old ones, and it

@@ -1,4 +1,4 @@
-//! The body of an answer on its way to the browser: the service's own, or none where the listener refused.
+//! The body of an answer on its way to the browser: the service's, or none where it has no words for a refusal.
 //!
 //! While it lives its request is under way; the wire counts idle time only after that.
 
@@ -46,16 +46,16 @@ impl<B> Reply<B> {
         }
     }
 
-    /// An answer of the listener's own: no body, and the connection ends.
-    pub fn refusal(status: StatusCode, under_way: Under) -> Response<Self> {
+    /// An answer that nobody puts into words.
+    pub fn bare(status: StatusCode, under_way: Under) -> Response<Self> {
         let mut response = Response::new(Self {
             body: None,
             _under_way: under_way,
         });
         *response.status_mut() = status;
-        let headers = response.headers_mut();
-        headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
-        headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+        response
+            .headers_mut()
+            .insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
         response
     }
 }

@@ -64,6 +64,18 @@ impl Service for Echo {
         }
         Ok(response)
     }
+
+    fn refuse(
+        &self,
+        refusal: Refusal,
+        request: Option<&Request<Incoming>>,
+        _: SocketAddr,
+    ) -> Option<Response<Self::Body>> {
+        let words = format!("{refusal:?} {}", request.is_some());
+        let mut response = Response::new(Full::new(words.into()));
+        *response.status_mut() = refusal.status();
+        Some(response)
+    }
 }
 
 struct Rig {
@@ -198,6 +210,11 @@ async fn lm_03_heads_and_targets_are_bounded() {
         let response = rig.exchange(&request).await;
         assert_eq!(status(&response), wanted, "{}… {response}", &request[..20]);
         assert!(response.contains("connection: close"), "{response}");
+        assert_eq!(
+            response.ends_with("TargetTooLong true"),
+            wanted == "414",
+            "{response}"
+        );
     }
 }
 
@@ -262,7 +279,7 @@ async fn a_fragment_is_seen_on_every_request_of_a_connection() {
     stream.write_all(b"GET /x HTTP/1.1\r\nHost: a\r\n\r\nGET /y# HTTP/1.1\r\nHost: a\r\n\r\nGET /z HTTP/1.1\r\nHost: a\r\n\r\n").await.unwrap();
     let rest = read_all(&mut stream).await;
     assert!(
-        rest.contains("hello") && rest.contains("400 Bad Request"),
+        rest.contains("hello") && rest.contains("400 Bad Request") && rest.ends_with("Fragment true"),
         "{rest}"
     );
     assert!(
@@ -394,6 +411,10 @@ async fn fa_04_a_panic_is_one_requests_500() {
     let rig = rig(|_| {}).await;
     let response = rig.exchange("GET /panic HTTP/1.1\r\nHost: a\r\n\r\n").await;
     assert_eq!(status(&response), "500", "{response}");
+    assert!(
+        response.ends_with("Panic false") && response.contains("connection: close"),
+        "{response}"
+    );
     assert_eq!(
         status(
             &rig.exchange("GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")

@@ -263,3 +263,24 @@ async fn ws_02_ws_03_only_websockets_are_upgraded_and_only_after_the_upstream_ag
         }
     }
 }
+
+#[tokio::test]
+async fn what_the_listener_refuses_is_a_problem_document_that_nobody_stores() {
+    let rig = Rig::start().await;
+    let host = rig.browser().host().to_owned();
+    let long = "a".repeat(9_000);
+    for (target, status) in [("/api/x#y", 400), (long.as_str(), 414)] {
+        let target = format!("/{}", target.trim_start_matches('/'));
+        let request = format!("GET {target} HTTP/1.1\r\nHost: {host}\r\n\r\n");
+        let reply = raw(rig.cloakroom.address(), request.as_bytes()).await.0.unwrap();
+        assert_eq!((reply.status, reply.problem().as_str()), (status, "bad_request"));
+        assert_eq!(reply.header("cache-control"), Some("no-store"));
+        assert_eq!(reply.header("connection"), Some("close"));
+        let page = format!(
+            "GET {target} HTTP/1.1\r\nHost: {host}\r\nSec-Fetch-Mode: navigate\r\nSec-Fetch-Dest: document\r\n\r\n"
+        );
+        let reply = raw(rig.cloakroom.address(), page.as_bytes()).await.0.unwrap();
+        assert_eq!(reply.status, status);
+        assert!(!reply.page().contains("aaaa"), "nothing that was sent comes back");
+    }
+}
