@@ -3,8 +3,10 @@
 //! A logout deletes first. Where the store does not confirm it, this replica refuses the session from then on and
 //! repeats the delete until it is confirmed, or until the session could not live any longer by itself (contract 3.8).
 //!
-//! INVARIANT: bounded by [`MAX_REFUSED`]. Anybody can ask for the end of a session that may not exist, so during an
-//! outage strangers could fill this; what no longer fits is only refused its logout (503), and logged.
+//! INVARIANT: bounded, and strangers crowd nobody out. Anybody can ask for the end of a session that may not exist, so
+//! during an outage strangers could fill this: sessions known to exist have [`MAX_KNOWN`] places of their own, all others
+//! share [`MAX_UNKNOWN`], where a new one takes the place of any other. What no longer fits is only refused its logout
+//! (503), and logged.
 
 use super::{SessionError, Sessions};
 use crate::clock::UnixTime;
@@ -14,8 +16,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::time::Instant;
 
-/// The most sessions that are refused at one time: some ten megabytes.
-const MAX_REFUSED: usize = 100_000;
+/// The most sessions known to exist that are refused at one time: some ten megabytes.
+const MAX_KNOWN: usize = 100_000;
+/// The most others.
+const MAX_UNKNOWN: usize = 10_000;
 /// How long a replaced session lives on.
 const GRACE: Duration = Duration::from_secs(2);
 /// How soon a stop of the process is noticed meanwhile.
@@ -29,8 +33,10 @@ pub(super) struct Refused(Mutex<State>);
 
 #[derive(Debug, Default)]
 struct State {
-    /// Until when each is refused.
-    until: HashMap<[u8; 32], UnixTime>,
+    /// Until when each is refused that is known to exist.
+    known: HashMap<[u8; 32], UnixTime>,
+    /// Until when each is refused that anybody may have made up.
+    unknown: HashMap<[u8; 32], UnixTime>,
     /// Whether a task repeats the deletes.
     at_work: bool,
 }
@@ -41,26 +47,47 @@ impl Refused {
     }
 
     pub(super) fn holds(&self, hash: &[u8; 32]) -> bool {
-        self.state().until.contains_key(hash)
+        let state = self.state();
+        state.known.contains_key(hash) || state.unknown.contains_key(hash)
     }
 
     /// True if a task must be started.
-    fn add(&self, hash: [u8; 32], until: UnixTime) -> bool {
+    fn add(&self, hash: [u8; 32], until: UnixTime, is_known: bool) -> bool {
         let mut state = self.state();
-        if state.until.len() >= MAX_REFUSED && !state.until.contains_key(&hash) {
-            tracing::error!("too many logouts wait for the session store: one is not remembered");
-            return false;
+        let State { known, unknown, .. } = &mut *state;
+        if known.contains_key(&hash) || is_known {
+            if known.len() >= MAX_KNOWN && !known.contains_key(&hash) {
+                tracing::error!("too many logouts wait for the session store: one is not remembered");
+                return false;
+            }
+            unknown.remove(&hash);
+            known.insert(hash, until);
+        } else {
+            if unknown.len() >= MAX_UNKNOWN && !unknown.contains_key(&hash) {
+                // The map's order is as good as random, and nobody outside can tell it.
+                if let Some(any) = unknown.keys().next().copied() {
+                    unknown.remove(&any);
+                }
+            }
+            unknown.insert(hash, until);
         }
-        state.until.insert(hash, until);
         !std::mem::replace(&mut state.at_work, true)
     }
 
     /// What is still to be deleted. Where nothing is, the task that asks is done.
     fn left(&self, now: UnixTime) -> Vec<[u8; 32]> {
         let mut state = self.state();
-        state.until.retain(|_, until| *until > now);
-        state.at_work = !state.until.is_empty();
-        state.until.keys().copied().collect()
+        state.known.retain(|_, until| *until > now);
+        state.unknown.retain(|_, until| *until > now);
+        state.at_work = !(state.known.is_empty() && state.unknown.is_empty());
+        // Those that exist come first.
+        state.known.keys().chain(state.unknown.keys()).copied().collect()
+    }
+
+    fn remove(&self, hash: &[u8; 32]) {
+        let mut state = self.state();
+        state.known.remove(hash);
+        state.unknown.remove(hash);
     }
 }
 
@@ -76,11 +103,27 @@ impl Sessions {
     ///
     /// [`SessionId::store_key`]: super::SessionId::store_key
     pub async fn end(self: &Arc<Self>, hash: [u8; 32]) -> Result<bool, SessionError> {
+        self.end_as(hash, false).await
+    }
+
+    /// As [`Self::end`], for a session that is known to exist (or to have existed), because it was opened or its logout
+    /// value held: strangers cannot crowd its end out.
+    ///
+    /// # Errors
+    /// As [`Self::end`].
+    ///
+    /// # Cancel safety
+    /// As [`Self::end`].
+    pub async fn end_known(self: &Arc<Self>, hash: [u8; 32]) -> Result<bool, SessionError> {
+        self.end_as(hash, true).await
+    }
+
+    async fn end_as(self: &Arc<Self>, hash: [u8; 32], is_known: bool) -> Result<bool, SessionError> {
         let sessions = Arc::clone(self);
         let ending = self.tasks.spawn(async move {
             let deleted = sessions.store.delete(sessions.key(Kind::Session, hash)).await;
             if deleted.is_err() {
-                sessions.refuse(hash);
+                sessions.refuse_as(hash, is_known);
             }
             deleted
         });
@@ -100,7 +143,7 @@ impl Sessions {
             while began.elapsed() < GRACE && !sessions.tasks.is_closed() {
                 tokio::time::sleep(GRACE_STEP).await;
             }
-            if let Err(error) = sessions.end(hash).await {
+            if let Err(error) = sessions.end_known(hash).await {
                 tracing::warn!(%error, "a replaced session could not be ended yet; it is refused here");
             }
         });
@@ -109,8 +152,17 @@ impl Sessions {
     /// Ends the session as far as this replica can while the store does not answer: it is refused here from now on,
     /// and the delete is repeated in the background until it is confirmed.
     pub fn refuse(self: &Arc<Self>, hash: [u8; 32]) {
+        self.refuse_as(hash, false);
+    }
+
+    /// As [`Self::refuse`], for a session that is known to exist.
+    pub fn refuse_known(self: &Arc<Self>, hash: [u8; 32]) {
+        self.refuse_as(hash, true);
+    }
+
+    fn refuse_as(self: &Arc<Self>, hash: [u8; 32], is_known: bool) {
         let until = self.clock.now().plus(self.lifetime.absolute());
-        if self.refused.add(hash, until) {
+        if self.refused.add(hash, until, is_known) {
             let sessions = Arc::clone(self);
             self.tasks.spawn(async move { sessions.repeat_deletes().await });
         }
@@ -129,9 +181,44 @@ impl Sessions {
                 if self.store.delete(self.key(Kind::Session, hash)).await.is_err() {
                     break;
                 }
-                self.refused.state().until.remove(&hash);
+                self.refused.remove(&hash);
                 pause = FIRST_PAUSE;
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn id(n: usize) -> [u8; 32] {
+        let mut id = [0; 32];
+        id[..8].copy_from_slice(&n.to_be_bytes());
+        id
+    }
+
+    #[test]
+    fn strangers_crowd_out_no_session_that_exists() {
+        let (refused, until) = (Refused::default(), UnixTime::from_secs(10));
+        assert!(refused.add(id(0), until, true));
+        assert!(!refused.add(id(1), until, false));
+        for n in 2..3 * MAX_UNKNOWN {
+            refused.add(id(n), until, false);
+        }
+        assert!(refused.holds(&id(0)) && refused.holds(&id(3 * MAX_UNKNOWN - 1)));
+        assert_eq!(
+            refused.left(UnixTime::from_secs(9)).len(),
+            MAX_UNKNOWN + 1,
+            "bounded"
+        );
+        // What is known stays known, and what becomes known is counted once.
+        refused.add(id(0), until, false);
+        refused.add(id(3 * MAX_UNKNOWN - 1), until, true);
+        let left = refused.left(UnixTime::from_secs(9));
+        assert_eq!(left.len(), MAX_UNKNOWN + 1);
+        assert!(left[..2].contains(&id(0)) && left[..2].contains(&id(3 * MAX_UNKNOWN - 1)));
+        assert!(refused.left(until).is_empty());
+        assert!(refused.add(id(0), until, true), "a new task is wanted");
     }
 }

@@ -98,7 +98,8 @@ impl Sessions {
             Freshness::Expired if !renewable => {
                 // It is judged over from this moment on (see `lifetime`); deleting it is tidiness.
                 let (sessions, hash) = (Arc::clone(self), id.store_key());
-                self.tasks.spawn(async move { sessions.end(hash).await.ok() });
+                self.tasks
+                    .spawn(async move { sessions.end_known(hash).await.ok() });
                 Err(FreshError::Ended(
                     "its access token has expired and there is no refresh token",
                 ))

@@ -189,7 +189,7 @@ impl Turn {
     /// Ends the session, for requests that wait as for those that come. Where the store does not confirm the delete,
     /// `end` refuses the session here and repeats it.
     async fn end(&mut self, why: &'static str) {
-        let _repeated_in_the_background = self.sessions.end(self.hash).await;
+        let _repeated_in_the_background = self.sessions.end_known(self.hash).await;
         self.flight.land(Err(FreshError::Ended(why)));
     }
 
