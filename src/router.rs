@@ -444,7 +444,9 @@ fn admit_anonymous(route: &RouteSettings) -> Result<(), Failure> {
     if route.require.scopes.is_empty() && route.require.claims.is_empty() {
         return Ok(());
     }
-    Err(Failure::Forbidden("This address requires what only a session has."))
+    Err(Failure::Forbidden(
+        "This address requires what only a session has.",
+    ))
 }
 
 /// How a request is let in.
