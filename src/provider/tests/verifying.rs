@@ -242,7 +242,9 @@ async fn rf_10_only_a_token_that_holds_can_name_somebody_else() {
             "{name} {outcome:?}"
         );
     }
-    assert!(is_bad(refreshed(changed(good.clone(), "azp", json!("other"))).await));
+    assert!(is_bad(
+        refreshed(changed(good.clone(), "azp", json!("other"))).await
+    ));
     assert!(is_bad(
         refreshed(changed(good.clone(), "exp", json!(NOW - 100))).await
     ));
