@@ -133,7 +133,7 @@ impl Sessions {
         }
     }
 
-    /// Ends the session after [`GRACE`], or as soon as this process stops: for a session that a login has just replaced,
+    /// Ends the session after 2 s, or as soon as this process stops: for a session that a login has just replaced,
     /// whose browser may still have requests with the old cookie under way. An earlier end would have them answered
     /// with a cookie that is cleared, which could be the new one.
     pub fn end_soon(self: &Arc<Self>, hash: [u8; 32]) {

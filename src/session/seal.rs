@@ -21,25 +21,22 @@
 //!
 //! Sources: RFC 5869 (HKDF), RFC 5116 and NIST SP 800-38D (AES-GCM), standards SE-03…SE-05.
 
+mod keys;
 #[cfg(test)]
 mod tests;
 
-use super::id::hash;
 use crate::config::SecretSource;
 use crate::secret::Secret;
 use arc_swap::ArcSwap;
-use aws_lc_rs::aead::{AES_256_GCM, Aad, LessSafeKey, NONCE_LEN, Nonce, UnboundKey};
-use aws_lc_rs::{constant_time, hkdf, hmac, rand};
-use base64::Engine;
-use base64::prelude::BASE64_URL_SAFE_NO_PAD;
+use aws_lc_rs::aead::{AES_256_GCM, Aad};
+use aws_lc_rs::{constant_time, hmac, rand};
+use keys::Keys;
 use std::sync::{Arc, Mutex, PoisonError, TryLockError};
 use std::time::Duration;
 use tokio::time::Instant;
-use zeroize::Zeroizing;
 
 /// The format that is written, and the only one there is.
 const FORMAT: u8 = 1;
-const KEY: usize = 32;
 const KEY_ID: usize = 8;
 const SALT: usize = 32;
 const TAG: usize = 8;
@@ -99,14 +96,6 @@ pub struct KeyRing {
     looked: Mutex<Looked>,
 }
 
-/// The keys as they are now.
-#[derive(Debug)]
-struct Keys {
-    first: Arc<ServerKey>,
-    /// The other configured ones, then those that were configured before.
-    others: Vec<Arc<ServerKey>>,
-}
-
 /// The last look at the sources.
 #[derive(Debug)]
 struct Looked {
@@ -114,128 +103,11 @@ struct Looked {
     found: Vec<Secret>,
 }
 
-struct ServerKey {
-    id: [u8; KEY_ID],
-    bits: Zeroizing<[u8; KEY]>,
-    /// For context tags.
-    tags: hmac::Key,
-    /// For what is signed rather than sealed.
-    signatures: hmac::Key,
-}
-
-impl std::fmt::Debug for ServerKey {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("ServerKey(***)")
-    }
-}
-
-struct OutputLength(usize);
-
-impl hkdf::KeyType for OutputLength {
-    fn len(&self) -> usize {
-        self.0
-    }
-}
-
-/// HKDF-SHA256 to `out.len()` bytes.
-fn derive(salt: &[u8], secret: &[u8], info: &[u8], out: &mut [u8]) {
-    hkdf::Salt::new(hkdf::HKDF_SHA256, salt)
-        .extract(secret)
-        .expand(&[info], OutputLength(out.len()))
-        .and_then(|okm| okm.fill(out))
-        .expect("HKDF gives up to 8160 bytes");
-}
-
-impl ServerKey {
-    fn new(bits: Zeroizing<[u8; KEY]>) -> Self {
-        let mac_key = |label: &str| {
-            let mut key = Zeroizing::new([0; 32]);
-            derive(b"cloakroom", &*bits, label.as_bytes(), &mut *key);
-            hmac::Key::new(hmac::HMAC_SHA256, &*key)
-        };
-        let mut id = [0; KEY_ID];
-        derive(b"cloakroom", &*bits, b"key-id", &mut id);
-        Self {
-            id,
-            tags: mac_key("context-tag"),
-            signatures: mac_key("signature"),
-            bits,
-        }
-    }
-
-    fn random() -> Self {
-        let mut bits = Zeroizing::new([0; KEY]);
-        fill(&mut *bits);
-        Self::new(bits)
-    }
-
-    fn context_tag(&self, salt: &[u8], bound: &[u8]) -> [u8; TAG] {
-        let mut context = hmac::Context::with_key(&self.tags);
-        context.update(salt);
-        context.update(bound);
-        let mut tag = [0; TAG];
-        tag.copy_from_slice(&context.sign().as_ref()[..TAG]);
-        tag
-    }
-
-    /// The one key and nonce for this salt.
-    fn sealing(&self, salt: &[u8], cookie: &[u8], bound: &[u8]) -> (LessSafeKey, Nonce) {
-        let mut secret = Zeroizing::new([0; KEY + 32]);
-        secret[..KEY].copy_from_slice(&*self.bits);
-        secret[KEY..].copy_from_slice(&*Zeroizing::new(hash("cloakroom/cookie", cookie)));
-        let mut okm = Zeroizing::new([0; KEY + NONCE_LEN]);
-        derive(salt, &*secret, bound, &mut *okm);
-        let key = UnboundKey::new(&AES_256_GCM, &okm[..KEY]).expect("the key has AES-256's length");
-        let nonce = Nonce::try_assume_unique_for_key(&okm[KEY..]).expect("the nonce has GCM's length");
-        (LessSafeKey::new(key), nonce)
-    }
-}
-
 /// Fills with random bytes.
 ///
 /// A system without random bytes ends the request: there is no safe way on.
 pub(super) fn fill(bytes: &mut [u8]) {
     rand::fill(bytes).expect("the system has random bytes");
-}
-
-impl Keys {
-    fn new(keys: &[Secret]) -> Result<Self, String> {
-        let mut ring: Vec<Arc<ServerKey>> = Vec::with_capacity(keys.len());
-        for (n, key) in keys.iter().enumerate() {
-            let key = parse_key(key).ok_or_else(|| {
-                format!("`session.keys[{n}]` is not 256 bits in base64url (43 characters): make one with `cloakroom keys generate`")
-            })?;
-            let key = ServerKey::new(key);
-            if let Some(twin) = ring.iter().position(|other| other.id == key.id) {
-                return Err(format!(
-                    "`session.keys[{n}]` is the same key as `session.keys[{twin}]`: remove one"
-                ));
-            }
-            ring.push(Arc::new(key));
-        }
-        let mut keys = ring.into_iter();
-        let first = keys
-            .next()
-            .ok_or("`session.keys` is empty: make a key with `cloakroom keys generate`")?;
-        Ok(Self {
-            first,
-            others: keys.collect(),
-        })
-    }
-
-    fn all(&self) -> impl Iterator<Item = &ServerKey> {
-        std::iter::once(&self.first).chain(&self.others).map(|key| &**key)
-    }
-
-    /// Keeps what `former` could open.
-    fn after(mut self, former: &Self) -> Self {
-        for key in std::iter::once(&former.first).chain(&former.others) {
-            if !self.all().any(|known| known.id == key.id) {
-                self.others.push(Arc::clone(key));
-            }
-        }
-        self
-    }
 }
 
 impl KeyRing {
@@ -254,11 +126,7 @@ impl KeyRing {
     /// A ring of one fresh random key, for a memory store.
     #[must_use]
     pub fn random(public_url: &str) -> Self {
-        let keys = Keys {
-            first: Arc::new(ServerKey::random()),
-            others: Vec::new(),
-        };
-        Self::of(public_url, keys, &[], Vec::new())
+        Self::of(public_url, Keys::random(), &[], Vec::new())
     }
 
     /// From keys (256 bits, base64url) that stay as they are. `public_url` is bound into everything sealed.
@@ -452,15 +320,4 @@ impl KeyRing {
 
 fn read(sources: &[SecretSource]) -> Result<Vec<Secret>, String> {
     sources.iter().map(SecretSource::current).collect()
-}
-
-/// A configured key: exactly 256 bits.
-fn parse_key(key: &Secret) -> Option<Zeroizing<[u8; KEY]>> {
-    let text = key.expose().trim();
-    let mut decoded = Zeroizing::new([0; KEY + 1]);
-    // With or without its one padding character, as tools write it.
-    let text = text.strip_suffix('=').unwrap_or(text);
-    let length = BASE64_URL_SAFE_NO_PAD.decode_slice(text, &mut *decoded).ok()?;
-    let bits: &[u8; KEY] = decoded.get(..length)?.try_into().ok()?;
-    Some(Zeroizing::new(*bits))
 }

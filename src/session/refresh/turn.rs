@@ -156,8 +156,8 @@ impl Turn {
             TokenError::Unreachable(_) => ("unreachable", None),
             TokenError::NoAnswer { retry_after, .. } => ("no_answer", *retry_after),
         };
-        tracing::warn!(provider = name, %error, "a session could not be refreshed; it is kept");
         self.count(opened, outcome);
+        audit_failure(name, outcome, error);
         self.flight.land_without_provider(retry_after);
     }
 
@@ -174,12 +174,8 @@ impl Turn {
                 }
             }
             Ok(_) => {
-                tracing::info!(
-                    provider = opened.provider.name(),
-                    "the provider ended a session (invalid_grant)"
-                );
                 self.count(opened, "invalid_grant");
-                self.end("the provider says invalid_grant").await;
+                self.end(opened, "the provider says invalid_grant").await;
             }
             // It is not known whether it is over: the next request asks again.
             Err(error) => self.flight.land(Err(error.into())),
@@ -188,7 +184,13 @@ impl Turn {
 
     /// Ends the session, for requests that wait as for those that come. Where the store does not confirm the delete,
     /// `end` refuses the session here and repeats it.
-    async fn end(&mut self, why: &'static str) {
+    async fn end(&mut self, opened: &Opened, why: &'static str) {
+        tracing::info!(
+            target: "cloakroom::audit",
+            event = "session_ended",
+            reason = why,
+            provider = opened.provider.name()
+        );
         let _repeated_in_the_background = self.sessions.end_known(self.hash).await;
         self.flight.land(Err(FreshError::Ended(why)));
     }
@@ -220,7 +222,8 @@ impl Turn {
                     "a refresh brought somebody else's ID token: session ended"
                 );
                 self.count(&opened, "mismatch");
-                self.end("its refresh brought another user's ID token").await;
+                self.end(&opened, "its refresh brought another user's ID token")
+                    .await;
                 provider
                     .revoke(response.refresh_token.as_ref(), Some(&response.access_token))
                     .await;
@@ -231,8 +234,8 @@ impl Turn {
             // refresh token may have been rotated, though, and the old one be dead: the new one is kept for the next
             // try, whose ID token must hold.
             Err(error @ (ProviderError::Bad(_) | ProviderError::Away(_))) => {
-                tracing::warn!(provider = provider.name(), %error, "a refresh's ID token could not be checked");
                 self.count(&opened, "unverified");
+                audit_failure(provider.name(), "unverified", &error);
                 if let Some(rotated) = &response.refresh_token {
                     opened.payload.tokens.refresh_token = Some(rotated.clone());
                     opened.payload.unconfirmed = true;
@@ -268,11 +271,20 @@ impl Turn {
             }
             Saved::Failed(error) => {
                 self.count(&opened, "unsaved");
-                tracing::error!(provider = provider.name(), %error, "a refresh's tokens could not be saved and are lost");
+                tracing::error!(
+                    provider = provider.name(),
+                    "a refresh's tokens could not be saved and are lost"
+                );
+                audit_failure(provider.name(), "unsaved", &error);
                 self.flight.land(Err(error.into()));
             }
         }
     }
+}
+
+/// A refresh that brought nothing; the session is kept.
+fn audit_failure(provider: &str, reason: &'static str, error: &dyn std::fmt::Display) {
+    tracing::warn!(target: "cloakroom::audit", event = "refresh_failed", provider, reason, %error);
 }
 
 /// Core §12.2: a refreshed ID token "SHOULD NOT have a nonce Claim … however, if it is present, its value MUST be the

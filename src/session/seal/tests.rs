@@ -1,6 +1,8 @@
 //! What sealing promises.
 
 use super::*;
+use base64::Engine;
+use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 
 const URL: &str = "https://app.example.com";
 const COOKIE: &[u8] = &[7; 32];

@@ -282,3 +282,30 @@ async fn fa_01_with_redis_stopped_in_mid_refresh_the_answer_is_the_stores_and_th
     assert_eq!(world.stored(&id).await, ("access-1".into(), "refresh-1".into()));
     assert_eq!(world.provider.calls(), 1);
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_refresh_that_fails_and_one_that_ends_a_session_are_audited() {
+    let log = tempfile::NamedTempFile::new().unwrap();
+    let subscriber = tracing_subscriber::fmt()
+        .with_ansi(false)
+        .with_writer(std::sync::Mutex::new(log.reopen().unwrap()))
+        .finish();
+    let _guard = tracing::subscriber::set_default(subscriber);
+    let (world, id, _) = expired().await;
+    world.provider.with(|state| {
+        state.failures = [TokenError::Unreachable("down".into()), TokenError::InvalidGrant].into();
+    });
+    assert!(world.fresh(&id).await.is_err());
+    sleep(5 * SECOND).await;
+    assert!(matches!(world.fresh(&id).await, Err(FreshError::Ended(_))));
+    let text = std::fs::read_to_string(log.path()).unwrap();
+    let audited = |event: &str, reason: &str| {
+        let wanted = ["cloakroom::audit", event, reason, "provider=\"main\""];
+        text.lines()
+            .filter(|line| wanted.iter().all(|word| line.contains(word)))
+            .count()
+    };
+    assert_eq!(audited("refresh_failed", "unreachable"), 1, "{text}");
+    assert_eq!(audited("session_ended", "invalid_grant"), 1, "{text}");
+    assert!(!text.contains("refresh-0") && !text.contains("access-0"));
+}
