@@ -237,7 +237,7 @@ impl Bff {
                 self.metrics.login(name, "success", "");
                 if let Some(old) = attempt.replaces {
                     // Where the store is away, the session is denied here and its delete is repeated.
-                    if let Err(error) = self.sessions.end(old).await {
+                    if let Err(error) = self.sessions.end_known(old).await {
                         tracing::warn!(%error, "the session that a login replaces could not be ended yet");
                     }
                 }

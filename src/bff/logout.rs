@@ -26,8 +26,9 @@ const PROVIDER_PATIENCE: Duration = Duration::from_secs(2);
 
 /// What is to be ended.
 struct Ending {
-    /// Store key hashes of sessions.
-    hashes: Vec<[u8; 32]>,
+    /// Store key hashes of sessions, and whether each is known to be one of ours: strangers' guesses must not crowd out
+    /// the ends of real sessions while the store is away.
+    hashes: Vec<([u8; 32], bool)>,
     /// The session of the cookie, opened: only its tokens can be revoked.
     opened: Option<Box<Session>>,
     /// The provider that the user is signed out at.
@@ -58,14 +59,23 @@ impl Bff {
             _ => return Err(Failure::MethodNotAllowed("GET, POST")),
         };
         let (mut incomplete, mut ended) = (false, false);
-        for hash in &ending.hashes {
+        for (hash, is_known) in &ending.hashes {
             if ending.store_away {
                 // It was just asked for its whole patience: do not ask again before answering.
-                self.sessions.refuse(*hash);
+                if *is_known {
+                    self.sessions.refuse_known(*hash);
+                } else {
+                    self.sessions.refuse(*hash);
+                }
                 incomplete = true;
                 continue;
             }
-            match self.sessions.end(*hash).await {
+            let end = if *is_known {
+                self.sessions.end_known(*hash).await
+            } else {
+                self.sessions.end(*hash).await
+            };
+            match end {
                 Ok(was_there) => {
                     ended |= was_there;
                     tracing::info!(target: "cloakroom::audit", event = "logout", cause = kind, was_there);
@@ -162,9 +172,8 @@ impl Bff {
             Presented::Id(_) => ending.clear = Clear::Never,
             Presented::Nothing | Presented::Unusable => {}
         }
-        if !ending.hashes.contains(&hash) {
-            ending.hashes.push(hash);
-        }
+        ending.hashes.retain(|(other, _)| *other != hash);
+        ending.hashes.push((hash, true));
         Ok(ending)
     }
 
@@ -176,7 +185,7 @@ impl Bff {
             // It can be deleted all the same.
             Err(SessionError::Unreadable(_)) => {}
         }
-        ending.hashes.push(id.store_key());
+        ending.hashes.push((id.store_key(), ending.opened.is_some()));
     }
 
     /// Revokes what can be revoked (best effort, two seconds), and says where the browser signs out at the provider.

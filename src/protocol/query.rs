@@ -43,7 +43,9 @@ pub fn find<'a>(parameters: &'a [(String, String)], name: &str) -> Parameter<'a>
     }
 }
 
-fn decode(text: &str) -> Option<String> {
+/// Decodes one name or value; `None` for a malformed escape or what is no UTF-8.
+#[must_use]
+pub fn decode(text: &str) -> Option<String> {
     let mut bytes = Vec::with_capacity(text.len());
     let mut rest = text.bytes();
     while let Some(byte) = rest.next() {

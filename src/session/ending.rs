@@ -14,16 +14,11 @@ use crate::store::{Kind, StoreError};
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
-use tokio::time::Instant;
 
 /// The most sessions known to exist that are refused at one time: some ten megabytes.
 const MAX_KNOWN: usize = 100_000;
 /// The most others.
 const MAX_UNKNOWN: usize = 10_000;
-/// How long a replaced session lives on.
-const GRACE: Duration = Duration::from_secs(2);
-/// How soon a stop of the process is noticed meanwhile.
-const GRACE_STEP: Duration = Duration::from_millis(100);
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 
@@ -131,22 +126,6 @@ impl Sessions {
             Ok(deleted) => Ok(deleted?),
             Err(_) => Err(StoreError("the delete was broken off".into()).into()),
         }
-    }
-
-    /// Ends the session after 2 s, or as soon as this process stops: for a session that a login has just replaced,
-    /// whose browser may still have requests with the old cookie under way. An earlier end would have them answered
-    /// with a cookie that is cleared, which could be the new one.
-    pub fn end_soon(self: &Arc<Self>, hash: [u8; 32]) {
-        let sessions = Arc::clone(self);
-        self.tasks.spawn(async move {
-            let began = Instant::now();
-            while began.elapsed() < GRACE && !sessions.tasks.is_closed() {
-                tokio::time::sleep(GRACE_STEP).await;
-            }
-            if let Err(error) = sessions.end_known(hash).await {
-                tracing::warn!(%error, "a replaced session could not be ended yet; it is refused here");
-            }
-        });
     }
 
     /// Ends the session as far as this replica can while the store does not answer: it is refused here from now on,

@@ -421,24 +421,6 @@ async fn a_logout_is_carried_through_even_if_who_asked_goes_away() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_replaced_session_ends_after_a_grace_or_when_the_process_stops() {
-    let world = World::new();
-    let (id, _) = world.begin().await;
-    world.sessions.end_soon(id.store_key());
-    tokio::time::sleep(Duration::from_millis(1900)).await;
-    assert!(world.look_up(&id).await.is_some());
-    tokio::time::sleep(Duration::from_millis(200)).await;
-    assert!(world.look_up(&id).await.is_none());
-
-    let (id, _) = world.begin().await;
-    world.sessions.end_soon(id.store_key());
-    let stops = tokio::time::Instant::now();
-    world.settle().await;
-    assert!(world.look_up(&id).await.is_none());
-    assert!(stops.elapsed() < Duration::from_millis(200));
-}
-
-#[tokio::test(start_paused = true)]
 async fn fa_01_extending_gives_up_in_time_however_slow_each_round_trip_is() {
     let world = World::new();
     let (id, _) = world.begin().await;
