@@ -392,7 +392,7 @@ impl Inner {
                 Ok(None)
             }
             Err(FreshError::Ended(why)) => {
-                tracing::info!(target: "cloakroom::audit", event = "session_ended", reason = why);
+                tracing::debug!(reason = why, "a request's session has ended");
                 Err(Failure::Unauthenticated { clear_cookie: true })
             }
             Err(FreshError::ProviderAway) => Err(Failure::ProviderUnavailable),

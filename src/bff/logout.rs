@@ -183,7 +183,7 @@ impl Bff {
             Ok(session) => ending.opened = session.map(Box::new),
             Err(SessionError::Store(_)) => ending.store_away = true,
             // It can be deleted all the same.
-            Err(SessionError::Unreadable(_)) => {}
+            Err(SessionError::Unreadable(_) | SessionError::Elsewhere) => {}
         }
         ending.hashes.push((id.store_key(), ending.opened.is_some()));
     }

@@ -5,7 +5,7 @@
 use super::{Bff, Visit};
 use crate::answer::{self, Body, Failure};
 use crate::guard::authenticate::{self, Caller, Presented};
-use crate::session::{Session, SessionId};
+use crate::session::{Session, SessionError, SessionId};
 use http::{Method, Response, StatusCode};
 use serde_json::{Map, Value, json};
 
@@ -33,6 +33,7 @@ impl Bff {
         match self.sessions.extend(&id).await {
             Ok(Some(session)) => Ok(self.document(&id, &session)),
             Ok(None) => Err(Failure::Unauthenticated { clear_cookie: true }),
+            Err(SessionError::Elsewhere) => Err(Failure::Unauthenticated { clear_cookie: false }),
             Err(error) => Err(authenticate::unavailable(&error)),
         }
     }

@@ -112,6 +112,7 @@ pub async fn authenticate(
     match sessions.look_up(&id).await {
         Ok(Some(session)) => Ok(Caller::Known(id, Box::new(session))),
         Ok(None) => Ok(Caller::Gone),
+        Err(SessionError::Elsewhere) => Ok(Caller::Anonymous),
         Err(error) => Err(unavailable(&error)),
     }
 }

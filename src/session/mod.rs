@@ -53,6 +53,10 @@ pub enum SessionError {
     /// by a newer release: the operator's fault, so the session is kept.
     #[error("a session record cannot be read here: {0}")]
     Unreadable(&'static str),
+    /// It belongs to a provider or client id that is not configured here (any more, or yet, while a new config is rolled
+    /// out): no session for this replica, and still one for those that know the provider, so no cookie is cleared.
+    #[error("a session belongs to a provider or client id that is not configured here")]
+    Elsewhere,
 }
 
 /// Why there is no living access token for a session that was there.
@@ -292,17 +296,7 @@ impl Sessions {
             .open_any(Purpose::Session, id.bits(), contexts_of, &record.sealed)
         {
             Ok(Some((n, plain))) => Some((n, Zeroizing::new(plain))),
-            // It lies under this deployment's own key, so it is ours: its provider was removed, or another replica
-            // knows it already.
-            Ok(None) => {
-                tracing::error!(
-                    ?key,
-                    "a session belongs to a provider that is not configured here: its owner gets 503"
-                );
-                return Err(SessionError::Unreadable(
-                    "of a provider or client id that is not configured",
-                ));
-            }
+            Ok(None) => return Err(SessionError::Elsewhere),
             Err(error @ (OpenError::UnknownKey | OpenError::UnknownFormat)) => {
                 tracing::error!(?key, %error, "a session cannot be opened here: its owner gets 503");
                 return Err(SessionError::Unreadable(

@@ -70,7 +70,9 @@ impl Turn {
             };
             match error {
                 Some(SessionError::Store(error)) => self.flight.store_away(error),
-                Some(error @ SessionError::Unreadable(_)) => return Saved::Failed(error),
+                Some(error @ (SessionError::Unreadable(_) | SessionError::Elsewhere)) => {
+                    return Saved::Failed(error);
+                }
                 None => {}
             }
             if Instant::now() >= deadline {
