@@ -2,6 +2,8 @@
 //!
 //! What stops a request is a [`Failure`], and [`Router::answer`] turns it into HTTP; nothing else does.
 
+mod head;
+
 use crate::answer::{self, Asking, Body, Failure};
 use crate::bff::{Bff, Visit};
 use crate::clock::Clock;
@@ -13,7 +15,7 @@ use crate::listener::{Refusal, Service};
 use crate::metrics::Metrics;
 use crate::protocol::fetch_metadata::Site;
 use crate::protocol::path::RequestPath;
-use crate::protocol::{forwarded, framing, host, query, websocket};
+use crate::protocol::{forwarded, query, websocket};
 use crate::proxy::{self, Passage};
 use crate::session::{FreshError, Session, SessionId, Sessions};
 use crate::static_files::StaticFiles;
@@ -28,12 +30,8 @@ use std::time::{Duration, Instant};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-/// The longest request target, bytes.
-const LONGEST_TARGET: usize = 8 * 1024;
 /// A year (RFC 6797 §6.1.1).
 const HSTS: &str = "max-age=31536000";
-/// What `Allow` names where a method is refused everywhere.
-const METHODS: &str = "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS";
 
 /// What stands behind a route.
 #[derive(Debug)]
@@ -98,7 +96,7 @@ impl Service for Router {
             let way = Way::begin(inner, request, peer);
             inner.fail(&failure, &way, request.headers(), "other")
         } else {
-            let request_id = request_id();
+            let request_id = head::request_id();
             tracing::error!(request_id, "answered 500 after a panic");
             failure.answer(Asking {
                 request_id: &request_id,
@@ -125,7 +123,7 @@ impl Router {
         let inner = &*self.0;
         let begun = Instant::now();
         let way = Way::begin(inner, &request, peer);
-        let (method, headers) = (request.method().clone(), cookie_headers(&request));
+        let (method, headers) = (request.method().clone(), head::cookie_headers(&request));
         let under_way = UnderWay::begin(&inner.metrics);
         let mut route = "other";
         let (mut response, own) = match inner.way(request, &way, &mut route).await {
@@ -175,7 +173,7 @@ impl Way {
     fn begin(inner: &Inner, request: &Request<Incoming>, peer: SocketAddr) -> Self {
         let settings = &inner.settings;
         Self {
-            request_id: request_id(),
+            request_id: head::request_id(),
             client: forwarded::client_address(peer.ip(), request.headers(), &settings.server.trusted_proxies),
             provenance: Provenance::of(request.method(), request.headers(), &settings.public_url),
             login_path: format!("{}/login", settings.prefix),
@@ -191,22 +189,13 @@ impl Inner {
         way: &Way,
         label: &mut &'a str,
     ) -> Result<Response<Body>, Failure> {
-        // 2.8: no, two or a malformed Host: 400 everywhere.
-        let host = host::authority(request.method(), request.uri(), request.headers())
-            .map_err(Failure::BadRequest)?;
-        let ours = self.settings.public_url.is_host(host);
-        if !framing::is_plain(request.headers()) {
-            return Err(Failure::BadRequest(
-                "The request's body is framed in a way that is not taken here.",
-            ));
-        }
-        // 4.2: methods that nobody forwards, targets that have no path.
-        check_method(request.method())?;
+        // 2.8, 4.2: no, two or a malformed Host: 400 everywhere; methods that nobody forwards.
+        let ours = self.settings.public_url.is_host(head::check(&request)?);
         if request.uri().path() == "*" && request.method() == Method::OPTIONS {
-            return Ok(no_content());
+            return Ok(head::no_content());
         }
         // 4.2: one parse of the path, for everybody.
-        let path = parse_path(&request)?;
+        let path = head::parse_path(&request)?;
         let place = self
             .routes
             .place(&path)
@@ -315,13 +304,17 @@ impl Inner {
         // 4.1: a Strict cookie does not come from another site: ask again from our own origin.
         let came = self.cookie.came(headers);
         if way.provenance.site == Site::CrossSite && self.cookie.is_strict() && !came {
-            return Ok(Admitted::ElsewhereFirst(answer::move_on(target(request))));
+            return Ok(Admitted::ElsewhereFirst(answer::move_on(head::target(request))));
         }
         // 3.6: a browser that was just signed in and brings nothing back is told why.
         if let Some(page) = self.bff.stuck(headers, way.provenance.site) {
             return Ok(Admitted::ElsewhereFirst(page));
         }
-        let login = format!("{}?return_to={}", way.login_path, query::encode(target(request)));
+        let login = format!(
+            "{}?return_to={}",
+            way.login_path,
+            query::encode(head::target(request))
+        );
         Ok(Admitted::ElsewhereFirst(answer::redirect(
             StatusCode::FOUND,
             &login,
@@ -455,51 +448,4 @@ enum Admitted {
     As(Option<(SessionId, Box<Session>)>),
     /// Not yet.
     ElsewhereFirst(Response<Body>),
-}
-
-fn check_method(method: &Method) -> Result<(), Failure> {
-    if matches!(*method, Method::TRACE | Method::CONNECT) || method.as_str().eq_ignore_ascii_case("TRACK") {
-        return Err(Failure::MethodNotAllowed(METHODS));
-    }
-    Ok(())
-}
-
-fn parse_path(request: &Request<Incoming>) -> Result<RequestPath, Failure> {
-    let uri = request.uri();
-    if uri.path_and_query().map_or(0, |target| target.as_str().len()) > LONGEST_TARGET {
-        return Err(Failure::TargetTooLong);
-    }
-    RequestPath::parse(uri.path()).map_err(|doubt| Failure::BadRequest(doubt.0))
-}
-
-/// Path and query as sent.
-fn target(request: &Request<Incoming>) -> &str {
-    request
-        .uri()
-        .path_and_query()
-        .map_or("/", http::uri::PathAndQuery::as_str)
-}
-
-/// The `Cookie` lines, kept for the answer when the request itself has gone up.
-fn cookie_headers(request: &Request<Incoming>) -> http::HeaderMap {
-    request
-        .headers()
-        .get_all(header::COOKIE)
-        .iter()
-        .map(|line| (header::COOKIE, line.clone()))
-        .collect()
-}
-
-fn no_content() -> Response<Body> {
-    let mut response = Response::new(answer::empty());
-    *response.status_mut() = StatusCode::NO_CONTENT;
-    response
-}
-
-/// 128 random bits, in hex: names one request in logs and answers; not a secret.
-fn request_id() -> String {
-    let mut bytes = [0; 16];
-    // A request without a unique name is still a request.
-    let _ = aws_lc_rs::rand::fill(&mut bytes);
-    format!("{:032x}", u128::from_be_bytes(bytes))
 }
