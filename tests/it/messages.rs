@@ -284,3 +284,20 @@ async fn what_the_listener_refuses_is_a_problem_document_that_nobody_stores() {
         assert!(!reply.page().contains("aaaa"), "nothing that was sent comes back");
     }
 }
+
+#[tokio::test]
+async fn hy_06_own_answers_over_https_keep_browsers_on_https() {
+    let rig = Rig::with(|config| config.set("public_url", "https://app.example.com")).await;
+    for path in ["/bff/user", "/bff/nothing", "/api/x"] {
+        let request = format!("GET {path} HTTP/1.1\r\nHost: app.example.com\r\nConnection: close\r\n\r\n");
+        let (reply, _) = raw(rig.cloakroom.address(), request.as_bytes()).await;
+        let reply = reply.unwrap();
+        assert_eq!(
+            reply.header("strict-transport-security"),
+            Some("max-age=31536000"),
+            "{path}"
+        );
+    }
+    let plain = Rig::start().await.browser().fetch("GET", "/bff/user").await;
+    assert_eq!(plain.header("strict-transport-security"), None);
+}
