@@ -39,6 +39,8 @@ pub enum Failure {
     MethodNotAllowed(&'static str),
     /// 413.
     TooLarge,
+    /// 408: its body comes too slowly.
+    TooSlow,
     /// 414.
     TargetTooLong,
     /// 429, and when to come again.
@@ -74,6 +76,7 @@ pub struct Asking<'a> {
 
 impl Failure {
     /// Status, code, title and a sentence for people.
+    #[expect(clippy::too_many_lines, reason = "a table is as long as it has rows")]
     fn words(&self) -> (StatusCode, &'static str, &'static str, &'static str) {
         use StatusCode as S;
         match self {
@@ -103,6 +106,12 @@ impl Failure {
                 "too_large",
                 "Too large",
                 "The request's body is larger than this address takes.",
+            ),
+            Self::TooSlow => (
+                S::REQUEST_TIMEOUT,
+                "bad_request",
+                "Too slow",
+                "The request's body came too slowly, or stopped coming.",
             ),
             Self::TargetTooLong => (
                 S::URI_TOO_LONG,
