@@ -59,6 +59,8 @@ pub enum Failure {
     UpstreamTimeout,
     /// 503: the cookie is cleared, the delete is repeated (contract 3.8).
     LogoutIncomplete,
+    /// 508: a route's upstream leads back here.
+    Loop,
     /// 500.
     Internal,
 }
@@ -166,6 +168,12 @@ impl Failure {
                 "logout_incomplete",
                 "Almost signed out",
                 "You are signed out here; ending the session everywhere takes a little longer.",
+            ),
+            Self::Loop => (
+                S::LOOP_DETECTED,
+                "internal",
+                "Loop detected",
+                "The service behind this address leads back to this one.",
             ),
             Self::Internal => (
                 S::INTERNAL_SERVER_ERROR,

@@ -68,6 +68,10 @@ pub async fn forward(
     mut request: Request<Incoming>,
     passage: Passage<'_>,
 ) -> Result<Response<Body>, Failure> {
+    if request::comes_from_us(request.headers()) {
+        tracing::error!(route = passage.route.path, "the route's upstream leads back here");
+        return Err(Failure::Loop);
+    }
     let length = request.body().size_hint().exact();
     if let (Some(limit), Some(length)) = (passage.route.body_limit, length)
         && length > limit

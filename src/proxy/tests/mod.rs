@@ -57,6 +57,7 @@ impl listener::Service for Forwarding {
             let status = match failure {
                 Failure::TooLarge => 413,
                 Failure::TooSlow => 408,
+                Failure::Loop => 508,
                 Failure::UpstreamUnavailable => 502,
                 Failure::UpstreamTimeout => 504,
                 Failure::BadRequest(_) => 400,
