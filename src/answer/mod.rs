@@ -43,6 +43,10 @@ pub enum Failure {
     TooSlow,
     /// 414.
     TargetTooLong,
+    /// 417. Only `100-continue` can be expected here.
+    ExpectationFailed,
+    /// 431.
+    HeadTooLarge,
     /// 429, and when to come again.
     TooManyRequests(Duration),
     /// 421: a `Host` that is not `public_url`'s.
@@ -114,6 +118,18 @@ impl Failure {
                 "bad_request",
                 "Too slow",
                 "The request's body came too slowly, or stopped coming.",
+            ),
+            Self::ExpectationFailed => (
+                S::EXPECTATION_FAILED,
+                "bad_request",
+                "Expectation failed",
+                "The request expects something else than 100-continue.",
+            ),
+            Self::HeadTooLarge => (
+                S::REQUEST_HEADER_FIELDS_TOO_LARGE,
+                "bad_request",
+                "Too many or too large headers",
+                "The request's headers are more than this service takes; often cookies are.",
             ),
             Self::TargetTooLong => (
                 S::URI_TOO_LONG,

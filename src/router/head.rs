@@ -1,9 +1,12 @@
 //! What must hold of any request's head before anybody asks where it goes (contract 2.8, 4.2).
+//!
+//! The listener bounds what it reads; here the same bounds, and that of a single line, get an answer in words.
 
 use crate::answer::{self, Body, Failure};
+use crate::config::Server;
 use crate::protocol::path::RequestPath;
 use crate::protocol::{framing, host};
-use http::{Method, Response, StatusCode, header};
+use http::{HeaderValue, Method, Response, StatusCode, Version, header};
 use hyper::Request;
 use hyper::body::Incoming;
 
@@ -12,10 +15,34 @@ const LONGEST_TARGET: usize = 8 * 1024;
 /// What `Allow` names where a method is refused everywhere.
 const METHODS: &str = "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS";
 
+/// Whether a head is within bounds, whatever version of HTTP it came over: the number of lines, all of them together, and
+/// each by itself, which may take up half.
+///
+/// # Errors
+/// [`Failure::HeadTooLarge`]
+pub(super) fn check_size(headers: &http::HeaderMap, server: &Server) -> Result<(), Failure> {
+    let lines = headers
+        .iter()
+        .map(|(name, value)| (name.as_str().len() + value.len()) as u64);
+    let (mut total, mut longest) = (0, 0);
+    for line in lines {
+        (total, longest) = (total + line, longest.max(line));
+    }
+    // "A server that receives a request header field line, field value, or set of fields larger than it wishes to
+    // process MUST respond with an appropriate 4xx (Client Error) status code" (RFC 9110 §5.4).
+    if headers.len() > server.max_headers
+        || total > server.max_header_size
+        || longest > server.max_header_size / 2
+    {
+        return Err(Failure::HeadTooLarge);
+    }
+    Ok(())
+}
+
 /// The host that a request is for, if its head can be read in one way only and its method is one that is forwarded.
 ///
 /// # Errors
-/// [`Failure::BadRequest`], [`Failure::MethodNotAllowed`]
+/// [`Failure::BadRequest`], [`Failure::MethodNotAllowed`], [`Failure::ExpectationFailed`]
 pub(super) fn check(request: &Request<Incoming>) -> Result<&str, Failure> {
     let (method, headers) = (request.method(), request.headers());
     let host = host::authority(method, request.uri(), headers).map_err(Failure::BadRequest)?;
@@ -26,6 +53,12 @@ pub(super) fn check(request: &Request<Incoming>) -> Result<&str, Failure> {
     }
     if matches!(*method, Method::TRACE | Method::CONNECT) || method.as_str().eq_ignore_ascii_case("TRACK") {
         return Err(Failure::MethodNotAllowed(METHODS));
+    }
+    // "A server that receives an Expect field value containing a member other than 100-continue MAY respond with a 417
+    // (Expectation Failed) status code", and none that came over HTTP/1.0 counts (RFC 9110 §10.1.1).
+    let expects_else = |line: &HeaderValue| !line.as_bytes().eq_ignore_ascii_case(b"100-continue");
+    if request.version() > Version::HTTP_10 && headers.get_all(header::EXPECT).iter().any(expects_else) {
+        return Err(Failure::ExpectationFailed);
     }
     Ok(host)
 }

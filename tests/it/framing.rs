@@ -307,6 +307,8 @@ async fn hp_10_an_absolute_target_names_the_host_and_other_forms_are_for_other_m
             host.as_str(),
             400,
         ),
+        (format!("GET ftp://{host}/api/x"), host.as_str(), 400),
+        (format!("GET file://{host}/api/x"), host.as_str(), 400),
         ("GET http:///api/x".into(), host.as_str(), 400),
         ("GET http:/api/x".into(), host.as_str(), 400),
         ("GET http://:80/api/x".into(), host.as_str(), 400),

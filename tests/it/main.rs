@@ -17,6 +17,7 @@ mod command_line;
 mod csrf;
 mod framing;
 mod headers;
+mod limits;
 mod login;
 mod logout;
 mod messages;

@@ -271,6 +271,53 @@ async fn hp_16_a_route_that_leads_back_here_ends_after_one_round_and_a_chain_doe
 }
 
 #[tokio::test]
+async fn hp_19_only_100_continue_can_be_expected_and_only_a_body_that_is_wanted_is_asked_for() {
+    let rig = Rig::start().await;
+    let host = rig.browser().host().to_owned();
+    for expectation in ["200-ok", "100-continue, x", "", "100", "100-continue;q=1"] {
+        let request = format!(
+            "POST /api/public/x HTTP/1.1\r\nHost: {host}\r\nExpect: {expectation}\r\nContent-Length: 5\r\n\r\n"
+        );
+        let (reply, ended) = raw(rig.cloakroom.address(), request.as_bytes()).await;
+        let reply = reply.unwrap();
+        assert_eq!(
+            (reply.status, reply.problem().as_str()),
+            (417, "bad_request"),
+            "{expectation}"
+        );
+        assert!(ended, "{expectation}");
+    }
+    assert_eq!(rig.upstream.connections(), 0);
+    let old = format!(
+        "POST /api/public/x HTTP/1.0\r\nHost: {host}\r\nExpect: anything\r\nContent-Length: 5\r\n\r\nhello"
+    );
+    assert_eq!(
+        raw(rig.cloakroom.address(), old.as_bytes())
+            .await
+            .0
+            .unwrap()
+            .status,
+        200
+    );
+    for expectation in ["100-continue", "100-Continue"] {
+        let stream = tokio::net::TcpStream::connect(rig.cloakroom.address())
+            .await
+            .unwrap();
+        let mut wire = crate::support::wire::Wire::new(stream);
+        let request = format!(
+            "POST /api/public/x HTTP/1.1\r\nHost: {host}\r\nExpect: {expectation}\r\nContent-Length: 5\r\n\r\n"
+        );
+        wire.send(request.as_bytes()).await.unwrap();
+        let interim = within(5, "100", wire.head()).await.unwrap().unwrap();
+        assert_eq!((interim.status(), interim.fields.len()), (100, 0));
+        wire.send(b"hello").await.unwrap();
+        let head = within(5, "the answer", wire.head()).await.unwrap().unwrap();
+        assert_eq!(head.status(), 200);
+        assert_eq!(rig.upstream.last().body, b"hello");
+    }
+}
+
+#[tokio::test]
 async fn hp_20_interim_answers_never_end_a_request_and_are_bounded_in_time() {
     let rig = Rig::with(|config| config.set("routes.1.timeout", "1s")).await;
     let mut browser = rig.browser();
