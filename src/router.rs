@@ -90,6 +90,7 @@ impl Service for Router {
         let failure = match refusal {
             Refusal::Fragment => Failure::BadRequest("A request's target has no fragment (`#`)."),
             Refusal::TargetTooLong => Failure::TargetTooLong,
+            Refusal::HeadTooLarge => Failure::HeadTooLarge,
             Refusal::Panic => Failure::Internal,
         };
         let mut response = if let Some(request) = request {

@@ -41,6 +41,8 @@ pub enum Failure {
     TooLarge,
     /// 414.
     TargetTooLong,
+    /// 431.
+    HeadTooLarge,
     /// 429, and when to come again.
     TooManyRequests(Duration),
     /// 421: a `Host` that is not `public_url`'s.
@@ -109,6 +111,12 @@ impl Failure {
                 "bad_request",
                 "Address too long",
                 "The request's target is longer than 8 KiB.",
+            ),
+            Self::HeadTooLarge => (
+                S::REQUEST_HEADER_FIELDS_TOO_LARGE,
+                "bad_request",
+                "Request head too large",
+                "The request has too many header lines, or too long ones. Most often that is cookies: delete those of this site.",
             ),
             Self::TooManyRequests(_) => (
                 S::TOO_MANY_REQUESTS,

@@ -18,7 +18,8 @@ const METHODS: &str = "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS";
 /// [`Failure::BadRequest`], [`Failure::MethodNotAllowed`]
 pub(super) fn check(request: &Request<Incoming>) -> Result<&str, Failure> {
     let (method, headers) = (request.method(), request.headers());
-    let host = host::authority(method, request.uri(), headers).map_err(Failure::BadRequest)?;
+    let host =
+        host::authority(request.version(), method, request.uri(), headers).map_err(Failure::BadRequest)?;
     if !framing::is_plain(headers) {
         return Err(Failure::BadRequest(
             "The request's body is framed in a way that is not taken here.",
