@@ -90,6 +90,7 @@ impl Service for Router {
         let failure = match refusal {
             Refusal::Fragment => Failure::BadRequest("A request's target has no fragment (`#`)."),
             Refusal::TargetTooLong => Failure::TargetTooLong,
+            Refusal::HeadTooLarge => Failure::HeadTooLarge,
             Refusal::Panic => Failure::Internal,
         };
         let mut response = if let Some(request) = request {
@@ -189,7 +190,7 @@ impl Inner {
         way: &Way,
         label: &mut &'a str,
     ) -> Result<Response<Body>, Failure> {
-        head::check_size(request.headers(), &self.settings.server)?;
+        head::check_lines(request.headers(), &self.settings.server)?;
         // 2.8, 4.2: no, two or a malformed Host: 400 everywhere; methods that nobody forwards.
         let ours = self.settings.public_url.is_host(head::check(&request)?);
         if request.uri().path() == "*" && request.method() == Method::OPTIONS {

@@ -125,17 +125,17 @@ impl Failure {
                 "Expectation failed",
                 "The request expects something else than 100-continue.",
             ),
-            Self::HeadTooLarge => (
-                S::REQUEST_HEADER_FIELDS_TOO_LARGE,
-                "bad_request",
-                "Too many or too large headers",
-                "The request's headers are more than this service takes; often cookies are.",
-            ),
             Self::TargetTooLong => (
                 S::URI_TOO_LONG,
                 "bad_request",
                 "Address too long",
                 "The request's target is longer than 8 KiB.",
+            ),
+            Self::HeadTooLarge => (
+                S::REQUEST_HEADER_FIELDS_TOO_LARGE,
+                "bad_request",
+                "Request head too large",
+                "The request has too many header lines, or too long ones. Most often that is cookies: delete those of this site.",
             ),
             Self::TooManyRequests(_) => (
                 S::TOO_MANY_REQUESTS,

@@ -1,6 +1,4 @@
 //! What must hold of any request's head before anybody asks where it goes (contract 2.8, 4.2).
-//!
-//! The listener bounds what it reads; here the same bounds, and that of a single line, get an answer in words.
 
 use crate::answer::{self, Body, Failure};
 use crate::config::Server;
@@ -15,25 +13,17 @@ const LONGEST_TARGET: usize = 8 * 1024;
 /// What `Allow` names where a method is refused everywhere.
 const METHODS: &str = "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS";
 
-/// Whether a head is within bounds, whatever version of HTTP it came over: the number of lines, all of them together, and
-/// each by itself, which may take up half.
+/// Whether no single line takes more than half of what a whole head may: the listener bounds the head itself.
 ///
 /// # Errors
 /// [`Failure::HeadTooLarge`]
-pub(super) fn check_size(headers: &http::HeaderMap, server: &Server) -> Result<(), Failure> {
-    let lines = headers
+pub(super) fn check_lines(headers: &http::HeaderMap, server: &Server) -> Result<(), Failure> {
+    let mut lengths = headers
         .iter()
         .map(|(name, value)| (name.as_str().len() + value.len()) as u64);
-    let (mut total, mut longest) = (0, 0);
-    for line in lines {
-        (total, longest) = (total + line, longest.max(line));
-    }
     // "A server that receives a request header field line, field value, or set of fields larger than it wishes to
     // process MUST respond with an appropriate 4xx (Client Error) status code" (RFC 9110 §5.4).
-    if headers.len() > server.max_headers
-        || total > server.max_header_size
-        || longest > server.max_header_size / 2
-    {
+    if lengths.any(|length| length > server.max_header_size / 2) {
         return Err(Failure::HeadTooLarge);
     }
     Ok(())
@@ -45,7 +35,8 @@ pub(super) fn check_size(headers: &http::HeaderMap, server: &Server) -> Result<(
 /// [`Failure::BadRequest`], [`Failure::MethodNotAllowed`], [`Failure::ExpectationFailed`]
 pub(super) fn check(request: &Request<Incoming>) -> Result<&str, Failure> {
     let (method, headers) = (request.method(), request.headers());
-    let host = host::authority(method, request.uri(), headers).map_err(Failure::BadRequest)?;
+    let host =
+        host::authority(request.version(), method, request.uri(), headers).map_err(Failure::BadRequest)?;
     if !framing::is_plain(headers) {
         return Err(Failure::BadRequest(
             "The request's body is framed in a way that is not taken here.",

@@ -30,8 +30,8 @@ pub struct Server {
     pub forward_auth_dialect: Dialect,
     /// Further names for back-channel logout from inside the cluster. Not used yet.
     pub hosts: Vec<String>,
-    /// Certificate and key for TLS on `listen`. Not in this version.
-    pub tls: Option<Tls>,
+    /// Certificate and key for TLS on `listen`, with HTTP/2 by ALPN. The files are read again when they change.
+    pub tls: Option<TlsFiles>,
     /// Networks (or single addresses) whose `X-Forwarded-For` is believed; nobody's by default.
     #[serde(deserialize_with = "units::networks")]
     #[schemars(with = "Vec<units::NetworkText>")]
@@ -71,10 +71,10 @@ pub enum Dialect {
 /// Certificate and key, PEM.
 #[derive(Clone, Debug, PartialEq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-pub struct Tls {
-    /// The certificate chain.
+pub struct TlsFiles {
+    /// The listener's own certificate first, then its chain.
     pub cert: PathBuf,
-    /// Its private key.
+    /// The certificate's private key, not encrypted.
     pub key: PathBuf,
 }
 
