@@ -125,6 +125,7 @@ impl Router {
         let begun = Instant::now();
         let way = Way::begin(inner, &request, peer);
         let (method, headers) = (request.method().clone(), head::cookie_headers(&request));
+        let asked_upgrade = request.headers().contains_key(header::UPGRADE);
         let under_way = UnderWay::begin(&inner.metrics);
         let mut route = "other";
         let (mut response, own) = match inner.way(request, &way, &mut route).await {
@@ -133,6 +134,11 @@ impl Router {
         };
         if own {
             inner.mark_own(&mut response);
+        }
+        // What may follow was meant for another protocol, whoever refused to switch: it is not read as a request.
+        if asked_upgrade && response.status() != StatusCode::SWITCHING_PROTOCOLS {
+            let close = HeaderValue::from_static("close");
+            response.headers_mut().insert(header::CONNECTION, close);
         }
         drop(under_way);
         let status = response.status().as_u16();

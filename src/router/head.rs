@@ -63,6 +63,11 @@ pub(super) fn parse_path(request: &Request<Incoming>) -> Result<RequestPath, Fai
     if uri.path_and_query().map_or(0, |target| target.as_str().len()) > LONGEST_TARGET {
         return Err(Failure::TargetTooLong);
     }
+    // ":path" "MUST NOT be empty for 'http' or 'https' URIs; […] that do not contain a path component MUST include a value
+    // of '/'" (RFC 9113 §8.3.1). An absolute target of HTTP/1.1 may leave the path out.
+    if request.version() == Version::HTTP_2 && target(request).starts_with('?') {
+        return Err(Failure::BadRequest("the path does not begin with a slash"));
+    }
     RequestPath::parse(uri.path()).map_err(|doubt| Failure::BadRequest(doubt.0))
 }
 

@@ -17,6 +17,8 @@ mod command_line;
 mod csrf;
 mod framing;
 mod headers;
+mod http2;
+mod http2_floods;
 mod limits;
 mod login;
 mod logout;

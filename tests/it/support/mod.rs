@@ -7,6 +7,7 @@ pub mod browser;
 pub mod cloakroom;
 pub mod config;
 pub mod form;
+pub mod h2;
 pub mod html;
 pub mod jar;
 pub mod jwt;
