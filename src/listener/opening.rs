@@ -78,7 +78,7 @@ mod tests {
             (&[b"\r\n"], Protocol::Http1),
             (&[], Protocol::Http1),
         ] {
-            let mut script = tokio_test_pipe(pieces).await;
+            let mut script = in_pieces(pieces);
             let (protocol, begun) = first_bytes(&mut script).await.unwrap();
             assert_eq!(protocol, wanted, "{pieces:?}");
             let mut all = begun.to_vec();
@@ -88,7 +88,7 @@ mod tests {
     }
 
     /// A stream that brings each piece with a read of its own, and ends.
-    async fn tokio_test_pipe(pieces: &[&[u8]]) -> Box<dyn AsyncRead + Unpin> {
+    fn in_pieces(pieces: &[&[u8]]) -> Box<dyn AsyncRead + Unpin> {
         let mut stream: Box<dyn AsyncRead + Unpin> = Box::new(tokio::io::empty());
         for piece in pieces.iter().rev() {
             stream = Box::new(io::Cursor::new(piece.to_vec()).chain(stream));

@@ -201,8 +201,8 @@ async fn an_idle_connection_ends_and_one_with_a_stream_does_not() {
     let waiting = busy.start("/wait", &[]);
     rig.echo.arrived.notified().await;
     let later = began + began.elapsed() + 4 * idle;
-    tokio::time::sleep_until(later).await;
-    assert!(!busy.connection.is_finished());
+    let ended = tokio::time::timeout_at(later, &mut busy.connection).await;
+    assert!(ended.is_err(), "a request under way is not idle");
     rig.echo.release.notify_one();
     assert_eq!(waiting.await.unwrap().status(), StatusCode::OK);
     assert!(busy.ends().await);
