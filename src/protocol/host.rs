@@ -19,6 +19,12 @@ pub fn authority<'a>(
     target: &'a Uri,
     headers: &'a HeaderMap,
 ) -> Result<&'a str, &'static str> {
+    if target
+        .scheme_str()
+        .is_some_and(|scheme| !matches!(scheme, "http" | "https"))
+    {
+        return Err("the target's scheme is neither http nor https");
+    }
     if version == Version::HTTP_2
         && let Some(named) = target.authority()
     {
@@ -40,6 +46,13 @@ pub fn authority<'a>(
         None => Ok(host),
         Some(_) if target.scheme().is_none() && method != Method::CONNECT => {
             Err("only CONNECT names an authority instead of a path")
+        }
+        Some(_)
+            if target
+                .scheme_str()
+                .is_some_and(|scheme| !matches!(scheme, "http" | "https")) =>
+        {
+            Err("the target's scheme is neither http nor https")
         }
         // "When a proxy receives a request with an absolute-form of request-target, the proxy MUST ignore the
         // received Host header field (if any)" (RFC 9112 §3.2.2).
@@ -180,6 +193,7 @@ mod tests {
         );
         assert_eq!(ask("http://app.example/x", &[]), None);
         assert_eq!(ask("https://user:pw@app.example/x", &["app.example"]), None);
+        assert_eq!(ask("ftp://app.example/x", &["app.example"]), None);
         assert_eq!(ask("app.example:443", &["app.example"]), None);
         assert_eq!(ask("*", &["app.example"]).as_deref(), Some("app.example"));
         let (uri, mut headers) = ("app.example:443".parse().unwrap(), HeaderMap::new());

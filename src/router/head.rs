@@ -1,9 +1,10 @@
 //! What must hold of any request's head before anybody asks where it goes (contract 2.8, 4.2).
 
 use crate::answer::{self, Body, Failure};
+use crate::config::Server;
 use crate::protocol::path::RequestPath;
 use crate::protocol::{framing, host};
-use http::{Method, Response, StatusCode, header};
+use http::{HeaderValue, Method, Response, StatusCode, Version, header};
 use hyper::Request;
 use hyper::body::Incoming;
 
@@ -12,10 +13,26 @@ const LONGEST_TARGET: usize = 8 * 1024;
 /// What `Allow` names where a method is refused everywhere.
 const METHODS: &str = "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS";
 
+/// Whether no single line takes more than half of what a whole head may: the listener bounds the head itself.
+///
+/// # Errors
+/// [`Failure::HeadTooLarge`]
+pub(super) fn check_lines(headers: &http::HeaderMap, server: &Server) -> Result<(), Failure> {
+    let mut lengths = headers
+        .iter()
+        .map(|(name, value)| (name.as_str().len() + value.len()) as u64);
+    // "A server that receives a request header field line, field value, or set of fields larger than it wishes to
+    // process MUST respond with an appropriate 4xx (Client Error) status code" (RFC 9110 §5.4).
+    if lengths.any(|length| length > server.max_header_size / 2) {
+        return Err(Failure::HeadTooLarge);
+    }
+    Ok(())
+}
+
 /// The host that a request is for, if its head can be read in one way only and its method is one that is forwarded.
 ///
 /// # Errors
-/// [`Failure::BadRequest`], [`Failure::MethodNotAllowed`]
+/// [`Failure::BadRequest`], [`Failure::MethodNotAllowed`], [`Failure::ExpectationFailed`]
 pub(super) fn check(request: &Request<Incoming>) -> Result<&str, Failure> {
     let (method, headers) = (request.method(), request.headers());
     let host =
@@ -27,6 +44,12 @@ pub(super) fn check(request: &Request<Incoming>) -> Result<&str, Failure> {
     }
     if matches!(*method, Method::TRACE | Method::CONNECT) || method.as_str().eq_ignore_ascii_case("TRACK") {
         return Err(Failure::MethodNotAllowed(METHODS));
+    }
+    // "A server that receives an Expect field value containing a member other than 100-continue MAY respond with a 417
+    // (Expectation Failed) status code", and none that came over HTTP/1.0 counts (RFC 9110 §10.1.1).
+    let expects_else = |line: &HeaderValue| !line.as_bytes().eq_ignore_ascii_case(b"100-continue");
+    if request.version() > Version::HTTP_10 && headers.get_all(header::EXPECT).iter().any(expects_else) {
+        return Err(Failure::ExpectationFailed);
     }
     Ok(host)
 }

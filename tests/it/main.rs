@@ -15,7 +15,9 @@
 mod callback;
 mod command_line;
 mod csrf;
+mod framing;
 mod headers;
+mod limits;
 mod login;
 mod logout;
 mod messages;

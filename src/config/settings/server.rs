@@ -48,7 +48,7 @@ pub struct Server {
     #[serde(with = "units::duration")]
     #[schemars(with = "units::DurationText")]
     pub header_timeout: Duration,
-    /// The largest request head, in bytes.
+    /// The largest request head, in bytes; a single line may take half of it.
     #[serde(with = "units::size")]
     #[schemars(with = "units::SizeText")]
     pub max_header_size: u64,

@@ -56,6 +56,8 @@ impl listener::Service for Forwarding {
         Ok(forwarded.unwrap_or_else(|failure| {
             let status = match failure {
                 Failure::TooLarge => 413,
+                Failure::TooSlow => 408,
+                Failure::Loop => 508,
                 Failure::UpstreamUnavailable => 502,
                 Failure::UpstreamTimeout => 504,
                 Failure::BadRequest(_) => 400,
