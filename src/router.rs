@@ -190,7 +190,6 @@ impl Inner {
         way: &Way,
         label: &mut &'a str,
     ) -> Result<Response<Body>, Failure> {
-        head::check_lines(request.headers(), &self.settings.server)?;
         // 2.8, 4.2: no, two or a malformed Host: 400 everywhere; methods that nobody forwards.
         let ours = self.settings.public_url.is_host(head::check(&request)?);
         if request.uri().path() == "*" && request.method() == Method::OPTIONS {

@@ -101,12 +101,17 @@ impl Bounds {
         if target > MAX_TARGET {
             return Some(Refusal::TargetTooLong);
         }
-        // As they stand in HTTP/1.1: a colon, a space and a line end with each.
+        // "A server that receives a request header field line, field value, or set of fields larger than it wishes to
+        // process MUST respond with an appropriate 4xx (Client Error) status code" (RFC 9110 §5.4). A line may take half
+        // of what the whole head may; lengths are as in HTTP/1.1, with a colon, a space and a line end.
         let lines = request.headers().iter();
-        let size: usize = lines
-            .map(|(name, value)| name.as_str().len() + value.len() + 4)
-            .sum();
-        let too_large = request.headers().len() > self.max_headers || target + size > self.max_header_size;
+        let lengths = lines.map(|(name, value)| name.as_str().len() + value.len() + 4);
+        let (sum, longest) = lengths.fold((0, 0), |(sum, longest), length| {
+            (sum + length, length.max(longest))
+        });
+        let too_large = request.headers().len() > self.max_headers
+            || target + sum > self.max_header_size
+            || longest > self.max_header_size / 2;
         too_large.then_some(Refusal::HeadTooLarge)
     }
 }
