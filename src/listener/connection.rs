@@ -30,7 +30,7 @@ pub const LENIENCE: usize = 2;
 pub async fn serve<S: Service>(
     stream: TcpStream,
     tls: Option<Tls>,
-    connection: Connection<S>,
+    mut connection: Connection<S>,
     place: OwnedSemaphorePermit,
 ) {
     let since = Instant::now();
@@ -43,6 +43,7 @@ pub async fn serve<S: Service>(
     };
     match opened {
         Ok(Ok(Opened::Clear(stream, protocol, begun))) => {
+            connection.refused = tls.map(|_| Refusal::PlainHttp);
             let fresh = Fresh {
                 stream,
                 begun,
@@ -75,6 +76,8 @@ pub struct Connection<S> {
     pub stop: CancellationToken,
     /// At this they are dropped.
     pub cut: CancellationToken,
+    /// Every request gets this answer.
+    pub refused: Option<Refusal>,
 }
 
 impl<S: Service> Connection<S> {

@@ -149,3 +149,17 @@ async fn a_navigation_over_tls_is_sent_to_login_and_back_on_https() {
         (302, "/bff/login?return_to=/pages/x")
     );
 }
+
+#[tokio::test]
+async fn lm_10_plain_http_on_the_tls_port_is_told_so_and_nothing_else() {
+    let authority = Authority::new();
+    let rig = Rig::with(|config| with_tls(config, &authority)).await;
+    for path in ["/api/public", "/bff/login", "/"] {
+        let reply = rig.browser().fetch("GET", path).await;
+        assert_eq!((reply.status, reply.problem().as_str()), (400, "bad_request"));
+        assert!(reply.text().contains("use https"), "{}", reply.text());
+        assert_eq!(reply.header("strict-transport-security"), None);
+        assert!(reply.headers("set-cookie").is_empty());
+    }
+    assert_eq!(rig.upstream.count(), 0);
+}
