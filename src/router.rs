@@ -89,6 +89,7 @@ impl Service for Router {
         let inner = &*self.0;
         let failure = match refusal {
             Refusal::Fragment => Failure::BadRequest("A request's target has no fragment (`#`)."),
+            Refusal::PlainHttp => Failure::BadRequest("TLS is spoken here: use https instead of http."),
             Refusal::TargetTooLong => Failure::TargetTooLong,
             Refusal::HeadTooLarge => Failure::HeadTooLarge,
             Refusal::Panic => Failure::Internal,
@@ -105,7 +106,11 @@ impl Service for Router {
                 login_path: "",
             })
         };
-        inner.mark_own(&mut response);
+        // "An HSTS Host MUST NOT include the STS header field in HTTP responses conveyed over non-secure transport" (RFC
+        // 6797 §7.2).
+        if refusal != Refusal::PlainHttp {
+            inner.mark_own(&mut response);
+        }
         let status = response.status().as_u16();
         inner.metrics.request("other", status, Duration::ZERO);
         Some(response)
@@ -196,7 +201,6 @@ impl Inner {
         way: &Way,
         label: &mut &'a str,
     ) -> Result<Response<Body>, Failure> {
-        head::check_lines(request.headers(), &self.settings.server)?;
         // 2.8, 4.2: no, two or a malformed Host: 400 everywhere; methods that nobody forwards.
         let ours = self.settings.public_url.is_host(head::check(&request)?);
         if request.uri().path() == "*" && request.method() == Method::OPTIONS {

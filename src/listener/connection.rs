@@ -30,7 +30,7 @@ pub const LENIENCE: usize = 2;
 pub async fn serve<S: Service>(
     stream: TcpStream,
     tls: Option<Tls>,
-    connection: Connection<S>,
+    mut connection: Connection<S>,
     place: OwnedSemaphorePermit,
 ) {
     let since = Instant::now();
@@ -43,6 +43,7 @@ pub async fn serve<S: Service>(
     };
     match opened {
         Ok(Ok(Opened::Clear(stream, protocol, begun))) => {
+            connection.refused = tls.map(|_| Refusal::PlainHttp);
             let fresh = Fresh {
                 stream,
                 begun,
@@ -75,6 +76,8 @@ pub struct Connection<S> {
     pub stop: CancellationToken,
     /// At this they are dropped.
     pub cut: CancellationToken,
+    /// Every request gets this answer.
+    pub refused: Option<Refusal>,
 }
 
 impl<S: Service> Connection<S> {
@@ -101,12 +104,17 @@ impl Bounds {
         if target > MAX_TARGET {
             return Some(Refusal::TargetTooLong);
         }
-        // As they stand in HTTP/1.1: a colon, a space and a line end with each.
+        // "A server that receives a request header field line, field value, or set of fields larger than it wishes to
+        // process MUST respond with an appropriate 4xx (Client Error) status code" (RFC 9110 §5.4). A line may take half
+        // of what the whole head may; lengths are as in HTTP/1.1, with a colon, a space and a line end.
         let lines = request.headers().iter();
-        let size: usize = lines
-            .map(|(name, value)| name.as_str().len() + value.len() + 4)
-            .sum();
-        let too_large = request.headers().len() > self.max_headers || target + size > self.max_header_size;
+        let lengths = lines.map(|(name, value)| name.as_str().len() + value.len() + 4);
+        let (sum, longest) = lengths.fold((0, 0), |(sum, longest), length| {
+            (sum + length, length.max(longest))
+        });
+        let too_large = request.headers().len() > self.max_headers
+            || target + sum > self.max_header_size
+            || longest > self.max_header_size / 2;
         too_large.then_some(Refusal::HeadTooLarge)
     }
 }

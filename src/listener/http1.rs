@@ -32,6 +32,7 @@ pub async fn serve<S: Service>(
         service,
         stop,
         cut,
+        refused,
     } = connection;
     let following = Arc::new(Following::default());
     // The place goes with the bytes: a tunnel is still a connection.
@@ -49,7 +50,7 @@ pub async fn serve<S: Service>(
         let head = following.take_head(request.body().size_hint().exact());
         // hyper drops the fragment without a word; a request target has none (RFC 9112 §3.2).
         let fragment = head.has_fragment.then_some(Refusal::Fragment);
-        let refusal = bounds.refusal(&request).or(fragment);
+        let refusal = refused.or(bounds.refusal(&request)).or(fragment);
         let under_way = Under::way(following.clone());
         answer(service.clone(), request, peer, refusal, head.is_last, under_way)
     });

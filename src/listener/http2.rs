@@ -70,6 +70,7 @@ pub async fn serve<S: Service>(
         service,
         stop,
         cut,
+        refused,
     } = connection;
     let streams = Arc::new(Streams::new(bounds.idle_timeout));
     let tasks = Tasks {
@@ -93,7 +94,7 @@ pub async fn serve<S: Service>(
     let answer = {
         let streams = streams.clone();
         service_fn(move |request: Request<Incoming>| {
-            let refusal = bounds.refusal(&request);
+            let refusal = refused.or(bounds.refusal(&request));
             answer(service.clone(), request, peer, refusal, Stream::begin(&streams))
         })
     };

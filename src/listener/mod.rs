@@ -83,6 +83,8 @@ pub struct Socket {
 pub enum Refusal {
     /// 400: a `#` stands in the request target.
     Fragment,
+    /// 400: it came in clear where TLS is spoken.
+    PlainHttp,
     /// 414.
     TargetTooLong,
     /// 431: too many header lines, or too long.
@@ -96,7 +98,7 @@ impl Refusal {
     #[must_use]
     pub const fn status(self) -> StatusCode {
         match self {
-            Self::Fragment => StatusCode::BAD_REQUEST,
+            Self::Fragment | Self::PlainHttp => StatusCode::BAD_REQUEST,
             Self::TargetTooLong => StatusCode::URI_TOO_LONG,
             Self::HeadTooLarge => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
             Self::Panic => StatusCode::INTERNAL_SERVER_ERROR,
@@ -159,6 +161,7 @@ pub async fn serve<S: Service>(
                     service: service.clone(),
                     stop: stop.clone(),
                     cut: cut.clone(),
+                    refused: None,
                 };
                 connections.spawn(connection::serve(stream, socket.tls.clone(), connection, place));
             }

@@ -24,16 +24,19 @@ pub enum Protocol {
 
 /// A connection that has spoken.
 pub enum Opened {
-    /// And the bytes that were read of it.
+    /// And the bytes that were read of it. Also where TLS was expected, so that it gets an answer that can be read.
     Clear(TcpStream, Protocol, BytesMut),
     Tls(Box<TlsStream<TcpStream>>, Protocol),
 }
 
 /// Waits until it is known what is spoken; the caller keeps the time.
 pub async fn open(mut stream: TcpStream, tls: Option<&Tls>) -> io::Result<Opened> {
-    let Some(tls) = tls else {
-        let (protocol, begun) = first_bytes(&mut stream).await?;
-        return Ok(Opened::Clear(stream, protocol, begun));
+    let tls = match tls {
+        Some(tls) if !speaks_http(&stream).await? => tls,
+        _ => {
+            let (protocol, begun) = first_bytes(&mut stream).await?;
+            return Ok(Opened::Clear(stream, protocol, begun));
+        }
     };
     let stream = tls.accept(stream).await?;
     // Who agrees on nothing speaks HTTP/1.1, which is older than ALPN.
@@ -42,6 +45,13 @@ pub async fn open(mut stream: TcpStream, tls: Option<&Tls>) -> io::Result<Opened
         _ => Protocol::Http1,
     };
     Ok(Opened::Tls(Box::new(stream), protocol))
+}
+
+/// Whether the first byte is a method's: TLS begins with the number of a record type, which is no letter.
+async fn speaks_http(stream: &TcpStream) -> io::Result<bool> {
+    let mut first = [0];
+    stream.peek(&mut first).await?;
+    Ok(first[0].is_ascii_uppercase())
 }
 
 /// Reads until the bytes are HTTP/2's preface, or cannot become it.
@@ -78,7 +88,7 @@ mod tests {
             (&[b"\r\n"], Protocol::Http1),
             (&[], Protocol::Http1),
         ] {
-            let mut script = tokio_test_pipe(pieces).await;
+            let mut script = in_pieces(pieces);
             let (protocol, begun) = first_bytes(&mut script).await.unwrap();
             assert_eq!(protocol, wanted, "{pieces:?}");
             let mut all = begun.to_vec();
@@ -88,7 +98,7 @@ mod tests {
     }
 
     /// A stream that brings each piece with a read of its own, and ends.
-    async fn tokio_test_pipe(pieces: &[&[u8]]) -> Box<dyn AsyncRead + Unpin> {
+    fn in_pieces(pieces: &[&[u8]]) -> Box<dyn AsyncRead + Unpin> {
         let mut stream: Box<dyn AsyncRead + Unpin> = Box::new(tokio::io::empty());
         for piece in pieces.iter().rev() {
             stream = Box::new(io::Cursor::new(piece.to_vec()).chain(stream));

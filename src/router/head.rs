@@ -1,7 +1,6 @@
 //! What must hold of any request's head before anybody asks where it goes (contract 2.8, 4.2).
 
 use crate::answer::{self, Body, Failure};
-use crate::config::Server;
 use crate::protocol::path::RequestPath;
 use crate::protocol::{framing, host};
 use http::{HeaderValue, Method, Response, StatusCode, Version, header};
@@ -12,22 +11,6 @@ use hyper::body::Incoming;
 const LONGEST_TARGET: usize = 8 * 1024;
 /// What `Allow` names where a method is refused everywhere.
 const METHODS: &str = "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS";
-
-/// Whether no single line takes more than half of what a whole head may: the listener bounds the head itself.
-///
-/// # Errors
-/// [`Failure::HeadTooLarge`]
-pub(super) fn check_lines(headers: &http::HeaderMap, server: &Server) -> Result<(), Failure> {
-    let mut lengths = headers
-        .iter()
-        .map(|(name, value)| (name.as_str().len() + value.len()) as u64);
-    // "A server that receives a request header field line, field value, or set of fields larger than it wishes to
-    // process MUST respond with an appropriate 4xx (Client Error) status code" (RFC 9110 §5.4).
-    if lengths.any(|length| length > server.max_header_size / 2) {
-        return Err(Failure::HeadTooLarge);
-    }
-    Ok(())
-}
 
 /// The host that a request is for, if its head can be read in one way only and its method is one that is forwarded.
 ///

@@ -34,4 +34,5 @@ mod return_to;
 mod routes;
 mod sessions;
 mod support;
+mod tls;
 mod tokens;

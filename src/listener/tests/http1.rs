@@ -43,7 +43,7 @@ async fn lm_03_heads_and_targets_are_bounded() {
         (
             format!(
                 "GET / HTTP/1.1\r\nHost: a\r\nCookie: {}\r\nConnection: close\r\n\r\n",
-                "a".repeat(30_000)
+                "a".repeat(16_000)
             ),
             "200",
         ),

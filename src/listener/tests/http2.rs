@@ -5,12 +5,12 @@ use hyper::client::conn::http2::{SendRequest, handshake};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use tokio::task::JoinHandle;
 
-struct Browser {
+pub(super) struct Browser {
     sender: SendRequest<Full<Bytes>>,
     connection: JoinHandle<hyper::Result<()>>,
 }
 
-async fn browser(rig: &Rig) -> Browser {
+pub(super) async fn browser(rig: &Rig) -> Browser {
     let stream = TokioIo::new(rig.connect().await);
     let (sender, connection) = handshake(TokioExecutor::new(), stream).await.unwrap();
     let connection = rig.tasks.spawn(connection);
@@ -18,7 +18,11 @@ async fn browser(rig: &Rig) -> Browser {
 }
 
 impl Browser {
-    async fn send(&mut self, path: &str, headers: &[(&str, &str)]) -> (StatusCode, http::HeaderMap, String) {
+    pub(super) async fn send(
+        &mut self,
+        path: &str,
+        headers: &[(&str, &str)],
+    ) -> (StatusCode, http::HeaderMap, String) {
         let response = self.start(path, headers).await.expect("an answer");
         let (head, body) = response.into_parts();
         let body = body.collect().await.unwrap().to_bytes();
@@ -201,8 +205,8 @@ async fn an_idle_connection_ends_and_one_with_a_stream_does_not() {
     let waiting = busy.start("/wait", &[]);
     rig.echo.arrived.notified().await;
     let later = began + began.elapsed() + 4 * idle;
-    tokio::time::sleep_until(later).await;
-    assert!(!busy.connection.is_finished());
+    let ended = tokio::time::timeout_at(later, &mut busy.connection).await;
+    assert!(ended.is_err(), "a request under way is not idle");
     rig.echo.release.notify_one();
     assert_eq!(waiting.await.unwrap().status(), StatusCode::OK);
     assert!(busy.ends().await);

@@ -172,16 +172,22 @@ async fn lm_10_older_tls_and_plain_http_get_no_answer_from_the_service() {
     let mut hello = b"\x16\x03\x01\0\x2d\x01\0\0\x29\x03\x02".to_vec();
     hello.extend([7; 32]);
     hello.extend(b"\0\0\x02\0\x2f\x01\0");
-    for bytes in [
-        &hello[..],
-        b"GET / HTTP/1.1\r\nHost: a\r\n\r\n",
-        b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
-    ] {
-        let mut stream = secured.rig.connect().await;
-        stream.write_all(bytes).await.unwrap();
-        let answer = read_all(&mut stream).await;
-        assert!(!answer.contains("HTTP"), "{answer}");
-    }
+    let mut stream = secured.rig.connect().await;
+    stream.write_all(&hello).await.unwrap();
+    let answer = read_all(&mut stream).await;
+    assert!(!answer.contains("HTTP"), "{answer}");
+    // Plain HTTP is told so, and the connection ends.
+    let answer = secured
+        .rig
+        .exchange("GET /x HTTP/1.1\r\nHost: a\r\n\r\nGET /y HTTP/1.1\r\nHost: a\r\n\r\n")
+        .await;
+    assert!(
+        answer.starts_with("HTTP/1.1 400") && answer.ends_with("PlainHttp true"),
+        "{answer}"
+    );
+    let mut browser = super::http2::browser(&secured.rig).await;
+    let (status, _, body) = browser.send("/x", &[]).await;
+    assert_eq!((status.as_u16(), body.as_str()), (400, "PlainHttp true"));
     assert!(secured.rig.asked().is_empty());
 }
 
