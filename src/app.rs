@@ -125,6 +125,14 @@ pub async fn run(settings: Settings, parts: Parts, stop: impl Future<Output = ()
         max_headers: settings.server.max_headers,
         places: listener::places(settings.server.max_connections),
     };
+    for registered in settings.registrations() {
+        tracing::info!(
+            provider = registered.provider,
+            redirect_uri = registered.redirect_uri,
+            post_logout_redirect_uri = registered.post_logout_redirect_uri,
+            "the provider has to know these addresses, to the letter"
+        );
+    }
     let listeners = TaskTracker::new();
     let admin_stop = CancellationToken::new();
     let admin_cut = CancellationToken::new();

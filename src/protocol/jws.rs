@@ -23,13 +23,13 @@ pub enum JwsError {
     #[error("it is not a signed token in compact form")]
     Malformed,
     /// `alg` is missing, not on the list, or not one that the provider's metadata names.
-    #[error("its signature algorithm is not acceptable")]
+    #[error("its signature algorithm is not acceptable (RS, PS, ES and EdDSA are, HS256 and none are not)")]
     Algorithm,
     /// The header demands something that is not understood, or a member has the wrong type.
     #[error("its header demands what is not understood")]
     Header,
     /// No key of the provider made this signature.
-    #[error("no key of the provider made its signature")]
+    #[error("no key that the provider publishes made its signature")]
     Signature,
 }
 

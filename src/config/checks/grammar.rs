@@ -174,9 +174,12 @@ fn ip(host: &str) -> Option<IpAddr> {
 /// Whether only a cluster or a container network knows the name: a browser cannot be sent there.
 pub fn is_cluster_name(host: &str) -> bool {
     let host = host.strip_suffix('.').unwrap_or(host).to_ascii_lowercase();
-    ip(&host).is_none()
+    let mut labels = host.rsplit('.');
+    matches!(
+        (labels.next(), labels.next()),
+        (Some("svc"), _) | (Some("local"), Some("cluster")) | (_, None)
+    ) && ip(&host).is_none()
         && !is_loopback_name(&host)
-        && (!host.contains('.') || host.ends_with(".svc") || host.ends_with(".cluster.local"))
 }
 
 /// Whether a host looks as if it were outside of the own network: a public address, or a name under a domain that the
