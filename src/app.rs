@@ -12,7 +12,7 @@ use crate::guard::SessionCookie;
 use crate::listener::{self, Bounds};
 use crate::metrics::Metrics;
 use crate::provider::Provider;
-use crate::router::{Inner, Router, Target};
+use crate::router::{Inner, Notices, Router, Target};
 use crate::session::Sessions;
 use crate::session::seal::KeyRing;
 use crate::static_files::StaticFiles;
@@ -237,6 +237,7 @@ fn router(
         clock,
         tunnels: tunnels.clone(),
         cut: cut.clone(),
+        notices: Notices::default(),
     })
 }
 

@@ -20,7 +20,7 @@ use crate::answer::{Body, Failure};
 use crate::clock::UnixTime;
 use crate::protocol::id_token::LoginExpectations;
 use crate::protocol::token_response::{TokenError, TokenResponse};
-use crate::provider::{Provider, ProviderError};
+use crate::provider::{Provider, ProviderError, advice};
 use crate::secret::AuthorizationCode;
 use crate::session::login_attempt::{LIFETIME, LoginAttempt, Opened, hash_of_state};
 use crate::session::seal::Purpose;
@@ -72,7 +72,13 @@ impl Bff {
             Some(Opened::UnderWay(attempt)) if attempt.provider == *name => {
                 self.finish(visit, provider, *attempt, answer).await
             }
-            _ => Ok(self.failed(visit, name, None, Trouble::NoAttempt)),
+            found => {
+                let why = match found {
+                    Some(_) => "it was begun at another provider",
+                    None => self.attempts.why_unfound(visit.headers, &answer.state),
+                };
+                Ok(self.failed_because(visit, name, None, Trouble::NoAttempt, Some(why)))
+            }
         }
     }
 
@@ -101,7 +107,18 @@ impl Bff {
                     .append(header::SET_COOKIE, clear_attempt(&cookie_name));
                 return Ok(response);
             }
-            Err(error) => return Ok(self.failed(visit, name, Some(&cookie_name), error.trouble())),
+            Err(error) => {
+                let why = error
+                    .known()
+                    .map(|code| format!("{code}; {}", advice::on_refusal(code, name)));
+                return Ok(self.failed_because(
+                    visit,
+                    name,
+                    Some(&cookie_name),
+                    error.trouble(),
+                    why.as_deref(),
+                ));
+            }
         };
         let (bff, provider, task_attempt) = (self.clone(), provider.clone(), attempt.clone());
         let task = self
@@ -288,9 +305,6 @@ impl Bff {
                     .collect()
             },
         );
-        if answer.refresh_token.is_none() {
-            tracing::info!(provider = %provider.settings().name, "no refresh token: the session ends with its access token");
-        }
         Ok(NewSession {
             provider: provider.settings().name.clone(),
             sub: verified.sub,

@@ -28,7 +28,7 @@ impl Bff {
             Parameter::Absent => self.landing_for(None),
             Parameter::Doubled => self.landing_for(Some("")),
         };
-        if let Some(page) = self.stuck(visit.headers, visit.provenance.site) {
+        if let Some(page) = self.stuck(visit.headers, visit.provenance.site, false) {
             return Ok(page);
         }
         // From another site nobody chooses anything but where it leads (contract 3.1).
