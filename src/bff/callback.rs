@@ -175,7 +175,8 @@ impl Bff {
             match claimed {
                 Ok(true) => break,
                 Ok(false) => {}
-                Err(_) => {
+                Err(error) => {
+                    tracing::warn!(%error, "a login attempt could not be claimed");
                     self.uncertain_claims.remember(hash, owner);
                     return Outcome::Released(Trouble::StoreAway);
                 }
@@ -186,7 +187,10 @@ impl Bff {
                     return Outcome::Failed(Trouble::AnswerLost);
                 }
                 Ok(None) => tokio::time::sleep(LOOK_EVERY).await,
-                Err(_) => return Outcome::Released(Trouble::StoreAway),
+                Err(error) => {
+                    tracing::warn!(%error, "the result of a login attempt could not be read");
+                    return Outcome::Released(Trouble::StoreAway);
+                }
             }
         }
         let outcome = self.redeem(provider, attempt, code).await;

@@ -52,6 +52,7 @@ pub struct Bff {
     login_rate: Option<login_rate::LoginRate>,
     uncertain_claims: uncertain_claims::UncertainClaims,
     gone_soon: Seldom,
+    strangers: Seldom,
 }
 
 /// The parts of [`Bff`] that `app` makes.
@@ -114,6 +115,7 @@ impl Bff {
         Self {
             uncertain_claims: uncertain_claims::UncertainClaims::default(),
             gone_soon: Seldom::every(Duration::from_mins(1)),
+            strangers: Seldom::every(Duration::from_mins(10)),
             attempts: Attempts::new(keys.clone(), &settings.session.cookie.name),
             cookie: SessionCookie::new(&settings.session),
             login_rate: settings.limits.logins_per_address.map(login_rate::LoginRate::new),

@@ -314,6 +314,17 @@ impl Attempts {
             .count()
     }
 
+    /// Whether cookies came that look like ours and were sealed under another key.
+    #[must_use]
+    pub fn have_strangers(&self, headers: &HeaderMap) -> bool {
+        let is_strange = |(name, value): (&str, &[u8])| {
+            let sealed = URL_SAFE_NO_PAD.decode(value).unwrap_or_default();
+            let opened = self.keys.open(Purpose::LoginAttempt, b"", &[name], &sealed);
+            matches!(opened, Err(OpenError::UnknownKey))
+        };
+        self.cookies(headers).any(is_strange)
+    }
+
     /// Why [`Attempts::find`] finds nothing, for the operator.
     #[must_use]
     pub fn why_unfound(&self, headers: &HeaderMap, state: &str) -> &'static str {
