@@ -24,7 +24,7 @@ use crate::provider::{Provider, ProviderError, advice};
 use crate::secret::AuthorizationCode;
 use crate::session::login_attempt::{LIFETIME, LoginAttempt, Opened, hash_of_state};
 use crate::session::seal::Purpose;
-use crate::session::{NewSession, SessionId, Tokens};
+use crate::session::{NewSession, SessionError, SessionId, Tokens};
 use crate::store::{Kind, StoreKey};
 use bytes::Bytes;
 use http::{Method, Response, header};
@@ -269,7 +269,11 @@ impl Bff {
                 provider
                     .revoke(answer.refresh_token.as_ref(), Some(&answer.access_token))
                     .await;
-                Outcome::Failed(Trouble::StoreAway)
+                Outcome::Failed(match error {
+                    SessionError::Store(_) => Trouble::StoreAway,
+                    // Too large: that will be no better in a little while.
+                    SessionError::Unreadable(_) | SessionError::Elsewhere => Trouble::BadAnswer,
+                })
             }
         }
     }

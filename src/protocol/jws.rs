@@ -20,7 +20,7 @@ const LONGEST_TOKEN: usize = 64 * 1024;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum JwsError {
     /// Not three parts of plain base64url with a JSON object in the first two, or longer than 64 KiB.
-    #[error("it is not a signed token in compact form")]
+    #[error("it is not a signed token in compact form, or longer than 64 KiB")]
     Malformed,
     /// `alg` is missing, not on the list, or not one that the provider's metadata names.
     #[error("its signature algorithm is not acceptable (RS, PS, ES and EdDSA are, HS256 and none are not)")]

@@ -207,6 +207,24 @@ async fn headers_of_ours_fit_into_the_smallest_buffer() {
     entry.settle(&rig.cloakroom).await;
 }
 
+#[tokio::test]
+async fn a_fallback_that_swallows_our_endpoints() {
+    let entry = Entry::of("The app shows up where the sign-in should be");
+    let fallback = format!("{KEEP_HOST} location /bff {{ return 200 'the app'; }}");
+    let (_nginx, rig, mut browser) = behind(&fallback, |config| config).await;
+    let mut straight = browser.clone();
+    straight.address = rig.cloakroom.address();
+    let request = format!(
+        "GET /bff/login HTTP/1.1\r\nHost: {}\r\nAccept: text/html\r\n\r\n",
+        browser.host()
+    );
+    let reply = raw(browser.address, request.as_bytes()).await.0.unwrap();
+    assert_eq!((reply.status, reply.text().as_str()), (200, "the app"));
+    assert_eq!(straight.navigate("/bff/login", Site::None).await.status, 302);
+    assert_eq!(browser.fetch("GET", "/api/public/x").await.status, 200);
+    entry.settle(&rig.cloakroom).await;
+}
+
 /// Where nothing is wrong, nothing is said.
 #[tokio::test]
 async fn a_proxy_that_is_set_up_well_is_not_talked_about() {

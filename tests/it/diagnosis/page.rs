@@ -7,6 +7,7 @@ use crate::support::browser::Reply;
 use crate::support::cloakroom::Cloakroom;
 use crate::support::html;
 use serde_json::Value;
+use std::fmt::Write as _;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -215,7 +216,7 @@ fn flat(log: &str) -> String {
         text.push_str(message);
         for (name, value) in fields.iter().filter(|(name, _)| *name != "message") {
             let value = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
-            text.push_str(&format!(" {name}={value}"));
+            let _cannot_fail = write!(text, " {name}={value}");
         }
         text.push('\n');
     }

@@ -117,9 +117,9 @@ async fn an_issuer_with_a_slash_at_its_end() {
     let mut entry = Entry::of("The discovery document names another issuer");
     let rig = Rig::start().await;
     let named = format!("{}/", rig.rogue.issuer);
-    let names = named.clone();
+    let it = named.clone();
     rig.rogue
-        .script(|script| script.discovery = change(move |document| document["issuer"] = json!(names)));
+        .script(|script| script.discovery = change(move |document| document["issuer"] = json!(it)));
     entry.page(&begin(&rig).await);
     let (code, said) = check_online(&rig);
     assert_eq!(code, 1, "{said}");

@@ -74,6 +74,35 @@ async fn a_deploy_without_the_old_key() {
 }
 
 #[tokio::test]
+async fn a_token_that_expires_while_the_provider_is_away() {
+    let mut entry = Entry::of("503 provider_unavailable");
+    let mut rig = Rig::start().await;
+    rig.rogue.script(|script| script.lifetime = Some(1));
+    let mut browser = rig.signed_in().await;
+    rig.rogue.close().await;
+    let reply = within(8, "the token's end", async {
+        loop {
+            let reply = browser.fetch("GET", "/api/x").await;
+            if reply.status != 200 {
+                return reply;
+            }
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    })
+    .await;
+    assert_eq!(reply.problem(), "provider_unavailable");
+    entry.answer(&reply);
+    rig.rogue.open().await;
+    within(15, "the same session again", async {
+        while browser.fetch("GET", "/api/x").await.status != 200 {
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    })
+    .await;
+    entry.settle(&rig.cloakroom).await;
+}
+
+#[tokio::test]
 async fn no_refresh_token() {
     let mut entry = Entry::of("Sessions end with the access token");
     let none = change(|answer| drop(answer.as_object_mut().unwrap().remove("refresh_token")));

@@ -9,6 +9,7 @@ use crate::support::free_port;
 use crate::support::jar::Site;
 use crate::support::oidc_provider::OidcProvider;
 use crate::support::rig::Rig;
+use crate::support::rogue::change;
 use crate::support::secrets::canary;
 use serde_json::json;
 
@@ -157,6 +158,26 @@ async fn too_many_logins_from_one_address() {
             302
         );
     }
+}
+
+#[tokio::test]
+async fn a_session_that_would_be_too_large() {
+    let mut entry = Entry::of("People in very many groups cannot sign in");
+    let rig = Rig::with(|config| config.set("providers.main.userinfo", "on_login")).await;
+    let groups: Vec<String> = (0..4_000).map(|n| format!("group-{n:04}-of-many")).collect();
+    let many = change(move |claims| claims["memberships"] = json!(groups));
+    for in_userinfo in [true, false] {
+        rig.rogue.script(|script| {
+            script.userinfo = many.clone().filter(|_| in_userinfo);
+            script.claims = many.clone().filter(|_| !in_userinfo);
+        });
+        let mut browser = rig.browser();
+        let url = browser.begin("").await;
+        let reply = browser.come_back(&rig.rogue.authorize(&url)).await;
+        assert_eq!(reply.status, 502);
+        entry.page(&reply);
+    }
+    entry.settle(&rig.cloakroom).await;
 }
 
 #[tokio::test]
