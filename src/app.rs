@@ -8,7 +8,7 @@ use crate::admin::Admin;
 use crate::bff::{self, Bff};
 use crate::clock::Clock;
 use crate::config::{ProxyEnvironment, RouteSettings, RouteTable, Settings, StoreSettings};
-use crate::guard::SessionCookie;
+use crate::guard::{Gate, SessionCookie};
 use crate::listener::{self, Bounds};
 use crate::metrics::Metrics;
 use crate::provider::Provider;
@@ -218,13 +218,16 @@ fn router(
         metrics: metrics.clone(),
         tasks: tasks.clone(),
     }));
-    Router::new(Inner {
-        cookie: SessionCookie::new(&settings.session),
-        settings: settings.clone(),
+    let gate = Arc::new(Gate {
         routes,
+        sessions,
+        cookie: SessionCookie::new(&settings.session),
+    });
+    Router::new(Inner {
+        settings: settings.clone(),
+        gate,
         targets,
         bff,
-        sessions,
         metrics,
         clock,
         tunnels: tunnels.clone(),

@@ -21,7 +21,7 @@ use crate::guard::SessionCookie;
 use crate::guard::csrf::Provenance;
 use crate::metrics::Metrics;
 use crate::protocol::path::RequestPath;
-use crate::protocol::{cookie, fetch_metadata};
+use crate::protocol::{cookie, fetch_metadata, query};
 use crate::provider::Provider;
 use crate::session::Sessions;
 use crate::session::login_attempt::{Attempts, LIFETIME};
@@ -158,6 +158,18 @@ impl Bff {
             "/session/extend" => self.extend(&visit).await,
             _ => Err(Failure::NotFound),
         }
+    }
+
+    /// The path of the login.
+    #[must_use]
+    pub fn login_path(&self) -> String {
+        self.own_path("/login")
+    }
+
+    /// Path and query of a login that leads back to `target`.
+    #[must_use]
+    pub fn login_for(&self, target: &str) -> String {
+        format!("{}?return_to={}", self.login_path(), query::encode(target))
     }
 
     /// A path under the prefix.
