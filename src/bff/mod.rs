@@ -5,11 +5,13 @@
 
 mod authorization_response;
 mod callback;
+pub mod forward_auth;
 mod landing;
 mod login;
 mod login_rate;
 mod logout;
 mod logout_continue;
+mod resume;
 mod trouble;
 mod uncertain_claims;
 mod user;
@@ -146,6 +148,7 @@ impl Bff {
                 refuse_prefetch(visit.headers)?;
                 self.login(&visit).await
             }
+            "/login/resume" => self.resume(&visit),
             "/logout" => {
                 refuse_prefetch(visit.headers)?;
                 self.logout(&visit).await
@@ -170,6 +173,12 @@ impl Bff {
     #[must_use]
     pub fn login_for(&self, target: &str) -> String {
         format!("{}?return_to={}", self.login_path(), query::encode(target))
+    }
+
+    /// Path and query of the page that asks for `target` again from our own origin.
+    #[must_use]
+    pub fn resume_for(&self, target: &str) -> String {
+        format!("{}/resume?return_to={}", self.login_path(), query::encode(target))
     }
 
     /// A path under the prefix.

@@ -15,6 +15,7 @@
 mod callback;
 mod command_line;
 mod csrf;
+mod forward_auth;
 mod headers;
 mod login;
 mod logout;

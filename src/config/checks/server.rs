@@ -17,14 +17,11 @@ pub fn check(server: &Server, findings: &mut Findings<'_>) {
             "is not in this version: end TLS in front of cloakroom, or leave the key out",
         );
     }
-    if server.forward_auth.is_some() {
-        findings.refuse(&key("forward_auth"), "is not in this version: leave the key out");
-        if server.trusted_proxies.is_empty() {
-            findings.refuse(
-                &key("forward_auth"),
-                "needs `server.trusted_proxies`, the networks that may ask here",
-            );
-        }
+    if server.forward_auth.is_some() && server.trusted_proxies.is_empty() {
+        findings.refuse(
+            &key("forward_auth"),
+            "needs `server.trusted_proxies`, the networks that may ask here",
+        );
     }
     if server.admin_token.is_some() {
         findings.warn(&key("admin_token"), "is not used yet");
