@@ -5,11 +5,13 @@
 
 mod authorization_response;
 mod callback;
+pub mod forward_auth;
 mod landing;
 mod login;
 mod login_rate;
 mod logout;
 mod logout_continue;
+mod resume;
 mod stuck;
 mod trouble;
 mod uncertain_claims;
@@ -22,7 +24,7 @@ use crate::guard::SessionCookie;
 use crate::guard::csrf::Provenance;
 use crate::metrics::Metrics;
 use crate::protocol::path::RequestPath;
-use crate::protocol::{cookie, fetch_metadata};
+use crate::protocol::{cookie, fetch_metadata, query};
 use crate::provider::Provider;
 use crate::seldom::Seldom;
 use crate::session::Sessions;
@@ -153,6 +155,7 @@ impl Bff {
                 refuse_prefetch(visit.headers)?;
                 self.login(&visit).await
             }
+            "/login/resume" => self.resume(&visit),
             "/logout" => {
                 refuse_prefetch(visit.headers)?;
                 self.logout(&visit).await
@@ -165,6 +168,24 @@ impl Bff {
             "/session/extend" => self.extend(&visit).await,
             _ => Err(Failure::NotFound),
         }
+    }
+
+    /// The path of the login.
+    #[must_use]
+    pub fn login_path(&self) -> String {
+        self.own_path("/login")
+    }
+
+    /// Path and query of a login that leads back to `target`.
+    #[must_use]
+    pub fn login_for(&self, target: &str) -> String {
+        format!("{}?return_to={}", self.login_path(), query::encode(target))
+    }
+
+    /// Path and query of the page that asks for `target` again from our own origin.
+    #[must_use]
+    pub fn resume_for(&self, target: &str) -> String {
+        format!("{}/resume?return_to={}", self.login_path(), query::encode(target))
     }
 
     /// A path under the prefix.

@@ -16,6 +16,7 @@ mod callback;
 mod command_line;
 mod csrf;
 mod diagnosis;
+mod forward_auth;
 mod framing;
 mod headers;
 mod http2;

@@ -18,7 +18,7 @@ pub fn check(settings: &Settings, findings: &mut Findings<'_>) {
     for (i, route) in settings.routes.iter().enumerate() {
         let at = KeyPath::root("routes").index(i);
         path(settings, i, &at.key("path"), findings);
-        target(route, &at, findings);
+        target(route, settings.server.forward_auth.is_some(), &at, findings);
         access(route, &at, findings);
         exposure(route, &at, findings);
         neighbours(settings, i, &at, findings);
@@ -53,7 +53,7 @@ fn path(settings: &Settings, i: usize, at: &KeyPath, findings: &mut Findings<'_>
     }
 }
 
-fn target(route: &RouteSettings, at: &KeyPath, findings: &mut Findings<'_>) {
+fn target(route: &RouteSettings, has_forward_auth: bool, at: &KeyPath, findings: &mut Findings<'_>) {
     match &route.files {
         Some(files) => {
             if !route.upstream.is_empty() {
@@ -61,8 +61,8 @@ fn target(route: &RouteSettings, at: &KeyPath, findings: &mut Findings<'_>) {
             }
             fallback(files, &at.key("static").key("fallback"), findings);
         }
-        None if route.upstream.is_empty() => {
-            findings.warn(at, "has neither `upstream` nor `static`: it is for forward-auth alone, which is not in this version");
+        None if route.upstream.is_empty() && !has_forward_auth => {
+            findings.warn(at, "has neither `upstream` nor `static`: it is for forward-auth alone, and `server.forward_auth` is not set");
         }
         None => {}
     }

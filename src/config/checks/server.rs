@@ -14,14 +14,11 @@ const LEAST_HEAD: u64 = 8 * 1024;
 pub fn check(server: &Server, findings: &mut Findings<'_>) {
     let key = |name: &str| KeyPath::root("server").key(name);
     listeners(server, findings);
-    if server.forward_auth.is_some() {
-        findings.refuse(&key("forward_auth"), "is not in this version: leave the key out");
-        if server.trusted_proxies.is_empty() {
-            findings.refuse(
-                &key("forward_auth"),
-                "needs `server.trusted_proxies`, the networks that may ask here",
-            );
-        }
+    if server.forward_auth.is_some() && server.trusted_proxies.is_empty() {
+        findings.refuse(
+            &key("forward_auth"),
+            "needs `server.trusted_proxies`, the networks that may ask here",
+        );
     }
     // In a pod the probes come from outside of it, and what else may is the network policy's to say.
     if server.admin.ip().is_unspecified() && !findings.in_pod {

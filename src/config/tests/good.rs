@@ -88,7 +88,6 @@ fn the_reference_holds_every_key_of_the_schema() {
     let keys: Vec<&str> = mistakes.iter().map(|mistake| mistake.key.as_str()).collect();
     let expected = [
         "server.forward_auth",
-        "server.forward_auth",
         "server.admin_token",
         "session.store",
         "routes[0]",

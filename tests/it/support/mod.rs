@@ -14,6 +14,7 @@ pub mod jwt;
 pub mod keys;
 pub mod message;
 pub mod oidc_provider;
+pub mod question;
 pub mod redis;
 pub mod rig;
 pub mod rogue;
