@@ -209,9 +209,7 @@ async fn a_sign_out_that_leads_nowhere() {
     let mut entry = Entry::of("Signing out does not last");
     let rig = Rig::start().await;
     let mut browser = rig.signed_in().await;
-    let request = Request::fetch("POST", "/bff/logout").with("Accept", "application/json");
-    let request = request
-        .clone()
+    let request = Request::fetch("POST", "/bff/logout")
         .without("Accept")
         .with("Accept", "application/json");
     let reply = browser.send(request).await;
