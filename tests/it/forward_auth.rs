@@ -758,13 +758,16 @@ async fn a_head_that_the_public_listener_takes_is_taken_here_with_what_an_ingres
     let asked = Asked::start(Dialect::Nginx).await;
     let mut browser = asked.rig.signed_in().await;
     let target = format!("/api/{}", "a".repeat(8000));
-    let filling = "b".repeat(22_500);
-    let request = Request::fetch("GET", &target).with("X-Filling", &filling);
+    let filling = "b".repeat(11_250);
+    let request = Request::fetch("GET", &target)
+        .with("X-Filling", &filling)
+        .with("X-Filling", &filling);
     assert_eq!(browser.send(request).await.status, 200);
     let question = asked
         .question("GET", &target)
         .fetched()
         .of(&browser)
+        .with("X-Filling", &filling)
         .with("X-Filling", &filling);
     assert_eq!(asked.status(&question).await, 200);
 }
