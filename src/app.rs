@@ -12,7 +12,7 @@ use crate::guard::SessionCookie;
 use crate::listener::{self, Bounds, Socket, Tls};
 use crate::metrics::Metrics;
 use crate::provider::Provider;
-use crate::router::{Inner, Router, Target};
+use crate::router::{Inner, Notices, Router, Target};
 use crate::session::Sessions;
 use crate::session::seal::KeyRing;
 use crate::static_files::StaticFiles;
@@ -136,6 +136,14 @@ pub async fn run(settings: Settings, parts: Parts, stop: impl Future<Output = ()
         max_headers: settings.server.max_headers,
         places: listener::places(settings.server.max_connections),
     };
+    for registered in settings.registrations() {
+        tracing::info!(
+            provider = registered.provider,
+            redirect_uri = registered.redirect_uri,
+            post_logout_redirect_uri = registered.post_logout_redirect_uri,
+            "the provider has to know these addresses, to the letter"
+        );
+    }
     let listeners = TaskTracker::new();
     let admin_stop = CancellationToken::new();
     let admin_cut = CancellationToken::new();
@@ -242,6 +250,7 @@ fn router(
         clock,
         tunnels: tunnels.clone(),
         cut: cut.clone(),
+        notices: Notices::default(),
     })
 }
 

@@ -3,6 +3,9 @@
 //! What stops a request is a [`Failure`], and [`Router::answer`] turns it into HTTP; nothing else does.
 
 mod head;
+mod notices;
+
+pub use notices::Notices;
 
 use crate::answer::{self, Asking, Body, Failure};
 use crate::bff::{Bff, Visit};
@@ -24,7 +27,7 @@ use http::{HeaderValue, Method, StatusCode, header};
 use hyper::body::Incoming;
 use hyper::{Request, Response};
 use std::convert::Infallible;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio_util::sync::CancellationToken;
@@ -71,6 +74,8 @@ pub struct Inner {
     pub tunnels: TaskTracker,
     /// Cancelled when what is still under way is cut.
     pub cut: CancellationToken,
+    /// What was told to the operator lately.
+    pub notices: Notices,
 }
 
 impl Service for Router {
@@ -129,6 +134,9 @@ impl Router {
         let inner = &*self.0;
         let begun = Instant::now();
         let way = Way::begin(inner, &request, peer);
+        inner
+            .notices
+            .look(&inner.settings, way.peer, way.provenance, request.headers());
         let (method, headers) = (request.method().clone(), head::cookie_headers(&request));
         let asked_upgrade = request.headers().contains_key(header::UPGRADE);
         let under_way = UnderWay::begin(&inner.metrics);
@@ -176,7 +184,8 @@ impl Drop for UnderWay<'_> {
 #[derive(Debug)]
 struct Way {
     request_id: String,
-    client: std::net::IpAddr,
+    peer: IpAddr,
+    client: IpAddr,
     provenance: Provenance,
     login_path: String,
 }
@@ -186,6 +195,7 @@ impl Way {
         let settings = &inner.settings;
         Self {
             request_id: head::request_id(),
+            peer: peer.ip(),
             client: forwarded::client_address(peer.ip(), request.headers(), &settings.server.trusted_proxies),
             provenance: Provenance::of(request.method(), request.headers(), &settings.public_url),
             login_path: format!("{}/login", settings.prefix),
@@ -202,7 +212,8 @@ impl Inner {
         label: &mut &'a str,
     ) -> Result<Response<Body>, Failure> {
         // 2.8, 4.2: no, two or a malformed Host: 400 everywhere; methods that nobody forwards.
-        let ours = self.settings.public_url.is_host(head::check(&request)?);
+        let host = head::check(&request)?;
+        let ours = self.settings.public_url.is_host(host);
         if request.uri().path() == "*" && request.method() == Method::OPTIONS {
             return Ok(head::no_content());
         }
@@ -218,7 +229,7 @@ impl Inner {
                 *label = &self.settings.prefix;
                 // 2.8: the prefix answers under its own name only.
                 if !ours {
-                    return Err(Failure::Misdirected);
+                    return Err(self.misdirected(host, way));
                 }
                 let (parts, _) = request.into_parts();
                 let visit = Visit {
@@ -240,7 +251,7 @@ impl Inner {
         }
         // 2.8: so do routes that look at sessions.
         if route.auth() != Auth::None && !ours {
-            return Err(Failure::Misdirected);
+            return Err(self.misdirected(host, way));
         }
         // 4.1 (pages), 4.3–4.5: where does it come from?
         self.check_provenance(route, way, &request)?;
@@ -251,6 +262,12 @@ impl Inner {
         };
         // 4.7, 4.8, 4.11–4.13: up, and back.
         self.pass_on(request, &path, route, number, way, caller).await
+    }
+
+    /// 2.8: which host it was is for the operator only.
+    fn misdirected(&self, host: &str, way: &Way) -> Failure {
+        self.notices.of_other_host(&self.settings, way.peer, host);
+        Failure::Misdirected
     }
 
     fn check_provenance(
@@ -299,11 +316,14 @@ impl Inner {
         let gone = match authenticate::authenticate(&self.cookie, &self.sessions, headers).await? {
             Caller::Known(id, session) => {
                 if !satisfies(&session, &route.require) {
-                    return Err(LACKING);
+                    return Err(lacking(&session, route, way));
                 }
                 return Ok(Admitted::As(Some((id, session))));
             }
-            Caller::Gone => true,
+            Caller::Gone => {
+                self.bff.note_gone(headers);
+                true
+            }
             Caller::Anonymous => false,
         };
         if auth == Auth::Optional {
@@ -319,7 +339,7 @@ impl Inner {
             return Ok(Admitted::ElsewhereFirst(answer::move_on(head::target(request))));
         }
         // 3.6: a browser that was just signed in and brings nothing back is told why.
-        if let Some(page) = self.bff.stuck(headers, way.provenance.site) {
+        if let Some(page) = self.bff.stuck(headers, way.provenance.site, gone) {
             return Ok(Admitted::ElsewhereFirst(page));
         }
         let login = format!(
@@ -357,7 +377,7 @@ impl Inner {
         };
         let bearer = match &caller {
             None => None,
-            Some((id, session)) => self.bearer(route, id, session).await?,
+            Some((id, session)) => self.bearer(route, way, id, session).await?,
         };
         let passage = Passage {
             route,
@@ -378,6 +398,7 @@ impl Inner {
     async fn bearer(
         &self,
         route: &RouteSettings,
+        way: &Way,
         id: &SessionId,
         session: &Session,
     ) -> Result<Option<HeaderValue>, Failure> {
@@ -386,7 +407,7 @@ impl Inner {
                 let session = landed.as_deref().unwrap_or(session);
                 // A refresh brings the claims anew (2.7): what was let in before it may not be any more.
                 if !satisfies(session, &route.require) {
-                    return Err(LACKING);
+                    return Err(lacking(session, route, way));
                 }
                 let bearer = session.tokens.bearer();
                 bearer.map(Some).ok_or(Failure::ProviderUnavailable)
@@ -429,7 +450,10 @@ impl Inner {
             navigation: way.provenance.navigation,
             login_path: &way.login_path,
         };
-        let mut response = failure.answer(asking);
+        let mut response = match failure {
+            Failure::Misdirected => answer::misdirected(asking, self.settings.public_url.origin()),
+            _ => failure.answer(asking),
+        };
         let gone = matches!(failure, Failure::Unauthenticated { clear_cookie: true });
         // While a login is under way in another tab, this answer could overtake the one that brings the new cookie.
         if gone && !self.bff.is_login_under_way(headers) {
@@ -441,8 +465,15 @@ impl Inner {
     }
 }
 
-/// A session that lacks what the route requires.
-const LACKING: Failure = Failure::Forbidden("Your session does not have what this address requires.");
+/// A session that lacks what the route requires. Which that is, by its name in the config, is for the operator.
+fn lacking(session: &Session, route: &RouteSettings, way: &Way) -> Failure {
+    let missing = authenticate::missing(session, &route.require);
+    tracing::info!(
+        target: "cloakroom::audit", event = "forbidden", route = route.path, missing, request_id = %way.request_id,
+        "a session lacks what the route requires"
+    );
+    Failure::Forbidden("Your session does not have what this address requires.")
+}
 
 /// Whether nobody in particular may pass on an optional route: not where it requires what only a session has (2.7).
 fn admit_anonymous(route: &RouteSettings) -> Result<(), Failure> {

@@ -251,6 +251,22 @@ impl Failure {
     }
 }
 
+/// The answer to a request for another host name (contract 2.8): names the origin where this service is reached, which
+/// everybody may know, and not the one that was asked for.
+#[must_use]
+pub fn misdirected(asking: Asking<'_>, origin: &str) -> Response<Body> {
+    let (status, code, title, _) = Failure::Misdirected.words();
+    let detail = format!("This service is reached at {origin}.");
+    if asking.navigation {
+        let link = Link {
+            href: origin,
+            text: "Go there",
+        };
+        return page(status, title, &[&detail], &[link], Some(asking.request_id));
+    }
+    problem::document(status, code, title, &detail, asking.request_id, None)
+}
+
 /// A JSON answer of our own: never stored, never sniffed.
 #[must_use]
 pub fn json(status: StatusCode, value: &serde_json::Value) -> Response<Body> {

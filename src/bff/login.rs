@@ -28,7 +28,7 @@ impl Bff {
             Parameter::Absent => self.landing_for(None),
             Parameter::Doubled => self.landing_for(Some("")),
         };
-        if let Some(page) = self.stuck(visit.headers, visit.provenance.site) {
+        if let Some(page) = self.stuck(visit.headers, visit.provenance.site, false) {
             return Ok(page);
         }
         // From another site nobody chooses anything but where it leads (contract 3.1).
@@ -76,6 +76,16 @@ impl Bff {
             acr_values: wishes.acr_values.clone(),
             begun: self.clock.now(),
         };
+        if self.attempts.have_strangers(visit.headers)
+            && let Some(unsaid) = self.strangers.due()
+        {
+            tracing::warn!(
+                unsaid,
+                "this browser brings login cookies that were sealed with a key that is not here: another deployment under \
+                 this host name with the same session.cookie.name, a replica with other session.keys, or one without any \
+                 that was restarted"
+            );
+        }
         let redirect_uri = self.settings.public_url.url(&self.redirect_path(provider));
         let location = match provider
             .authorization_url(&redirect_uri, &attempt.secrets, &wishes)

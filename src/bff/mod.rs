@@ -10,6 +10,7 @@ mod login;
 mod login_rate;
 mod logout;
 mod logout_continue;
+mod stuck;
 mod trouble;
 mod uncertain_claims;
 mod user;
@@ -23,6 +24,7 @@ use crate::metrics::Metrics;
 use crate::protocol::path::RequestPath;
 use crate::protocol::{cookie, fetch_metadata};
 use crate::provider::Provider;
+use crate::seldom::Seldom;
 use crate::session::Sessions;
 use crate::session::login_attempt::{Attempts, LIFETIME};
 use crate::session::seal::KeyRing;
@@ -30,6 +32,7 @@ use crate::store::Store;
 use http::{HeaderMap, Method, Response};
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::time::Duration;
 use tokio_util::task::TaskTracker;
 
 /// What the endpoints need; one for the whole process.
@@ -48,6 +51,8 @@ pub struct Bff {
     tasks: TaskTracker,
     login_rate: Option<login_rate::LoginRate>,
     uncertain_claims: uncertain_claims::UncertainClaims,
+    gone_soon: Seldom,
+    strangers: Seldom,
 }
 
 /// The parts of [`Bff`] that `app` makes.
@@ -109,6 +114,8 @@ impl Bff {
         } = parts;
         Self {
             uncertain_claims: uncertain_claims::UncertainClaims::default(),
+            gone_soon: Seldom::every(Duration::from_mins(1)),
+            strangers: Seldom::every(Duration::from_mins(10)),
             attempts: Attempts::new(keys.clone(), &settings.session.cookie.name),
             cookie: SessionCookie::new(&settings.session),
             login_rate: settings.limits.logins_per_address.map(login_rate::LoginRate::new),

@@ -15,6 +15,7 @@
 mod callback;
 mod command_line;
 mod csrf;
+mod diagnosis;
 mod framing;
 mod headers;
 mod http2;
