@@ -8,8 +8,9 @@
 //!
 //! Sources: the manuals of nginx (`auth_request`), Caddy (`forward_auth`), Traefik (`ForwardAuth`); RFC 3986 §3.
 
+use super::hop_by_hop::is_spoofable;
 use super::host::is_authority;
-use http::header::{CONNECTION, UPGRADE};
+use http::header::{CONNECTION, SEC_WEBSOCKET_KEY, UPGRADE};
 use http::{HeaderMap, HeaderValue, Method};
 use std::borrow::Cow;
 
@@ -101,25 +102,25 @@ pub fn from_nginx(headers: &HeaderMap) -> Result<Original<'_>, Unclear> {
     })
 }
 
-/// Puts back what Traefik takes out of the request that it asks with: it says `wss` where `Upgrade: websocket` stood.
+/// Puts back what Traefik takes out of the request that it asks with: `Upgrade: websocket`, where the rest of a handshake
+/// is there. Nothing is won by pretending: a WebSocket is judged by an `Origin` that must be ours, and no page can set
+/// `Sec-*` headers (Fetch §2.2.2).
 pub fn restore_upgrade(headers: &mut HeaderMap) {
-    let is_websocket = matches!(only(headers, FORWARDED_PROTO), Ok("ws" | "wss"));
-    if is_websocket && !headers.contains_key(UPGRADE) {
+    if headers.contains_key(SEC_WEBSOCKET_KEY) && !headers.contains_key(UPGRADE) {
         headers.insert(UPGRADE, HeaderValue::from_static("websocket"));
         headers.append(CONNECTION, HeaderValue::from_static("upgrade"));
     }
 }
 
-/// Whether the browser sent an identity header that an ingress would let through beside ours: one of our family in
-/// another spelling, or of a name that we never answer with and that is therefore never replaced.
+/// Whether the browser sent what an ingress would let through beside our word: a header that only a proxy may write, in
+/// another spelling; or one of our identity family that we never answer with, so that nothing replaces it.
 #[must_use]
 pub fn poses_as_somebody(headers: &HeaderMap) -> bool {
     headers.keys().map(http::HeaderName::as_str).any(|name| {
-        name.get(..IDENTITY.len())
-            .is_some_and(|family| is_spelling_of(family, IDENTITY))
-            && !name
-                .strip_prefix(IDENTITY)
-                .is_some_and(|rest| REPLACED.contains(&rest))
+        let is_sign = |c: char| !c.is_ascii_alphanumeric() && c != '-';
+        let respelt = name.contains(is_sign) && is_spoofable(&name.replace(is_sign, "-"));
+        let rest = name.strip_prefix(IDENTITY);
+        respelt || rest.is_some_and(|rest| !REPLACED.contains(&rest))
     })
 }
 
@@ -339,19 +340,18 @@ mod tests {
     }
 
     #[test]
-    fn an_upgrade_is_put_back_where_the_ingress_says_websocket() {
-        for (proto, wanted) in [("wss", true), ("ws", true), ("https", false)] {
-            let mut lines = FORWARDED;
-            lines[1].1 = proto;
-            let mut map = headers(&lines);
+    fn an_upgrade_is_put_back_where_the_rest_of_a_handshake_is_there() {
+        let upgraded = |lines: &[(&str, &str)]| {
+            let mut map = headers(lines);
             restore_upgrade(&mut map);
-            assert_eq!(map.contains_key(UPGRADE), wanted, "{proto}");
-            assert_eq!(map.contains_key(CONNECTION), wanted, "{proto}");
-        }
-        let mut map = headers(&[FORWARDED[1], ("Upgrade", "h2c")]);
-        map.insert(FORWARDED_PROTO, HeaderValue::from_static("wss"));
-        restore_upgrade(&mut map);
-        assert_eq!(map[UPGRADE], "h2c");
+            let of = |name| map.get(name).map(|value| value.to_str().unwrap().to_owned());
+            (of(UPGRADE), of(CONNECTION))
+        };
+        let some = |value: &str| Some(value.to_owned());
+        let key = ("Sec-WebSocket-Key", "dGhlIHNhbXBsZSBub25jZQ==");
+        assert_eq!(upgraded(&[key]), (some("websocket"), some("upgrade")));
+        assert_eq!(upgraded(&[]), (None, None));
+        assert_eq!(upgraded(&[key, ("Upgrade", "h2c")]), (some("h2c"), None));
     }
 
     #[test]
@@ -365,6 +365,11 @@ mod tests {
             "X-Auth-Request-Preferred-Username",
             "X-Auth-Request-Access-Token",
             "X-Auth-Request-",
+            "X_Forwarded_User",
+            "x-forwarded_for",
+            "X.Real.IP",
+            "X_Original_URL",
+            "x_http_method_override",
         ] {
             assert!(poses_as_somebody(&headers(&[(name, "admin")])), "{name}");
         }
@@ -375,6 +380,8 @@ mod tests {
             "X-Auth-Request-Redirect",
             "X-Auth-Requests-User",
             "X-Auth",
+            "X-Forwarded-User",
+            "X_Custom",
             "Cookie",
         ] {
             assert!(!poses_as_somebody(&headers(&[(name, "x")])), "{name}");

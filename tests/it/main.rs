@@ -21,6 +21,9 @@ mod framing;
 mod headers;
 mod http2;
 mod http2_floods;
+mod ingress;
+#[path = "../shared/ingress.rs"]
+mod ingresses;
 mod limits;
 mod login;
 mod logout;

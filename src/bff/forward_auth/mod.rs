@@ -143,22 +143,7 @@ impl Inner {
         question: &mut Question<'a>,
     ) -> Result<Response<Body>, Failure> {
         let settings = &*self.settings;
-        // 6.3: only who is trusted to say what was asked.
-        let peer = peer.ip().to_canonical();
-        if !settings
-            .server
-            .trusted_proxies
-            .iter()
-            .any(|net| net.contains(&peer))
-        {
-            tracing::warn!(%peer, "forward-auth was asked by a peer that is not in server.trusted_proxies: 403");
-            return Err(Failure::Forbidden("Only a trusted proxy may ask here."));
-        }
-        // 6.1: one thing can be asked. A query is passed over: Caddy leaves the original request's there.
-        if parts.method != Method::GET || parts.uri.path() != "/" {
-            tracing::warn!("forward-auth was asked for something other than `GET /`: 403");
-            return Err(NOT_ASKED);
-        }
+        self.check_question(parts, peer)?;
         if settings.server.forward_auth_dialect == Dialect::Forwarded {
             original_request::restore_upgrade(&mut parts.headers);
         }
@@ -173,9 +158,11 @@ impl Inner {
         }
         // An ingress would let these through, beside what we say or instead of it.
         if original_request::poses_as_somebody(&parts.headers) {
-            tracing::info!("forward-auth was asked about a request with identity headers of its own: 403");
+            tracing::info!(
+                "forward-auth was asked about a request with headers that only a proxy may write, in another spelling or of another name: 403"
+            );
             return Err(Failure::Forbidden(
-                "The request brings identity headers of its own.",
+                "The request brings headers that only a proxy may write.",
             ));
         }
         // 4.2: one parse of the path, for everybody.
@@ -218,6 +205,22 @@ impl Inner {
                 }
             }
         }
+    }
+
+    /// Whether somebody asks who may, and the one thing that can be asked (6.1, 6.3).
+    fn check_question(&self, parts: &Parts, peer: SocketAddr) -> Result<(), Failure> {
+        let peer = peer.ip().to_canonical();
+        let trusted = &self.settings.server.trusted_proxies;
+        if !trusted.iter().any(|net| net.contains(&peer)) {
+            tracing::warn!(%peer, "forward-auth was asked by a peer that is not in server.trusted_proxies: 403");
+            return Err(Failure::Forbidden("Only a trusted proxy may ask here."));
+        }
+        // A query is passed over: Caddy leaves the original request's there.
+        if parts.method != Method::GET || parts.uri.path() != "/" {
+            tracing::warn!("forward-auth was asked for something other than `GET /`: 403");
+            return Err(NOT_ASKED);
+        }
+        Ok(())
     }
 
     /// What is asked about, in the configured dialect (6.3).
