@@ -9,7 +9,7 @@ use crate::bff::{self, Bff};
 use crate::clock::Clock;
 use crate::config::{ProxyEnvironment, RouteSettings, RouteTable, Settings, StoreSettings};
 use crate::guard::SessionCookie;
-use crate::listener::{self, Bounds};
+use crate::listener::{self, Bounds, Socket, Tls};
 use crate::metrics::Metrics;
 use crate::provider::Provider;
 use crate::router::{Inner, Router, Target};
@@ -38,6 +38,8 @@ pub struct Parts {
     pub routes: Arc<RouteTable>,
     /// What stands behind each route.
     pub targets: Vec<Target>,
+    /// The public listener's certificate.
+    pub tls: Option<Tls>,
     /// What is counted.
     pub metrics: Arc<Metrics>,
     /// The time of day.
@@ -69,12 +71,14 @@ impl Parts {
             .collect::<Result<_, _>>()?;
         let routes = RouteTable::new(&settings.prefix, &settings.routes);
         let targets = routes.routes().iter().map(target).collect::<Result<_, _>>()?;
+        let tls = settings.server.tls.as_ref().map(Tls::watching).transpose()?;
         Ok(Self {
             providers,
             store: Arc::new(store),
             keys: Arc::new(keys),
             routes: Arc::new(routes),
             targets,
+            tls,
             metrics,
             clock,
         })
@@ -100,10 +104,16 @@ fn target(route: &RouteSettings) -> Result<Target, String> {
 /// Not: dropping it cuts everything that is under way.
 pub async fn run(settings: Settings, parts: Parts, stop: impl Future<Output = ()>) -> Result<(), String> {
     let settings = Arc::new(settings);
-    let admin_socket = bind(settings.server.admin, "server.admin").await?;
+    let admin_socket = Socket {
+        tcp: bind(settings.server.admin, "server.admin").await?,
+        tls: None,
+    };
     let mut public_sockets = Vec::new();
     for address in &settings.server.listen {
-        public_sockets.push(bind(*address, "server.listen").await?);
+        public_sockets.push(Socket {
+            tcp: bind(*address, "server.listen").await?,
+            tls: parts.tls.clone(),
+        });
     }
     let (tasks, tunnels, stopping, cut) = (
         TaskTracker::new(),
@@ -121,6 +131,7 @@ pub async fn run(settings: Settings, parts: Parts, stop: impl Future<Output = ()
     let router = router(&settings, parts, &tasks, &tunnels, &cut);
     let bounds = Bounds {
         header_timeout: settings.server.header_timeout,
+        idle_timeout: listener::IDLE_TIMEOUT,
         max_header_size: usize::try_from(settings.server.max_header_size).unwrap_or(usize::MAX),
         max_headers: settings.server.max_headers,
         places: listener::places(settings.server.max_connections),
@@ -139,8 +150,9 @@ pub async fn run(settings: Settings, parts: Parts, stop: impl Future<Output = ()
         admin_cut.clone(),
     ));
     for socket in public_sockets {
-        if let Ok(address) = socket.local_addr() {
-            tracing::info!(%address, public_url = settings.public_url.origin(), "listening");
+        if let Ok(address) = socket.tcp.local_addr() {
+            let tls = socket.tls.is_some();
+            tracing::info!(%address, tls, public_url = settings.public_url.origin(), "listening");
         }
         listeners.spawn(listener::serve(
             socket,
@@ -197,6 +209,7 @@ fn router(
         targets,
         metrics,
         clock,
+        ..
     } = parts;
     let sessions = Arc::new(Sessions::new(
         store.clone(),

@@ -89,7 +89,9 @@ impl Service for Router {
         let inner = &*self.0;
         let failure = match refusal {
             Refusal::Fragment => Failure::BadRequest("A request's target has no fragment (`#`)."),
+            Refusal::PlainHttp => Failure::BadRequest("TLS is spoken here: use https instead of http."),
             Refusal::TargetTooLong => Failure::TargetTooLong,
+            Refusal::HeadTooLarge => Failure::HeadTooLarge,
             Refusal::Panic => Failure::Internal,
         };
         let mut response = if let Some(request) = request {
@@ -104,7 +106,11 @@ impl Service for Router {
                 login_path: "",
             })
         };
-        inner.mark_own(&mut response);
+        // "An HSTS Host MUST NOT include the STS header field in HTTP responses conveyed over non-secure transport" (RFC
+        // 6797 §7.2).
+        if refusal != Refusal::PlainHttp {
+            inner.mark_own(&mut response);
+        }
         let status = response.status().as_u16();
         inner.metrics.request("other", status, Duration::ZERO);
         Some(response)

@@ -39,8 +39,14 @@ pub enum Failure {
     MethodNotAllowed(&'static str),
     /// 413.
     TooLarge,
+    /// 408: its body comes too slowly.
+    TooSlow,
     /// 414.
     TargetTooLong,
+    /// 417. Only `100-continue` can be expected here.
+    ExpectationFailed,
+    /// 431.
+    HeadTooLarge,
     /// 429, and when to come again.
     TooManyRequests(Duration),
     /// 421: a `Host` that is not `public_url`'s.
@@ -57,6 +63,8 @@ pub enum Failure {
     UpstreamTimeout,
     /// 503: the cookie is cleared, the delete is repeated (contract 3.8).
     LogoutIncomplete,
+    /// 508: a route's upstream leads back here.
+    Loop,
     /// 500.
     Internal,
 }
@@ -74,6 +82,7 @@ pub struct Asking<'a> {
 
 impl Failure {
     /// Status, code, title and a sentence for people.
+    #[expect(clippy::too_many_lines, reason = "a table is as long as it has rows")]
     fn words(&self) -> (StatusCode, &'static str, &'static str, &'static str) {
         use StatusCode as S;
         match self {
@@ -104,11 +113,29 @@ impl Failure {
                 "Too large",
                 "The request's body is larger than this address takes.",
             ),
+            Self::TooSlow => (
+                S::REQUEST_TIMEOUT,
+                "bad_request",
+                "Too slow",
+                "The request's body came too slowly, or stopped coming.",
+            ),
+            Self::ExpectationFailed => (
+                S::EXPECTATION_FAILED,
+                "bad_request",
+                "Expectation failed",
+                "The request expects something else than 100-continue.",
+            ),
             Self::TargetTooLong => (
                 S::URI_TOO_LONG,
                 "bad_request",
                 "Address too long",
                 "The request's target is longer than 8 KiB.",
+            ),
+            Self::HeadTooLarge => (
+                S::REQUEST_HEADER_FIELDS_TOO_LARGE,
+                "bad_request",
+                "Request head too large",
+                "The request has too many header lines, or too long ones. Most often that is cookies: delete those of this site.",
             ),
             Self::TooManyRequests(_) => (
                 S::TOO_MANY_REQUESTS,
@@ -157,6 +184,12 @@ impl Failure {
                 "logout_incomplete",
                 "Almost signed out",
                 "You are signed out here; ending the session everywhere takes a little longer.",
+            ),
+            Self::Loop => (
+                S::LOOP_DETECTED,
+                "internal",
+                "Loop detected",
+                "The service behind this address leads back to this one.",
             ),
             Self::Internal => (
                 S::INTERNAL_SERVER_ERROR,

@@ -13,6 +13,7 @@
 //!
 //! `settings` is the only list of keys: `schema` and `walk` come out of it.
 
+pub mod certificate;
 mod checks;
 mod environment;
 mod file;
@@ -29,6 +30,7 @@ mod walk;
 mod wants;
 mod yaml;
 
+pub use certificate::Certificate;
 pub use proxy_env::ProxyEnvironment;
 pub use report::Mistake;
 pub use route_table::{Destination, RouteTable};

@@ -170,6 +170,124 @@ mod tests {
         }
     }
 
+    /// What servers behind us are known to make of a path, right or wrong, but for its case (routes tell that apart).
+    fn views(path: &RequestPath) -> Vec<String> {
+        let once = decode(path.raw());
+        let mut views = vec![path.raw().to_owned(), decode(&once), once];
+        views.dedup();
+        for change in [
+            |view: &str| view.replace('\\', "/"),
+            without_parameters,
+            without_dots,
+            merged,
+            // Each after the others, as a filter before a framework does.
+            |view: &str| merged(&without_dots(&without_parameters(&view.replace('\\', "/")))),
+        ] {
+            let changed: Vec<String> = views.iter().map(|view| change(view)).collect();
+            views.extend(changed);
+        }
+        views
+    }
+
+    fn decode(text: &str) -> String {
+        let mut bytes = Vec::new();
+        let mut rest = text.as_bytes();
+        while let [byte, tail @ ..] = rest {
+            let escape = tail.first_chunk::<2>().filter(|_| *byte == b'%');
+            let value =
+                escape.and_then(|digits| u8::from_str_radix(std::str::from_utf8(digits).ok()?, 16).ok());
+            bytes.push(value.unwrap_or(*byte));
+            rest = if value.is_some() { &tail[2..] } else { tail };
+        }
+        String::from_utf8_lossy(&bytes).into_owned()
+    }
+
+    fn without_parameters(view: &str) -> String {
+        let cut: Vec<&str> = view.split('/').map(|s| s.split(';').next().unwrap()).collect();
+        cut.join("/")
+    }
+
+    fn without_dots(view: &str) -> String {
+        let mut kept: Vec<&str> = Vec::new();
+        for segment in view.split('/').skip(1) {
+            match segment {
+                "." => {}
+                ".." => drop(kept.pop()),
+                segment => kept.push(segment),
+            }
+        }
+        format!("/{}", kept.join("/"))
+    }
+
+    fn merged(view: &str) -> String {
+        let kept: Vec<&str> = view.split('/').filter(|segment| !segment.is_empty()).collect();
+        format!("/{}", kept.join("/"))
+    }
+
+    #[test]
+    fn rm_02_no_reading_of_an_accepted_path_is_guarded_more_strictly_than_the_path_was() {
+        const PIECES: [&str; 16] = [
+            "/", "/api", "/%61pi", "/public", "/admin", "/open", "/bff", "x", ".", "%2e", "%2F", "%5c", ";",
+            "%3B", "%25", "2e",
+        ];
+        let route = |path: &str, auth: &str, slash: &str| -> RouteSettings {
+            serde_json::from_value(serde_json::json!({
+                "path": path, "upstream": "http://127.0.0.1:1", "auth": auth, "encoded_slash": slash,
+            }))
+            .unwrap()
+        };
+        let table = RouteTable::new(
+            "/bff",
+            &[
+                route("/", "none", "pass"),
+                route("/api", "required", "pass"),
+                route("/api/public", "none", "pass"),
+                route("/api/public/admin", "required", "refuse"),
+                route("/open", "none", "pass"),
+                route("/open/admin", "required", "pass"),
+                route("/admin", "optional", "refuse"),
+            ],
+        );
+        let strictness = |number: Number| match number {
+            Number::Nowhere => 4,
+            Number::Own => 3,
+            Number::Route(number) => match table.routes[number].auth() {
+                crate::config::Auth::Required => 2,
+                crate::config::Auth::Optional => 1,
+                crate::config::Auth::None => 0,
+            },
+        };
+        let (mut accepted, mut unusual) = (0, 0);
+        for n in 0..PIECES.len().pow(4) {
+            let mut raw = String::new();
+            let mut digits = n;
+            while digits > 0 {
+                raw.push_str(PIECES[digits % PIECES.len()]);
+                digits /= PIECES.len();
+            }
+            let Ok(path) = RequestPath::parse(&raw) else {
+                continue;
+            };
+            let Ok(place) = table.place(&path) else { continue };
+            accepted += 1;
+            unusual += usize::from(raw.contains(['%', ';']));
+            let chosen = match place {
+                Destination::Own => Number::Own,
+                Destination::Route(number, _) => Number::Route(number),
+                Destination::Nowhere => Number::Nowhere,
+            };
+            for view in views(&path) {
+                let seen = table.number(&view);
+                assert!(strictness(chosen) >= strictness(seen), "{raw} read as {view}");
+                assert!(
+                    (seen == Number::Own) <= (chosen == Number::Own),
+                    "{raw} read as {view}"
+                );
+            }
+        }
+        assert!(accepted > 10_000 && unusual > 5_000, "{accepted} {unusual}");
+    }
+
     #[test]
     fn rm_04_the_longest_path_wins_on_whole_segments() {
         let table = table();

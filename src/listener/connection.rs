@@ -1,139 +1,126 @@
-//! One connection: hyper's engine over a [`Wire`], with what a proxy needs around each request.
+//! One connection: it is opened, then HTTP/1.1 or HTTP/2 is spoken on it; and what both have in common.
+//!
+//! INVARIANT: whatever a connection does in its first moments, it has done within `header_timeout` or it ends.
 
-use super::reply::{Reply, Under};
-use super::wire::{Following, Head, Wire};
-use super::{Bounds, Refusal, Service};
-use http::header::CONNECTION;
-use http::{HeaderValue, Method, StatusCode};
-use http_body::Body as _;
+use super::opening::{Opened, Protocol, open};
+use super::tls::Tls;
+use super::wire::Fresh;
+use super::{Bounds, Refusal, Service, http1, http2};
+use bytes::BytesMut;
+use hyper::Request;
 use hyper::body::Incoming;
-use hyper::server::conn::http1;
-use hyper::service::service_fn;
-use hyper::{Request, Response};
-use hyper_util::rt::TokioIo;
-use std::convert::Infallible;
 use std::future::{Future, poll_fn};
 use std::net::SocketAddr;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::pin;
-use std::sync::Arc;
 use std::task::Poll;
 use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpStream;
 use tokio::sync::OwnedSemaphorePermit;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 /// The longest request target, bytes.
 const MAX_TARGET: usize = 8 * 1024;
 
-/// The largest buffer of a connection, bytes: hyper grows its read buffer towards this for large bodies.
-const MAX_BUFFER: usize = 256 * 1024;
+/// How many times over hyper takes a head before it refuses it with a bare status; up to that we have words for it.
+pub const LENIENCE: usize = 2;
 
-/// Serves one connection until it ends. After `stop` the request under way is the last; at `cut` it is dropped.
+/// Serves one connection until it ends. After `stop` the requests under way are the last; at `cut` they are dropped.
 pub async fn serve<S: Service>(
-    stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
-    peer: SocketAddr,
+    stream: TcpStream,
+    tls: Option<Tls>,
+    mut connection: Connection<S>,
     place: OwnedSemaphorePermit,
-    bounds: &Bounds,
-    service: S,
-    stop: CancellationToken,
-    cut: CancellationToken,
 ) {
-    let following = Arc::new(Following::default());
-    // The place goes with the bytes: a tunnel is still a connection.
-    let wire = Wire::new(stream, place, bounds.header_timeout, following.clone());
-    let answer = service_fn(move |request: Request<Incoming>| {
-        // Not in the future: hyper may read on before it polls that, and the wire has to know where the body ends.
-        let head = following.take_head(request.body().size_hint().exact());
-        let under_way = Under::way(following.clone());
-        answer(service.clone(), request, peer, head, under_way)
-    });
-    let connection = http1::Builder::new()
-        // The wire keeps the time.
-        .header_read_timeout(None)
-        .max_headers(bounds.max_headers)
-        .max_header_size(bounds.max_header_size)
-        .max_buf_size(MAX_BUFFER.max(bounds.max_header_size))
-        .serve_connection(TokioIo::new(wire), answer)
-        .with_upgrades();
-    let mut connection = pin!(connection);
-    let ended = tokio::select! {
-        ended = connection.as_mut() => ended,
-        () = cut.cancelled() => return,
-        () = stop.cancelled() => {
-            connection.as_mut().graceful_shutdown();
-            tokio::select! {
-                ended = connection => ended,
-                () = cut.cancelled() => return,
-            }
+    let since = Instant::now();
+    let deadline = since + connection.bounds.header_timeout;
+    let opened = tokio::select! {
+        // First: what has arrived before the stop is still served.
+        biased;
+        opened = tokio::time::timeout_at(deadline, open(stream, tls.as_ref())) => opened,
+        () = connection.stop.cancelled() => return,
+    };
+    match opened {
+        Ok(Ok(Opened::Clear(stream, protocol, begun))) => {
+            connection.refused = tls.map(|_| Refusal::PlainHttp);
+            let fresh = Fresh {
+                stream,
+                begun,
+                since,
+                place,
+            };
+            connection.speak(protocol, fresh).await;
         }
-    };
-    if let Err(error) = ended {
-        tracing::debug!(%error, "a connection ended early");
+        Ok(Ok(Opened::Tls(stream, protocol))) => {
+            let begun = BytesMut::new();
+            let fresh = Fresh {
+                stream,
+                begun,
+                since,
+                place,
+            };
+            connection.speak(protocol, fresh).await;
+        }
+        Ok(Err(error)) => tracing::debug!(%error, "a connection was not opened"),
+        Err(_) => tracing::debug!("a connection said nothing, or took too long to say it"),
     }
 }
 
-async fn answer<S: Service>(
-    service: S,
-    request: Request<Incoming>,
-    peer: SocketAddr,
-    head: Head,
-    under_way: Under,
-) -> Result<Response<Reply<S::Body>>, Infallible> {
-    let is_last = head.is_last || request.method() == Method::CONNECT;
-    let following = under_way.following();
-    // "A server that receives a request-target longer than any URI it wishes to parse MUST respond with a 414"
-    // (RFC 9112 §3). hyper's own bound is 64 KiB.
-    let refused = if target_length(&request) > MAX_TARGET {
-        Some(Refusal::TargetTooLong)
-    // hyper drops the fragment without a word; a request target has none (RFC 9112 §3.2).
-    } else if head.has_fragment {
-        Some(Refusal::Fragment)
-    } else {
-        None
-    };
-    let mut response = match refused {
-        Some(refusal) => refuse(&service, refusal, Some(&request), peer, under_way),
-        None => match caught(service.call(request, peer)).await {
-            Some(Ok(response)) => response.map(|body| Reply::of(body, under_way)),
-            None => refuse(&service, Refusal::Panic, None, peer, under_way),
-        },
-    };
-    if response.status() == StatusCode::SWITCHING_PROTOCOLS {
-        following.leave_http();
-    } else if is_last || following.is_body_outstanding() {
-        response
-            .headers_mut()
-            .insert(CONNECTION, HeaderValue::from_static("close"));
+/// What is known of a connection before it speaks.
+pub struct Connection<S> {
+    pub peer: SocketAddr,
+    pub bounds: Bounds,
+    pub service: S,
+    /// After this the requests under way are the last.
+    pub stop: CancellationToken,
+    /// At this they are dropped.
+    pub cut: CancellationToken,
+    /// Every request gets this answer.
+    pub refused: Option<Refusal>,
+}
+
+impl<S: Service> Connection<S> {
+    async fn speak(
+        self,
+        protocol: Protocol,
+        fresh: Fresh<impl AsyncRead + AsyncWrite + Unpin + Send + 'static>,
+    ) {
+        match protocol {
+            Protocol::Http1 => http1::serve(fresh, self).await,
+            Protocol::Http2 => http2::serve(fresh, self).await,
+        }
     }
-    Ok(response)
 }
 
-/// An answer of the listener's own; the connection ends with it.
-fn refuse<S: Service>(
-    service: &S,
-    refusal: Refusal,
-    request: Option<&Request<Incoming>>,
-    peer: SocketAddr,
-    under_way: Under,
-) -> Response<Reply<S::Body>> {
-    let mut response = match service.refuse(refusal, request, peer) {
-        Some(response) => response.map(|body| Reply::of(body, under_way)),
-        None => Reply::bare(refusal.status(), under_way),
-    };
-    response
-        .headers_mut()
-        .insert(CONNECTION, HeaderValue::from_static("close"));
-    response
-}
-
-fn target_length(request: &Request<Incoming>) -> usize {
-    let target = request.uri();
-    let authority = target.authority().map_or(0, |authority| authority.as_str().len());
-    authority + target.path_and_query().map_or(0, |path| path.as_str().len())
+impl Bounds {
+    /// What of a request's head is too much, whatever hyper thinks of it.
+    pub fn refusal(&self, request: &Request<Incoming>) -> Option<Refusal> {
+        let target = request.uri();
+        let authority = target.authority().map_or(0, |authority| authority.as_str().len());
+        let target = authority + target.path_and_query().map_or(0, |path| path.as_str().len());
+        // "A server that receives a request-target longer than any URI it wishes to parse MUST respond with a 414"
+        // (RFC 9112 §3). hyper's own bound is 64 KiB.
+        if target > MAX_TARGET {
+            return Some(Refusal::TargetTooLong);
+        }
+        // "A server that receives a request header field line, field value, or set of fields larger than it wishes to
+        // process MUST respond with an appropriate 4xx (Client Error) status code" (RFC 9110 §5.4). A line may take half
+        // of what the whole head may; lengths are as in HTTP/1.1, with a colon, a space and a line end.
+        let lines = request.headers().iter();
+        let lengths = lines.map(|(name, value)| name.as_str().len() + value.len() + 4);
+        let (sum, longest) = lengths.fold((0, 0), |(sum, longest), length| {
+            (sum + length, length.max(longest))
+        });
+        let too_large = request.headers().len() > self.max_headers
+            || target + sum > self.max_header_size
+            || longest > self.max_header_size / 2;
+        too_large.then_some(Refusal::HeadTooLarge)
+    }
 }
 
 /// Runs a future to its end, or to its panic: then `None`. The panic hook has said where it was.
-async fn caught<F: Future>(future: F) -> Option<F::Output> {
+pub async fn caught<F: Future>(future: F) -> Option<F::Output> {
     let mut future = pin!(future);
     let outcome = poll_fn(
         |cx| match catch_unwind(AssertUnwindSafe(|| future.as_mut().poll(cx))) {

@@ -8,15 +8,24 @@
 //! chunked, ends the connection.
 //! INVARIANT: a panic while one request is answered is that request's 500, and nobody else's trouble.
 //!
-//! Sources: RFC 9112 §2.2, §3, §9.3, §9.6; RFC 6585 §5; hyper's header-read timeout needs a timer, so the time is
-//! kept here (`wire`).
+//! A connection's way: `connection` opens it (`opening`, `tls`), then `http1` or `http2` serves it over a `wire`.
+//!
+//! Sources: RFC 9112 §2.2, §3, §9.3, §9.6; RFC 9113 §3, §10.5; RFC 6585 §5; hyper's header-read timeout needs a timer, so
+//! the time is kept here (`wire`).
 
 mod connection;
+mod http1;
+mod http2;
+mod opening;
 mod reply;
 #[cfg(test)]
 mod tests;
+mod tls;
 mod wire;
 
+pub use tls::Tls;
+
+use connection::Connection;
 use http_body::Body;
 use hyper::body::Incoming;
 use hyper::{Request, Response, StatusCode};
@@ -36,11 +45,16 @@ const REST: Duration = Duration::from_millis(100);
 /// How long a connection is silent before TCP asks whether the other side is still there, and between such questions.
 const KEEPALIVE: Duration = Duration::from_secs(30);
 
+/// How long a connection may wait for its next request. Above the 60 s for which load balancers keep theirs.
+pub const IDLE_TIMEOUT: Duration = Duration::from_secs(75);
+
 /// Bounds of a listener.
 #[derive(Clone, Debug)]
 pub struct Bounds {
     /// How long a request's head may take.
     pub header_timeout: Duration,
+    /// How long a connection may wait for its next request: [`IDLE_TIMEOUT`], but in tests.
+    pub idle_timeout: Duration,
     /// The largest head, bytes.
     pub max_header_size: usize,
     /// The most header lines.
@@ -55,13 +69,26 @@ pub fn places(max_connections: usize) -> Arc<Semaphore> {
     Arc::new(Semaphore::new(max_connections.clamp(1, Semaphore::MAX_PERMITS)))
 }
 
+/// Where connections come from.
+#[derive(Debug)]
+pub struct Socket {
+    /// Bound and listening.
+    pub tcp: tokio::net::TcpListener,
+    /// The certificate; `None`: in clear.
+    pub tls: Option<Tls>,
+}
+
 /// Why the listener refuses a request on its own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Refusal {
     /// 400: a `#` stands in the request target.
     Fragment,
+    /// 400: it came in clear where TLS is spoken.
+    PlainHttp,
     /// 414.
     TargetTooLong,
+    /// 431: too many header lines, or too long.
+    HeadTooLarge,
     /// 500: answering it ended in a panic.
     Panic,
 }
@@ -71,8 +98,9 @@ impl Refusal {
     #[must_use]
     pub const fn status(self) -> StatusCode {
         match self {
-            Self::Fragment => StatusCode::BAD_REQUEST,
+            Self::Fragment | Self::PlainHttp => StatusCode::BAD_REQUEST,
             Self::TargetTooLong => StatusCode::URI_TOO_LONG,
+            Self::HeadTooLarge => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
             Self::Panic => StatusCode::INTERNAL_SERVER_ERROR,
         }
     }
@@ -103,19 +131,18 @@ pub trait Service: Clone + Send + Sync + 'static {
 /// Serves connections until `stop` is cancelled; then no new ones are taken and no new request on old ones, and it
 /// returns when those under way are finished or `cut` is cancelled.
 pub async fn serve<S: Service>(
-    socket: tokio::net::TcpListener,
+    socket: Socket,
     bounds: Bounds,
     service: S,
     stop: CancellationToken,
     cut: CancellationToken,
 ) {
-    let bounds = Arc::new(bounds);
     let connections = TaskTracker::new();
     loop {
         let accepted = async {
             // The place second: a listener that nobody calls must not keep one from the others. The one connection
             // that waits here is not read; those behind it wait in the kernel's queue, which is bounded.
-            let (stream, peer) = socket.accept().await?;
+            let (stream, peer) = socket.tcp.accept().await?;
             let place = bounds.places.clone().acquire_owned().await;
             Ok((stream, peer, place.map_err(std::io::Error::other)?))
         };
@@ -128,11 +155,15 @@ pub async fn serve<S: Service>(
         match accepted {
             Ok((stream, peer, place)) => {
                 tune(&stream);
-                let (bounds, service, stop, cut) =
-                    (bounds.clone(), service.clone(), stop.clone(), cut.clone());
-                connections.spawn(async move {
-                    connection::serve(stream, peer, place, &bounds, service, stop, cut).await;
-                });
+                let connection = Connection {
+                    peer,
+                    bounds: bounds.clone(),
+                    service: service.clone(),
+                    stop: stop.clone(),
+                    cut: cut.clone(),
+                    refused: None,
+                };
+                connections.spawn(connection::serve(stream, socket.tls.clone(), connection, place));
             }
             Err(error) if is_of_one_connection(&error) => {}
             Err(error) => {

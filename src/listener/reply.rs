@@ -1,58 +1,47 @@
 //! The body of an answer on its way to the browser: the service's, or none where it has no words for a refusal.
 //!
-//! While it lives its request is under way; the wire counts idle time only after that.
+//! While it lives its request is under way; idle time is counted only after that.
 
-use super::wire::Following;
+use super::{Refusal, Service};
 use crate::protocol::BodyError;
 use bytes::Bytes;
-use http::{HeaderValue, Response, StatusCode, header};
+use http::{HeaderValue, Request, Response, header};
 use http_body::{Body, Frame, SizeHint};
+use hyper::body::Incoming;
+use std::net::SocketAddr;
 use std::pin::Pin;
-use std::sync::Arc;
 use std::task::{Context, Poll};
 
-/// A request is under way for as long as this lives.
-pub struct Under(Arc<Following>);
-
-impl Under {
-    pub fn way(following: Arc<Following>) -> Self {
-        following.set_busy(true);
-        Self(following)
-    }
-
-    /// What the wire and this request's service tell each other.
-    pub fn following(&self) -> Arc<Following> {
-        self.0.clone()
-    }
-}
-
-impl Drop for Under {
-    fn drop(&mut self) {
-        self.0.set_busy(false);
-    }
-}
-
-/// An answer's body.
-pub struct Reply<B> {
+/// An answer's body, and what holds its request under way.
+pub struct Reply<B, U> {
     body: Option<B>,
-    _under_way: Under,
+    _under_way: U,
 }
 
-impl<B> Reply<B> {
-    pub fn of(body: B, under_way: Under) -> Self {
+impl<B, U> Reply<B, U> {
+    pub fn of(body: B, under_way: U) -> Self {
         Self {
             body: Some(body),
             _under_way: under_way,
         }
     }
 
-    /// An answer that nobody puts into words.
-    pub fn bare(status: StatusCode, under_way: Under) -> Response<Self> {
+    /// A refusal: in the service's words, or bare where it has none.
+    pub fn refusal<S: Service<Body = B>>(
+        service: &S,
+        refusal: Refusal,
+        request: Option<&Request<Incoming>>,
+        peer: SocketAddr,
+        under_way: U,
+    ) -> Response<Self> {
+        if let Some(response) = service.refuse(refusal, request, peer) {
+            return response.map(|body| Self::of(body, under_way));
+        }
         let mut response = Response::new(Self {
             body: None,
             _under_way: under_way,
         });
-        *response.status_mut() = status;
+        *response.status_mut() = refusal.status();
         response
             .headers_mut()
             .insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
@@ -60,9 +49,10 @@ impl<B> Reply<B> {
     }
 }
 
-impl<B> Body for Reply<B>
+impl<B, U> Body for Reply<B, U>
 where
     B: Body<Data = Bytes, Error: Into<BodyError>> + Unpin,
+    U: Unpin,
 {
     type Data = Bytes;
     type Error = BodyError;

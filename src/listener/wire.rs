@@ -10,6 +10,7 @@
 //!
 //! Sources: RFC 9112 §2.2 (lines, empty lines before a request), §9.6 (closing in stages).
 
+use super::Bounds;
 use bytes::{Buf, BytesMut};
 use std::future::Future;
 use std::io::{self, BufRead, IoSlice};
@@ -21,9 +22,6 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::{Instant, Sleep};
-
-/// How long a connection may wait for its next request. Above the 60 s for which load balancers keep theirs.
-const IDLE: Duration = Duration::from_secs(75);
 
 /// How long a body may stand still while somebody waits for it.
 const BODY_STALL: Duration = Duration::from_mins(1);
@@ -119,6 +117,27 @@ impl Following {
     }
 }
 
+/// A request is under way for as long as this lives.
+pub struct Under(Arc<Following>);
+
+impl Under {
+    pub fn way(following: Arc<Following>) -> Self {
+        following.set_busy(true);
+        Self(following)
+    }
+
+    /// What the wire and this request's service tell each other.
+    pub fn following(&self) -> Arc<Following> {
+        self.0.clone()
+    }
+}
+
+impl Drop for Under {
+    fn drop(&mut self) {
+        self.0.set_busy(false);
+    }
+}
+
 /// Where in the stream the next byte from the socket stands.
 #[derive(Clone, Copy, Debug)]
 enum At {
@@ -140,6 +159,17 @@ const NEXT_HEAD: At = At::Head {
     line_begun: false,
 };
 
+/// A connection of which it is known what is spoken, and little more.
+pub struct Fresh<T> {
+    pub stream: T,
+    /// What was read of it already.
+    pub begun: BytesMut,
+    /// When it came.
+    pub since: Instant,
+    /// Its place among those that the listener allows.
+    pub place: OwnedSemaphorePermit,
+}
+
 /// A connection's bytes.
 pub struct Wire<T> {
     io: T,
@@ -148,6 +178,7 @@ pub struct Wire<T> {
     held: BytesMut,
     following: Arc<Following>,
     header_timeout: Duration,
+    idle_timeout: Duration,
     /// One timer for the connection's life; it is set again when it has run out, not for every wait.
     timer: Pin<Box<Sleep>>,
     /// When the head under way began.
@@ -163,28 +194,32 @@ pub struct Wire<T> {
 }
 
 impl<T: AsyncRead + AsyncWrite + Unpin> Wire<T> {
-    pub fn new(
-        io: T,
-        place: OwnedSemaphorePermit,
-        header_timeout: Duration,
-        following: Arc<Following>,
-    ) -> Self {
+    /// Of HTTP/1.1, followed head by head.
+    pub fn new(fresh: Fresh<T>, bounds: &Bounds, following: Arc<Following>) -> Self {
         Self {
-            io,
+            io: fresh.stream,
             at: NEXT_HEAD,
-            held: BytesMut::new(),
+            held: fresh.begun,
             following,
-            header_timeout,
-            timer: Box::pin(tokio::time::sleep(header_timeout)),
+            header_timeout: bounds.header_timeout,
+            idle_timeout: bounds.idle_timeout,
+            timer: Box::pin(tokio::time::sleep(bounds.header_timeout)),
             // The first head's time runs from the connection's first moment, bytes or none.
-            head_since: Instant::now(),
+            head_since: fresh.since,
             waiting_since: None,
             linger_until: None,
             has_served: false,
             lingered: 0,
             write_closed: false,
-            _place: place,
+            _place: fresh.place,
         }
+    }
+
+    /// Of another protocol: the bytes pass through; only closing in stages is this wire's matter.
+    pub fn unfollowed(fresh: Fresh<T>, bounds: &Bounds) -> Self {
+        let mut wire = Self::new(fresh, bounds, Arc::default());
+        wire.at = At::Unfollowed;
+        wire
     }
 
     /// Follows bytes that hyper is about to see; returns how many of them it may see now.
@@ -258,7 +293,8 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Wire<T> {
 
     /// When the wait that began at `waiting` has lasted too long; `None` while there is no such moment.
     fn deadline(&self, waiting: Instant) -> Option<Instant> {
-        let idle = || (!self.following.busy.load(Relaxed)).then(|| self.following.idle_since() + IDLE);
+        let idle =
+            || (!self.following.busy.load(Relaxed)).then(|| self.following.idle_since() + self.idle_timeout);
         match self.at {
             At::Head {
                 request_line_done: false,
@@ -284,7 +320,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Wire<T> {
         let waiting = *self.waiting_since.get_or_insert(now);
         let deadline = self.deadline(waiting);
         // While a request is under way there is none, but the end of that wakes nobody: look again later.
-        let look_at = deadline.unwrap_or(now + IDLE);
+        let look_at = deadline.unwrap_or(now + self.idle_timeout);
         if self.timer.is_elapsed() || self.timer.deadline() > look_at {
             self.timer.as_mut().reset(look_at);
         }

@@ -1,11 +1,12 @@
-//! Which host a request is for: one well-formed `Host`, or the authority of an absolute-form target.
+//! Which host a request is for: one well-formed `Host`, the authority of an absolute-form target, or `:authority`.
 //!
 //! The first thing that is asked of a request; whether the host is ours is asked after (`origin`).
 //!
-//! Sources: RFC 9112 §3.2, RFC 9110 §7.2, RFC 3986 §3.2.
+//! Sources: RFC 9112 §3.2, RFC 9113 §8.3.1, RFC 9110 §7.2, RFC 3986 §3.2.
 
 use http::header::HOST;
-use http::{HeaderMap, Method, Uri};
+use http::uri::Scheme;
+use http::{HeaderMap, Method, Uri, Version};
 use std::net::Ipv6Addr;
 
 /// The authority that a request names.
@@ -13,10 +14,22 @@ use std::net::Ipv6Addr;
 /// # Errors
 /// What is wrong with it, without what was sent: answer 400.
 pub fn authority<'a>(
+    version: Version,
     method: &Method,
     target: &'a Uri,
     headers: &'a HeaderMap,
 ) -> Result<&'a str, &'static str> {
+    if target
+        .scheme_str()
+        .is_some_and(|scheme| !matches!(scheme, "http" | "https"))
+    {
+        return Err("the target's scheme is neither http nor https");
+    }
+    if version == Version::HTTP_2
+        && let Some(named) = target.authority()
+    {
+        return pseudo_header(named.as_str(), target.scheme(), headers);
+    }
     // "A server MUST respond with a 400 (Bad Request) status code to any HTTP/1.1 request message that lacks a Host
     // header field and to any request message that contains more than one Host header field line or a Host header
     // field with an invalid field value" (RFC 9112 §3.2).
@@ -34,11 +47,68 @@ pub fn authority<'a>(
         Some(_) if target.scheme().is_none() && method != Method::CONNECT => {
             Err("only CONNECT names an authority instead of a path")
         }
+        Some(_)
+            if target
+                .scheme_str()
+                .is_some_and(|scheme| !matches!(scheme, "http" | "https")) =>
+        {
+            Err("the target's scheme is neither http nor https")
+        }
         // "When a proxy receives a request with an absolute-form of request-target, the proxy MUST ignore the
         // received Host header field (if any)" (RFC 9112 §3.2.2).
         Some(authority) if is_authority(authority.as_str()) => Ok(authority.as_str()),
         Some(_) => Err("the target's authority is malformed"),
     }
+}
+
+/// HTTP/2 names the host in `:authority`; a `Host` beside it has to say the same.
+fn pseudo_header<'a>(
+    authority: &'a str,
+    scheme: Option<&Scheme>,
+    headers: &HeaderMap,
+) -> Result<&'a str, &'static str> {
+    // "':authority' MUST NOT include the deprecated userinfo subcomponent for 'http' or 'https' schemed URIs" (RFC 9113 §8.3.1).
+    if !is_authority(authority) {
+        return Err("the authority is malformed");
+    }
+    // "A server SHOULD treat a request as malformed if it contains a Host header field that identifies an entity that
+    // differs from the entity in the ':authority' pseudo-header field" (RFC 9113 §8.3.1). Two are doubt enough.
+    let mut lines = headers.get_all(HOST).iter();
+    let host = lines.next();
+    if lines.next().is_some() {
+        return Err("a request needs no more than one Host header");
+    }
+    let same = host.is_none_or(|host| {
+        host.to_str()
+            .is_ok_and(|host| is_authority(host) && normal(host, scheme) == normal(authority, scheme))
+    });
+    if same {
+        Ok(authority)
+    } else {
+        Err("the Host header and the authority differ")
+    }
+}
+
+/// Host and port for comparison: in small letters, without a trailing dot; the scheme's own port left out.
+fn normal(authority: &str, scheme: Option<&Scheme>) -> (String, String) {
+    let (host, port) = match authority.rsplit_once(':') {
+        Some((host, port)) if !port.contains(']') => (host, port),
+        _ => (authority, ""),
+    };
+    let own = if scheme == Some(&Scheme::HTTP) {
+        "80"
+    } else {
+        "443"
+    };
+    let host = host.strip_suffix('.').unwrap_or(host).to_ascii_lowercase();
+    (
+        host,
+        if port == own {
+            String::new()
+        } else {
+            port.to_owned()
+        },
+    )
 }
 
 /// Whether this is `host [":" port]`, without user information.
@@ -72,7 +142,9 @@ mod tests {
         for host in hosts {
             headers.append(HOST, HeaderValue::from_bytes(host.as_bytes()).unwrap());
         }
-        authority(&Method::GET, &uri, &headers).ok().map(str::to_owned)
+        authority(Version::HTTP_11, &Method::GET, &uri, &headers)
+            .ok()
+            .map(str::to_owned)
     }
 
     #[test]
@@ -121,10 +193,49 @@ mod tests {
         );
         assert_eq!(ask("http://app.example/x", &[]), None);
         assert_eq!(ask("https://user:pw@app.example/x", &["app.example"]), None);
+        assert_eq!(ask("ftp://app.example/x", &["app.example"]), None);
         assert_eq!(ask("app.example:443", &["app.example"]), None);
         assert_eq!(ask("*", &["app.example"]).as_deref(), Some("app.example"));
         let (uri, mut headers) = ("app.example:443".parse().unwrap(), HeaderMap::new());
         headers.insert(HOST, HeaderValue::from_static("app.example:443"));
-        assert!(authority(&Method::CONNECT, &uri, &headers).is_ok());
+        assert!(authority(Version::HTTP_11, &Method::CONNECT, &uri, &headers).is_ok());
+    }
+
+    #[test]
+    fn hp_11_an_authority_and_a_host_say_the_same() {
+        let ask = |target: &str, hosts: &[&'static str]| {
+            let uri: Uri = target.parse().unwrap();
+            let mut headers = HeaderMap::new();
+            for host in hosts {
+                headers.append(HOST, HeaderValue::from_static(host));
+            }
+            authority(Version::HTTP_2, &Method::GET, &uri, &headers).is_ok()
+        };
+        for hosts in [
+            &[][..],
+            &["app.example"],
+            &["APP.example"],
+            &["app.example."],
+            &["app.example:443"],
+        ] {
+            assert!(ask("https://app.example/x", hosts), "{hosts:?}");
+        }
+        for hosts in [
+            &["evil.example"][..],
+            &["app.example:80"],
+            &["app.example", "app.example"],
+            &[""],
+            &["u@app.example"],
+            &["app.example/"],
+        ] {
+            assert!(!ask("https://app.example/x", hosts), "{hosts:?}");
+        }
+        assert!(ask("http://app.example:80/x", &["app.example"]));
+        assert!(ask("https://[::1]:8443/x", &["[::1]:8443"]));
+        assert!(!ask("https://[::1]:8443/x", &["[::1]"]));
+        assert!(!ask("https://u@app.example/x", &[]));
+        // Without an authority, Host is needed as in HTTP/1.1.
+        assert!(ask("/x", &["app.example"]));
+        assert!(!ask("/x", &[]));
     }
 }

@@ -68,6 +68,10 @@ pub async fn forward(
     mut request: Request<Incoming>,
     passage: Passage<'_>,
 ) -> Result<Response<Body>, Failure> {
+    if request::comes_from_us(request.headers()) {
+        tracing::error!(route = passage.route.path, "the route's upstream leads back here");
+        return Err(Failure::Loop);
+    }
     let length = request.body().size_hint().exact();
     if let (Some(limit), Some(length)) = (passage.route.body_limit, length)
         && length > limit
@@ -85,14 +89,15 @@ pub async fn forward(
     if let Some(opening) = opening {
         opening.restore(&mut parts.headers);
     }
-    let (body, overflow) = body::limited(incoming, passage.route.body_limit);
+    let (body, watch) = body::watched(incoming, passage.route.body_limit);
     let sent = passage
         .upstream
         .send(Request::from_parts(parts, body), passage.route.timeout)
         .await;
-    if overflow.happened() {
-        return Err(Failure::TooLarge);
+    if let Some(fault) = watch.fault() {
+        return Err(fault);
     }
+    watch.answered();
     let mut response = sent.map_err(|error| {
         tracing::warn!(request_id = passage.request_id, route = passage.route.path, %error, "no answer from the upstream");
         match error {

@@ -13,11 +13,35 @@ use crate::protocol::hop_by_hop;
 use http::header::{AUTHORIZATION, HOST, TRAILER, TRANSFER_ENCODING, VIA};
 use http::uri::PathAndQuery;
 use http::{HeaderMap, HeaderName, HeaderValue, Uri, request::Parts};
+use std::sync::LazyLock;
 
 const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
 const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+
+/// Our line in `Via`. The name is this process's own: another cloakroom on the way is no loop.
+fn via() -> &'static HeaderValue {
+    static VIA_US: LazyLock<HeaderValue> = LazyLock::new(|| {
+        let mut name = [0; 8];
+        // Without random bits the name would be another's as well, and a chain of two would pass for a loop.
+        let _ = aws_lc_rs::rand::fill(&mut name);
+        let line = format!("1.1 cloakroom-{:016x}", u64::from_be_bytes(name));
+        HeaderValue::try_from(line).unwrap_or(HeaderValue::from_static("1.1 cloakroom"))
+    });
+    &VIA_US
+}
+
+/// Whether this process has sent the request up already: "a proxy can use the Via header field to detect a request loop"
+/// (RFC 9110 §7.6.3). Without an end to it one request would take a connection after the other.
+pub fn comes_from_us(headers: &HeaderMap) -> bool {
+    let ours = via().as_bytes();
+    headers
+        .get_all(VIA)
+        .iter()
+        .flat_map(|line| line.as_bytes().split(|b| *b == b','))
+        .any(|hop| hop.trim_ascii().starts_with(ours))
+}
 
 /// Changes a request's head into the one that goes up. `is_chunked`: its body's length is not known.
 pub fn prepare(parts: &mut Parts, passage: &Passage<'_>, is_chunked: bool) -> Result<(), Failure> {
@@ -45,7 +69,7 @@ pub fn prepare(parts: &mut Parts, passage: &Passage<'_>, is_chunked: bool) -> Re
     headers.insert(X_REQUEST_ID, value(passage.request_id)?);
     trace_context::carry_on(headers);
     // "A gateway […] MUST send an appropriate Via header field in each inbound request message" (RFC 9110 §7.6.3).
-    headers.append(VIA, HeaderValue::from_static("1.1 cloakroom"));
+    headers.append(VIA, via().clone());
     if is_chunked {
         headers.insert(TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
         if let Some(announced) = announced {
@@ -102,6 +126,16 @@ pub fn trailers(headers: &HeaderMap) -> Option<HeaderValue> {
                     | "clear-site-data"
                     | "location"
                     | "www-authenticate"
+                    | "via"
+                    | "traceparent"
+                    | "expect"
+                    | "range"
+                    | "max-forwards"
+                    | "age"
+                    | "date"
+                    | "expires"
+                    | "vary"
+                    | "retry-after"
             )
     });
     hop_by_hop::remove(&mut only);

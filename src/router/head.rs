@@ -3,7 +3,7 @@
 use crate::answer::{self, Body, Failure};
 use crate::protocol::path::RequestPath;
 use crate::protocol::{framing, host};
-use http::{Method, Response, StatusCode, header};
+use http::{HeaderValue, Method, Response, StatusCode, Version, header};
 use hyper::Request;
 use hyper::body::Incoming;
 
@@ -15,10 +15,11 @@ const METHODS: &str = "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS";
 /// The host that a request is for, if its head can be read in one way only and its method is one that is forwarded.
 ///
 /// # Errors
-/// [`Failure::BadRequest`], [`Failure::MethodNotAllowed`]
+/// [`Failure::BadRequest`], [`Failure::MethodNotAllowed`], [`Failure::ExpectationFailed`]
 pub(super) fn check(request: &Request<Incoming>) -> Result<&str, Failure> {
     let (method, headers) = (request.method(), request.headers());
-    let host = host::authority(method, request.uri(), headers).map_err(Failure::BadRequest)?;
+    let host =
+        host::authority(request.version(), method, request.uri(), headers).map_err(Failure::BadRequest)?;
     if !framing::is_plain(headers) {
         return Err(Failure::BadRequest(
             "The request's body is framed in a way that is not taken here.",
@@ -26,6 +27,12 @@ pub(super) fn check(request: &Request<Incoming>) -> Result<&str, Failure> {
     }
     if matches!(*method, Method::TRACE | Method::CONNECT) || method.as_str().eq_ignore_ascii_case("TRACK") {
         return Err(Failure::MethodNotAllowed(METHODS));
+    }
+    // "A server that receives an Expect field value containing a member other than 100-continue MAY respond with a 417
+    // (Expectation Failed) status code", and none that came over HTTP/1.0 counts (RFC 9110 §10.1.1).
+    let expects_else = |line: &HeaderValue| !line.as_bytes().eq_ignore_ascii_case(b"100-continue");
+    if request.version() > Version::HTTP_10 && headers.get_all(header::EXPECT).iter().any(expects_else) {
+        return Err(Failure::ExpectationFailed);
     }
     Ok(host)
 }

@@ -12,3 +12,4 @@ mod logout;
 mod session;
 mod streams;
 mod support;
+mod tls;

@@ -5,11 +5,14 @@ use crate::support::rig::Rig;
 use crate::support::upstream::Play;
 use crate::support::wire::values;
 
-const PROTECTED: [&str; 24] = [
+const PROTECTED: [&str; 31] = [
     "Authorization",
     "Proxy-Authorization",
+    "Proxy-Authenticate",
     "Proxy-Connection",
+    "Proxy",
     "Forwarded",
+    "X-Forwarded",
     "X-Forwarded-For",
     "X-Forwarded-Proto",
     "X-Forwarded-Host",
@@ -19,6 +22,7 @@ const PROTECTED: [&str; 24] = [
     "X-Forwarded-Uri",
     "X-Forwarded-Method",
     "X-Forwarded-Access-Token",
+    "X-Forwarded-Client-Cert",
     "X-Forwarded-Anything",
     "X-Real-IP",
     "X-Original-URL",
@@ -28,22 +32,27 @@ const PROTECTED: [&str; 24] = [
     "X-Rewrite-URL",
     "X-Auth-Request-User",
     "X-Auth-Request-Email",
-    "X-Auth-Request-Groups",
+    "X-Auth-Request-Preferred-Username",
+    "X-Auth-Request-Access-Token",
     "X-HTTP-Method-Override",
+    "X-Request-Id",
+    "Keep-Alive",
 ];
 
-/// Ways to spell a name that upstreams fold into the same.
+/// Every way to spell a name that upstreams fold into the same: each `-` may be a `_`, in any case.
 fn spellings(name: &str) -> Vec<String> {
-    let mut spellings = vec![
-        name.to_owned(),
-        name.to_ascii_lowercase(),
-        name.to_ascii_uppercase(),
-        name.replace('-', "_"),
-    ];
-    if let Some(at) = name.find('-') {
-        let mut mixed = name.to_ascii_lowercase();
-        mixed.replace_range(at..=at, "_");
-        spellings.push(mixed);
+    let hyphens: Vec<usize> = name.match_indices('-').map(|(at, _)| at).collect();
+    let mut spellings = Vec::new();
+    for mask in 0..1 << hyphens.len() {
+        let mut spelling = name.to_owned();
+        for (n, at) in hyphens.iter().enumerate() {
+            if mask >> n & 1 == 1 {
+                spelling.replace_range(at..=at, "_");
+            }
+        }
+        spellings.push(spelling.to_ascii_lowercase());
+        spellings.push(spelling.to_ascii_uppercase());
+        spellings.push(spelling);
     }
     spellings
 }
@@ -52,31 +61,55 @@ fn spellings(name: &str) -> Vec<String> {
 async fn hp_14_fh_01_fh_04_oa_10_class_d_no_spelling_of_a_header_of_ours_gets_past() {
     let rig = Rig::start().await;
     let mut browser = rig.signed_in().await;
-    for path in ["/api/x", "/api/optional/x", "/api/public/x"] {
-        for anonymous in [false, true] {
-            if anonymous && path == "/api/x" {
-                continue;
+    for (path, anonymous) in [
+        ("/api/x", false),
+        ("/api/optional/x", false),
+        ("/api/optional/x", true),
+        ("/api/public/x", false),
+        ("/api/public/x", true),
+    ] {
+        for name in PROTECTED {
+            let mut request = Request::fetch("GET", path).with("X-Mine_too", "1");
+            for spelling in spellings(name) {
+                request = request.with(&spelling, "evil");
             }
-            for name in PROTECTED {
-                for spelling in spellings(name) {
-                    let mut request = Request::fetch("GET", path)
-                        .with(&spelling, "evil")
-                        .with(&spelling, "evil");
-                    if anonymous {
-                        request = request.anonymous();
-                    }
-                    let reply = browser.send(request).await;
-                    assert_eq!(reply.status, 200, "{spelling}");
-                    let up = rig.upstream.last();
-                    let evil: Vec<_> = up
-                        .fields
-                        .iter()
-                        .filter(|(_, value)| value.contains("evil"))
-                        .collect();
-                    assert!(evil.is_empty(), "{path}: {evil:?}");
-                }
+            request = request.with(name, " evil ");
+            if anonymous {
+                request = request.anonymous();
             }
+            assert_eq!(browser.send(request).await.status, 200, "{path} {name}");
+            let up = rig.upstream.last();
+            let evil: Vec<_> = up
+                .fields
+                .iter()
+                .filter(|(_, value)| value.contains("evil"))
+                .collect();
+            assert!(evil.is_empty(), "{path}: {evil:?}");
+            assert_eq!(up.values("x-mine_too"), ["1"], "other names with _ stay");
         }
+    }
+    // Framing that only some read.
+    for name in [
+        "Content_Length",
+        "TRANSFER_ENCODING",
+        "transfer_encoding",
+        "Te",
+        "Connection_",
+    ] {
+        let request = Request::fetch("POST", "/api/x")
+            .with(name, "chunked")
+            .body("hello");
+        assert_eq!(browser.send(request).await.status, 200, "{name}");
+        let up = rig.upstream.last();
+        assert_eq!(
+            (up.values("content-length"), &up.body[..]),
+            (vec!["5"], &b"hello"[..])
+        );
+        let odd = up
+            .fields
+            .iter()
+            .any(|(n, v)| n != "connection_" && v == "chunked");
+        assert!(!odd, "{:?}", up.fields);
     }
 }
 
@@ -140,10 +173,13 @@ async fn hp_01_hp_02_class_d_connection_names_the_clients_own_headers_and_never_
         "Authorization",
         "Cookie",
         "Host",
+        "Content-Length",
         "X-Forwarded-For",
+        "X-Forwarded-Proto",
         "X-Forwarded-Host",
         "X-Request-Id",
         "traceparent",
+        "Via",
     ] {
         for spelling in [
             name.to_owned(),
@@ -164,6 +200,8 @@ async fn hp_01_hp_02_class_d_connection_names_the_clients_own_headers_and_never_
                 "x-forwarded-proto",
                 "x-forwarded-host",
                 "x-request-id",
+                "traceparent",
+                "via",
             ] {
                 assert_eq!(up.values(added).len(), 1, "{spelling} took {added}");
             }
@@ -185,6 +223,31 @@ async fn hp_01_hp_02_class_d_connection_names_the_clients_own_headers_and_never_
         assert!(up.values(gone).is_empty(), "{gone}");
     }
     assert_eq!(up.values("x-three"), ["3"]);
+}
+
+#[tokio::test]
+async fn hp_01_what_concerns_one_connection_goes_no_further_in_either_direction() {
+    let rig = Rig::start().await;
+    let mut browser = rig.signed_in().await;
+    let hops = "Connection: close, X-Hop\r\nconnection: x-HOP-2 ,, x-hop-3\r\nCONNECTION:keep-alive\r\n\
+        X-Hop: hop\r\nx-hop-2: hop\r\nX-HOP-3: hop\r\nX-Hop-3: hop\r\nKeep-Alive: hop\r\nProxy-Connection: hop\r\n\
+        Proxy-Authenticate: hop\r\nProxy-Authorization: hop\r\nProxy-Authentication-Info: hop\r\nTE: hop\r\n\
+        Trailer: hop\r\nUpgrade: hop\r\nHTTP2-Settings: hop\r\nX-End: end\r\n";
+    rig.upstream.on("/api/x", Play::headers(hops));
+    let mut request = Request::fetch("GET", "/api/x");
+    for line in hops.split_terminator("\r\n") {
+        let (name, value) = line.split_once(':').unwrap();
+        request = request.with(name, value.trim());
+    }
+    let reply = browser.send(request).await;
+    assert_eq!((reply.status, reply.text().as_str()), (200, "ok"));
+    for (side, fields) in [("up", rig.upstream.last().fields), ("back", reply.head.fields)] {
+        let left: Vec<_> = fields.iter().filter(|(_, value)| value.contains("hop")).collect();
+        assert!(left.is_empty(), "{side}: {left:?}");
+        let named: Vec<_> = values(&fields, "connection");
+        assert!(named.iter().all(|line| *line == "close"), "{side}: {named:?}");
+        assert_eq!(values(&fields, "x-end"), ["end"], "{side}");
+    }
 }
 
 #[tokio::test]

@@ -15,7 +15,9 @@
 mod callback;
 mod command_line;
 mod csrf;
+mod framing;
 mod headers;
+mod limits;
 mod login;
 mod logout;
 mod messages;
@@ -30,4 +32,5 @@ mod return_to;
 mod routes;
 mod sessions;
 mod support;
+mod tls;
 mod tokens;

@@ -164,6 +164,61 @@ async fn class_b_a_stripped_prefix_is_cut_on_whole_segments_and_the_rest_stays_b
 }
 
 #[tokio::test]
+async fn rm_03_rm_05_class_b_class_c_nothing_but_the_route_table_lets_anybody_in() {
+    let rig = Rig::start().await;
+    let host = rig.browser().host().to_owned();
+    let get = "GET /api/orders";
+    for (line, header) in [
+        (get, "User-Agent: GoogleHC/1.0"),
+        (get, "User-Agent: kube-probe/1.30"),
+        (get, "User-Agent: ELB-HealthChecker/2.0"),
+        (get, "X-Original-URL: /api/public/x"),
+        (get, "X-Original-URI: /api/public/x"),
+        (get, "X-Rewrite-URL: /api/public/x"),
+        (get, "X-Forwarded-Uri: /api/public/x"),
+        (get, "X-Forwarded-Prefix: /api/public"),
+        (get, "X-Forwarded-Host: probe.internal"),
+        (get, "X-Forwarded-For: 127.0.0.1"),
+        (get, "X-Forwarded-User: admin"),
+        (get, "X-Auth-Request-User: admin"),
+        (get, "X-HTTP-Method-Override: OPTIONS"),
+        (get, "Authorization: Bearer eyJhbGciOiJub25lIn0.e30."),
+        (get, "Authorization: Basic YWRtaW46YWRtaW4="),
+        (get, "Connection: Cookie, Authorization"),
+        (get, "X-CSRF: 1"),
+        (get, "Origin: http://app.localhost"),
+        (get, "Referer: http://app.localhost/api/public/x"),
+        (get, "Accept: */*"),
+        ("GET /api/x?ping", "X: y"),
+        ("GET /api/x?/api/public/", "X: y"),
+        ("GET /api/x?x=/api/public/x", "X: y"),
+        ("GET /api/x?x=..%2fpublic%2fx", "X: y"),
+        ("GET /api/publicx", "X: y"),
+        ("GET /api/x.css", "X: y"),
+        ("GET /api/public.js", "X: y"),
+        ("GET /api/healthz", "X: y"),
+        ("GET /api/.well-known/x", "X: y"),
+        ("GET /api/favicon.ico", "X: y"),
+        ("GET /api/robots.txt", "X: y"),
+        ("GET http://app.localhost/api/x", "X: y"),
+        ("HEAD /api/x", "X: y"),
+        ("OPTIONS /api/x", "X: y"),
+        ("OPTIONS /api/x", "Access-Control-Request-Method: GET"),
+        ("PROPFIND /api/x", "X: y"),
+        ("get /api/x", "X: y"),
+        ("POST /api/x", "X-HTTP-Method-Override: GET"),
+    ] {
+        let line = line.replace("app.localhost/", &format!("{host}/"));
+        let request = format!("{line} HTTP/1.1\r\nHost: {host}\r\n{header}\r\nContent-Length: 0\r\n\r\n");
+        let (reply, _) = raw(rig.cloakroom.address(), request.as_bytes()).await;
+        let status = reply.unwrap().status;
+        // A foreign Origin is refused for what it is.
+        assert!(matches!(status, 401 | 403), "{line} {header}: {status}");
+        assert_eq!(rig.upstream.connections(), 0, "{line} {header}");
+    }
+}
+
+#[tokio::test]
 async fn hp_15_trace_track_and_connect_are_405() {
     let rig = Rig::start().await;
     let mut browser = rig.signed_in().await;

@@ -3,32 +3,107 @@
 use crate::support::browser::{Request, SESSION, raw};
 use crate::support::rig::Rig;
 use crate::support::upstream::{After, Play};
-use crate::support::wire::Framing;
+use crate::support::wire::{Framing, values};
 use crate::support::{until, within};
+use serde_json::json;
 use std::time::{Duration, Instant};
 
 #[tokio::test]
 async fn fa_05_hp_18_class_k_upstreams_that_fail_are_502_or_504_and_sessions_stay() {
     let rig = Rig::with(|config| config.set("routes.0.timeout", "400ms")).await;
     let mut browser = rig.signed_in().await;
-    for (name, play) in [
-        ("no answer", Play::cut("")),
-        ("half a head", Play::cut("HTTP/1.1 200 OK\r\nContent-Le")),
-        ("no HTTP", Play::cut("SSH-2.0-OpenSSH\r\n\r\n")),
+    let many: String = (0..300).map(|n| format!("X-{n}: 1\r\n")).collect();
+    let large = format!("X: {}\r\n", "y".repeat(600_000));
+    for (name, answer) in [
+        ("no answer", ""),
+        ("half a head", "HTTP/1.1 200 OK\r\nContent-Le"),
         (
-            "two lengths",
-            Play::cut("HTTP/1.1 200 OK\r\nContent-Length: 2\r\nContent-Length: 3\r\n\r\nok"),
+            "a head without its end",
+            "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n",
+        ),
+        ("no HTTP", "SSH-2.0-OpenSSH\r\n\r\n"),
+        ("HTTP/2", "\0\0\x12\x04\0\0\0\0\0\0\x03\0\0\0\x64"),
+        ("TLS", "\x15\x03\x01\0\x02\x02\x16"),
+        (
+            "a status of two digits",
+            "HTTP/1.1 20 OK\r\nContent-Length: 2\r\n\r\nok",
         ),
         (
-            "a bad length",
-            Play::cut("HTTP/1.1 200 OK\r\nContent-Length: -2\r\n\r\nok"),
+            "a status of letters",
+            "HTTP/1.1 abc OK\r\nContent-Length: 2\r\n\r\nok",
+        ),
+        (
+            "two lengths",
+            "HTTP/1.1 200 OK\r\nContent-Length: 2\r\nContent-Length: 3\r\n\r\nok",
+        ),
+        (
+            "a length twice",
+            "HTTP/1.1 200 OK\r\nContent-Length: 2\r\nContent-Length: 2\r\n\r\nok",
+        ),
+        (
+            "a list of lengths",
+            "HTTP/1.1 200 OK\r\nContent-Length: 2, 2\r\n\r\nok",
+        ),
+        ("a bad length", "HTTP/1.1 200 OK\r\nContent-Length: -2\r\n\r\nok"),
+        (
+            "a signed length",
+            "HTTP/1.1 200 OK\r\nContent-Length: +2\r\n\r\nok",
+        ),
+        (
+            "a huge length",
+            "HTTP/1.1 200 OK\r\nContent-Length: 99999999999999999999\r\n\r\nok",
+        ),
+        (
+            "a length and chunks",
+            "HTTP/1.1 200 OK\r\nContent-Length: 2\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n\r\n",
+        ),
+        (
+            "chunks and a length",
+            "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nContent-Length: 2\r\n\r\n2\r\nok\r\n0\r\n\r\n",
+        ),
+        (
+            "another coding",
+            "HTTP/1.1 200 OK\r\nTransfer-Encoding: gzip, chunked\r\n\r\n2\r\nok\r\n0\r\n\r\n",
+        ),
+        (
+            "chunked twice",
+            "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked, chunked\r\n\r\n2\r\nok\r\n0\r\n\r\n",
+        ),
+        (
+            "chunks over HTTP/1.0",
+            "HTTP/1.0 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n\r\n",
         ),
         (
             "a bad field",
-            Play::cut("HTTP/1.1 200 OK\r\nX Y: 1\r\nContent-Length: 2\r\n\r\nok"),
+            "HTTP/1.1 200 OK\r\nX Y: 1\r\nContent-Length: 2\r\n\r\nok",
+        ),
+        (
+            "a space before the colon",
+            "HTTP/1.1 200 OK\r\nContent-Length : 2\r\n\r\nok",
+        ),
+        (
+            "a folded line",
+            "HTTP/1.1 200 OK\r\nX: a\r\n b\r\nContent-Length: 2\r\n\r\nok",
+        ),
+        (
+            "a bare return",
+            "HTTP/1.1 200 OK\r\nX: a\rY: b\r\nContent-Length: 2\r\n\r\nok",
+        ),
+        ("NUL", "HTTP/1.1 200 OK\r\nX: a\0b\r\nContent-Length: 2\r\n\r\nok"),
+        (
+            "a switch that nobody asked for",
+            "HTTP/1.1 101 Switching Protocols\r\nUpgrade: x\r\nConnection: Upgrade\r\n\r\n",
+        ),
+        (
+            "too many fields",
+            &format!("HTTP/1.1 200 OK\r\n{many}Content-Length: 2\r\n\r\nok"),
+        ),
+        (
+            "a head that is too large",
+            &format!("HTTP/1.1 200 OK\r\n{large}Content-Length: 2\r\n\r\nok"),
         ),
     ] {
-        rig.upstream.on("/api/x", play);
+        rig.upstream.on("/api/x", Play::cut(answer));
         let reply = browser.fetch("POST", "/api/x").await;
         assert_eq!(
             (reply.status, reply.problem().as_str()),
@@ -41,6 +116,10 @@ async fn fa_05_hp_18_class_k_upstreams_that_fail_are_502_or_504_and_sessions_sta
             reply.text()
         );
     }
+    until(5, "closed connections", || {
+        rig.upstream.ended() + 1 >= rig.upstream.connections()
+    })
+    .await;
     for play in [Play::Deaf, Play::Pieces(Vec::new(), After::Hang)] {
         rig.upstream.on("/api/x", play);
         let start = Instant::now();
@@ -86,6 +165,11 @@ async fn hp_18_a_body_that_breaks_off_is_never_a_clean_end() {
         "HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nhalf",
         "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n4\r\nhalf\r\n",
         "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n4\r\nhalf\r\nzz\r\n",
+        "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n4\r\nhalf\r\n0\r\n",
+        "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n4\r\nhalf\n0\r\n\r\n",
+        "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n4\r\nhalf\r\nFFFFFFFFFFFFFFFF1\r\nx",
+        "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n4\r\nhalf\r\n0\r\nX y\r\n\r\n",
+        "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhalf",
     ] {
         rig.upstream.on("/api/x", Play::cut(answer));
         let (head, mut wire) = browser.open(&Request::fetch("GET", "/api/x")).await;
@@ -119,6 +203,196 @@ async fn hp_22_class_k_a_post_is_not_sent_twice() {
         502
     );
     assert_eq!(rig.upstream.count(), before + 1);
+}
+
+#[tokio::test]
+async fn hp_22_what_was_read_upstream_is_not_sent_again_whatever_its_method() {
+    let rig = Rig::start().await;
+    let mut browser = rig.signed_in().await;
+    for method in ["GET", "HEAD", "PUT", "DELETE", "POST"] {
+        // On a connection that was used before, and on a fresh one.
+        for warm in [true, false] {
+            if warm {
+                browser.fetch("GET", "/api/warm").await;
+            }
+            rig.upstream.on("/api/x", Play::cut(""));
+            let before = rig.upstream.count();
+            assert_eq!(browser.fetch(method, "/api/x").await.status, 502, "{method}");
+            assert_eq!(rig.upstream.count(), before + 1, "{method}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn hp_16_a_route_that_leads_back_here_ends_after_one_round_and_a_chain_does_not() {
+    let rig = Rig::with(|config| {
+        let own = format!("http://127.0.0.1:{}", config.port);
+        config.route(json!({ "path": "/loop", "upstream": own, "auth": "none" }))
+    })
+    .await;
+    let mut browser = rig.browser();
+    let reply = browser.fetch("GET", "/loop/x").await;
+    assert_eq!((reply.status, reply.problem().as_str()), (508, "internal"));
+    let metrics = rig.cloakroom.admin("/metrics").await.text();
+    let rounds = metrics
+        .lines()
+        .filter(|line| line.starts_with("cloakroom_requests_total") && line.contains("\"/loop\""));
+    let rounds: u32 = rounds
+        .map(|line| line.rsplit(' ').next().unwrap().parse::<u32>().unwrap())
+        .sum();
+    assert_eq!(rounds, 2, "there and back: {metrics}");
+
+    // Two that lead to each other, and one that leads through another to the end.
+    let far = Rig::with(|config| {
+        let near = format!("http://127.0.0.1:{}", rig.config.port);
+        config
+            .route(json!({ "path": "/round", "upstream": near, "auth": "none" }))
+            .route(json!({ "path": "/chain", "upstream": near, "auth": "none" }))
+    })
+    .await;
+    let near = Rig::with(|config| {
+        let far = format!("http://127.0.0.1:{}", far.config.port);
+        let end = config.value["routes"][0]["upstream"].clone();
+        config
+            .route(json!({ "path": "/api/public/far", "upstream": far, "auth": "none" }))
+            .route(json!({ "path": "/chain", "upstream": end, "auth": "none" }))
+    })
+    .await;
+    let reply = near.browser().fetch("GET", "/api/public/far").await;
+    assert_eq!(reply.status, 200);
+    let via = far.upstream.last();
+    let via = via.values("via");
+    assert!(via.len() == 2 && via[0] != via[1], "{via:?}");
+    assert!(via.iter().all(|hop| hop.starts_with("1.1 cloakroom-")), "{via:?}");
+    // Whoever stands before us may have any name.
+    let named = Request::fetch("GET", "/chain/x").with("Via", "1.1 cloakroom, 2.0 app.example");
+    assert_eq!(near.browser().send(named).await.status, 200);
+    assert_eq!(near.upstream.last().values("via").len(), 2);
+}
+
+#[tokio::test]
+async fn hp_19_only_100_continue_can_be_expected_and_only_a_body_that_is_wanted_is_asked_for() {
+    let rig = Rig::start().await;
+    let host = rig.browser().host().to_owned();
+    for expectation in ["200-ok", "100-continue, x", "", "100", "100-continue;q=1"] {
+        let request = format!(
+            "POST /api/public/x HTTP/1.1\r\nHost: {host}\r\nExpect: {expectation}\r\nContent-Length: 5\r\n\r\n"
+        );
+        let (reply, ended) = raw(rig.cloakroom.address(), request.as_bytes()).await;
+        let reply = reply.unwrap();
+        assert_eq!(
+            (reply.status, reply.problem().as_str()),
+            (417, "bad_request"),
+            "{expectation}"
+        );
+        assert!(ended, "{expectation}");
+    }
+    assert_eq!(rig.upstream.connections(), 0);
+    let old = format!(
+        "POST /api/public/x HTTP/1.0\r\nHost: {host}\r\nExpect: anything\r\nContent-Length: 5\r\n\r\nhello"
+    );
+    assert_eq!(
+        raw(rig.cloakroom.address(), old.as_bytes())
+            .await
+            .0
+            .unwrap()
+            .status,
+        200
+    );
+    for expectation in ["100-continue", "100-Continue"] {
+        let stream = tokio::net::TcpStream::connect(rig.cloakroom.address())
+            .await
+            .unwrap();
+        let mut wire = crate::support::wire::Wire::new(stream);
+        let request = format!(
+            "POST /api/public/x HTTP/1.1\r\nHost: {host}\r\nExpect: {expectation}\r\nContent-Length: 5\r\n\r\n"
+        );
+        wire.send(request.as_bytes()).await.unwrap();
+        let interim = within(5, "100", wire.head()).await.unwrap().unwrap();
+        assert_eq!((interim.status(), interim.fields.len()), (100, 0));
+        wire.send(b"hello").await.unwrap();
+        let head = within(5, "the answer", wire.head()).await.unwrap().unwrap();
+        assert_eq!(head.status(), 200);
+        assert_eq!(rig.upstream.last().body, b"hello");
+    }
+}
+
+#[tokio::test]
+async fn hp_20_interim_answers_never_end_a_request_and_are_bounded_in_time() {
+    let rig = Rig::with(|config| config.set("routes.1.timeout", "1s")).await;
+    let mut browser = rig.browser();
+    let answer = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
+    for interim in [
+        "HTTP/1.1 100 Continue\r\n\r\n",
+        "HTTP/1.1 102 Processing\r\nX: y\r\n\r\n",
+        "HTTP/1.1 103 Early Hints\r\nLink: </a.css>; rel=preload\r\nSet-Cookie: a=1\r\n\r\n",
+        "HTTP/1.1 199 Odd\r\nContent-Length: 10\r\n\r\n",
+    ] {
+        for count in [1, 2, 1_000] {
+            let bytes = interim.repeat(count) + answer;
+            rig.upstream.on("/api/public/x", Play::bytes(bytes));
+            let reply = browser.fetch("GET", "/api/public/x").await;
+            assert_eq!(
+                (reply.status, reply.text().as_str()),
+                (200, "ok"),
+                "{count} × {interim}"
+            );
+            assert_eq!((reply.header("link"), reply.cookies().len()), (None, 0));
+        }
+    }
+    let flood = (0..200).map(|_| {
+        (
+            Duration::from_millis(20),
+            b"HTTP/1.1 103 Early Hints\r\n\r\n".repeat(100),
+        )
+    });
+    rig.upstream
+        .on("/api/public/x", Play::Pieces(flood.collect(), After::Hang));
+    let begun = Instant::now();
+    let reply = browser.fetch("GET", "/api/public/x").await;
+    assert_eq!(
+        (reply.status, reply.problem().as_str()),
+        (504, "upstream_timeout")
+    );
+    assert!(begun.elapsed() < Duration::from_secs(3), "{:?}", begun.elapsed());
+}
+
+#[tokio::test]
+async fn hp_21_class_d_trailers_carry_nothing_that_we_decide_in_either_direction() {
+    let rig = Rig::start().await;
+    let mut browser = rig.signed_in().await;
+    let names = "X-Sum, Authorization, Cookie, Set-Cookie, Content-Length, Transfer-Encoding, Host, Via, X-Forwarded-For, \
+                 X_Forwarded_Host, X-Auth-Request-User, Connection, Trailer, TE, Location, Clear-Site-Data";
+    let section: String = names
+        .split(", ")
+        .map(|name| format!("{name}: {}\r\n", if name == "X-Sum" { "7" } else { "evil" }))
+        .collect();
+    let announced = format!("Transfer-Encoding: chunked\r\nTrailer: {names}\r\n");
+    rig.upstream.on(
+        "/api/x",
+        Play::bytes(format!(
+            "HTTP/1.1 200 OK\r\n{announced}\r\n2\r\nok\r\n0\r\n{section}X-Unannounced: evil\r\n\r\n"
+        )),
+    );
+    let request = Request::fetch("POST", "/api/x")
+        .with("Transfer-Encoding", "chunked")
+        .with("Trailer", names)
+        .with("TE", "trailers")
+        .body(format!("2\r\nhi\r\n0\r\n{section}X-Unannounced: evil\r\n\r\n"));
+    let reply = browser.send(request).await;
+    assert_eq!((reply.status, reply.text().as_str()), (200, "ok"));
+    let up = rig.upstream.last();
+    for (side, fields, trailers) in [
+        ("up", up.fields, up.trailers),
+        ("back", reply.head.fields, reply.trailers),
+    ] {
+        assert_eq!(trailers.len(), 1, "{side}: {trailers:?}");
+        assert_eq!(values(&trailers, "x-sum"), ["7"], "{side}");
+        let merged = fields
+            .iter()
+            .any(|(name, value)| name.eq_ignore_ascii_case("x-sum") || value.contains("evil"));
+        assert!(!merged, "{side}: {fields:?}");
+    }
 }
 
 #[tokio::test]

@@ -1,13 +1,25 @@
 //! The files and folders that the config names, other than secrets.
 
+use super::super::certificate::{Certificate, Unusable};
 use super::super::file::reason;
 use super::super::report::{Findings, KeyPath};
 use super::super::settings::{Settings, StoreSettings};
 use std::fs;
 use std::path::Path;
+use std::sync::Arc;
 
 /// Checks that they are there.
 pub fn files(settings: &Settings, findings: &mut Findings<'_>) {
+    if let Some(files) = &settings.server.tls {
+        let at = KeyPath::root("server").key("tls");
+        let crypto = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        match Certificate::read(files, crypto) {
+            Ok(_) => {}
+            Err(Unusable::Cert(why)) => findings.refuse(&at.key("cert"), why),
+            Err(Unusable::Key(why)) => findings.refuse(&at.key("key"), why),
+            Err(Unusable::Pair(why)) => findings.refuse(&at, why),
+        }
+    }
     for provider in &settings.providers {
         let at = KeyPath::root("providers").key(&provider.name).key("ca");
         provider

@@ -37,6 +37,12 @@ fn own_origin(settings: &Settings, findings: &mut Findings<'_>) {
             &KeyPath::root("public_url"),
             "is plain http, which is for development only; use https elsewhere",
         );
+        if settings.server.tls.is_some() {
+            findings.refuse(
+                &KeyPath::root("public_url"),
+                "is plain http, and `server.tls` is set, so browsers come over https; wanted: the https origin that they see",
+            );
+        }
     }
     let prefix = &settings.prefix;
     let doubt = grammar::path_doubt(prefix)

@@ -11,12 +11,6 @@ const LEAST_HEAD: u64 = 8 * 1024;
 pub fn check(server: &Server, findings: &mut Findings<'_>) {
     let key = |name: &str| KeyPath::root("server").key(name);
     listeners(server, findings);
-    if server.tls.is_some() {
-        findings.refuse(
-            &key("tls"),
-            "is not in this version: end TLS in front of cloakroom, or leave the key out",
-        );
-    }
     if server.forward_auth.is_some() {
         findings.refuse(&key("forward_auth"), "is not in this version: leave the key out");
         if server.trusted_proxies.is_empty() {

@@ -30,8 +30,8 @@ pub struct Server {
     pub forward_auth_dialect: Dialect,
     /// Further names for back-channel logout from inside the cluster. Not used yet.
     pub hosts: Vec<String>,
-    /// Certificate and key for TLS on `listen`. Not in this version.
-    pub tls: Option<Tls>,
+    /// Certificate and key for TLS on `listen`, with HTTP/2 by ALPN. The files are read again when they change.
+    pub tls: Option<TlsFiles>,
     /// Networks (or single addresses) whose `X-Forwarded-For` is believed; nobody's by default.
     #[serde(deserialize_with = "units::networks")]
     #[schemars(with = "Vec<units::NetworkText>")]
@@ -48,7 +48,7 @@ pub struct Server {
     #[serde(with = "units::duration")]
     #[schemars(with = "units::DurationText")]
     pub header_timeout: Duration,
-    /// The largest request head, in bytes.
+    /// The largest request head, in bytes; a single line may take half of it.
     #[serde(with = "units::size")]
     #[schemars(with = "units::SizeText")]
     pub max_header_size: u64,
@@ -71,10 +71,10 @@ pub enum Dialect {
 /// Certificate and key, PEM.
 #[derive(Clone, Debug, PartialEq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-pub struct Tls {
-    /// The certificate chain.
+pub struct TlsFiles {
+    /// The listener's own certificate first, then its chain.
     pub cert: PathBuf,
-    /// Its private key.
+    /// The certificate's private key, not encrypted.
     pub key: PathBuf,
 }
 

@@ -38,7 +38,8 @@ fn whatever_the_file_is_the_answer_is_one_sentence_soon() {
         std::fs::write(path(name), bytes).unwrap();
         let start = Instant::now();
         let mistakes = load(&path(name)).unwrap_err();
-        assert!(start.elapsed() < Duration::from_secs(1), "{name}");
+        // Far from what a busy machine takes, near to nothing of what a bomb would.
+        assert!(start.elapsed() < Duration::from_secs(10), "{name}");
         assert_eq!(mistakes.len(), 1, "{name}: {}", lines(&mistakes));
         let line = mistakes[0].to_string();
         assert!(

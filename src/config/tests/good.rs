@@ -89,7 +89,6 @@ fn the_reference_holds_every_key_of_the_schema() {
     let expected = [
         "server.forward_auth",
         "server.forward_auth",
-        "server.tls",
         "server.admin_token",
         "session.store",
         "routes[0]",

@@ -7,7 +7,7 @@ mod websocket;
 
 use super::*;
 use crate::config::{AuthorizationMode, Csrf, EncodedSlash, HostMode, Require};
-use crate::listener::{self, Bounds};
+use crate::listener::{self, Bounds, Socket};
 use crate::upstream::raw;
 use bytes::Bytes;
 use http_body_util::Empty;
@@ -56,6 +56,8 @@ impl listener::Service for Forwarding {
         Ok(forwarded.unwrap_or_else(|failure| {
             let status = match failure {
                 Failure::TooLarge => 413,
+                Failure::TooSlow => 408,
+                Failure::Loop => 508,
                 Failure::UpstreamUnavailable => 502,
                 Failure::UpstreamTimeout => 504,
                 Failure::BadRequest(_) => 400,
@@ -111,6 +113,7 @@ async fn rig(upstream: SocketAddr, route: RouteSettings) -> Rig {
     };
     let bounds = Bounds {
         header_timeout: Duration::from_secs(10),
+        idle_timeout: listener::IDLE_TIMEOUT,
         max_header_size: 32 * 1024,
         max_headers: 100,
         places: listener::places(100),
@@ -125,7 +128,16 @@ async fn rig(upstream: SocketAddr, route: RouteSettings) -> Rig {
         tasks: rig.tasks.clone(),
         cut: rig.cut.clone(),
     }));
-    let serving = listener::serve(socket, bounds, forwarding, rig.stop.clone(), rig.cut.clone());
+    let serving = listener::serve(
+        Socket {
+            tcp: socket,
+            tls: None,
+        },
+        bounds,
+        forwarding,
+        rig.stop.clone(),
+        rig.cut.clone(),
+    );
     rig.tasks.spawn(serving);
     rig
 }

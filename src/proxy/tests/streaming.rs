@@ -245,6 +245,48 @@ async fn a_body_that_outgrows_its_limit_on_the_way_aborts_the_upstream_request()
     assert!(!clean.load(Ordering::SeqCst));
 }
 
+#[tokio::test(start_paused = true)]
+async fn lm_02_a_body_that_drips_is_408_and_no_clean_end() {
+    let (upstream, ended, clean) = reading("").await;
+    let rig = rig(upstream, route()).await;
+    for head in [
+        "Transfer-Encoding: chunked\r\n\r\n",
+        "Content-Length: 1000000\r\n\r\n",
+    ] {
+        let mut browser = TcpStream::connect(rig.address).await.unwrap();
+        let (began, mut answer) = (tokio::time::Instant::now(), String::new());
+        raw::say(
+            &mut browser,
+            format!("POST /api HTTP/1.1\r\nHost: app.example\r\n{head}"),
+        )
+        .await;
+        let (mut reading, mut writing) = browser.split();
+        let dripping = async {
+            loop {
+                raw::say(&mut writing, "1\r\nx\r\n").await;
+                tokio::time::sleep(Duration::from_secs(2)).await;
+            }
+        };
+        tokio::select! {
+            read = reading.read_to_string(&mut answer) => drop(read.unwrap()),
+            () = dripping => {}
+        }
+        assert_eq!(
+            (status(&answer), &values(&answer, "connection")[..]),
+            ("408", &["close"][..]),
+            "{answer}"
+        );
+        assert!(
+            (20..23).contains(&began.elapsed().as_secs()),
+            "{:?}",
+            began.elapsed()
+        );
+        until(|| ended.load(Ordering::SeqCst)).await;
+        assert!(!clean.load(Ordering::SeqCst));
+        ended.store(false, Ordering::SeqCst);
+    }
+}
+
 #[tokio::test]
 async fn an_upload_that_breaks_off_breaks_off_upstream() {
     let (upstream, ended, clean) = reading("").await;

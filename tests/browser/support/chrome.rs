@@ -84,6 +84,8 @@ impl Chrome {
         ));
         let patience = DEADLINE.as_millis();
         let wanted = json!({
+            // The tests' own certificates; those that must be refused are the integration tests' matter.
+            "acceptInsecureCerts": true,
             "timeouts": { "script": patience, "pageLoad": patience },
             "goog:chromeOptions": { "args": flags, "prefs": prefs },
         });

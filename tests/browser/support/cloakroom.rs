@@ -109,6 +109,13 @@ pub fn free_port() -> u16 {
         .expect("a free port")
 }
 
+/// A fresh certificate for the app, in the place where its config looks for it.
+pub fn certificate(folder: &Path) {
+    let made = rcgen::generate_simple_self_signed(vec!["app.localhost".to_owned()]).expect("a certificate");
+    fs::write(folder.join("tls.key"), made.signing_key.serialize_pem()).expect("a key file");
+    fs::write(folder.join("tls.crt"), made.cert.pem()).expect("a certificate file");
+}
+
 /// A config as a user would write it. The provider is named by its own name for the browser, and by its address for
 /// cloakroom, because not every system's resolver knows `*.localhost`.
 pub fn config(
@@ -118,6 +125,7 @@ pub fn config(
     op: &Provider,
     upstream: &Upstream,
     wish: &Wish,
+    folder: &Path,
 ) -> String {
     let (issuer, direct, api, spa) = (
         &op.issuer,
@@ -126,9 +134,18 @@ pub fn config(
         in_checkout("tests/browser/pages/spa").display().to_string(),
     );
     let (same_site, session) = (wish.same_site, wish.session);
+    let tls = if wish.tls {
+        format!(
+            ", tls: {{ cert: {0:?}, key: {1:?} }}",
+            folder.join("tls.crt"),
+            folder.join("tls.key")
+        )
+    } else {
+        String::new()
+    };
     format!(
         "public_url: {origin}
-server: {{ listen: 127.0.0.1:{port}, admin: 127.0.0.1:{admin}, drain_delay: 0s, drain_timeout: 1s }}
+server: {{ listen: 127.0.0.1:{port}, admin: 127.0.0.1:{admin}, drain_delay: 0s, drain_timeout: 1s{tls} }}
 providers:
   main:
     issuer: {issuer}

@@ -9,7 +9,7 @@ mod sites;
 mod upstream;
 
 pub use chrome::{Chrome, Cookie};
-pub use cloakroom::{Cloakroom, DEADLINE, free_port};
+pub use cloakroom::{Cloakroom, DEADLINE, certificate, free_port};
 pub use process::folder;
 pub use provider::Provider;
 pub use sites::Elsewhere;
@@ -30,6 +30,8 @@ pub struct Wish {
     pub login: &'static str,
     /// Chromium preferences, by dotted path.
     pub prefs: Value,
+    /// Whether the app is reached over TLS, with a certificate of its own.
+    pub tls: bool,
 }
 
 impl Default for Wish {
@@ -40,6 +42,7 @@ impl Default for Wish {
             token_ttl: 300,
             login: "form",
             prefs: json!({}),
+            tls: false,
         }
     }
 }
@@ -50,7 +53,8 @@ pub struct World {
     pub app: Cloakroom,
     pub provider: Provider,
     pub upstream: Upstream,
-    _folder: TempDir,
+    /// Where the app's files are.
+    pub folder: TempDir,
 }
 
 impl World {
@@ -61,7 +65,8 @@ impl World {
     pub async fn with(wish: Wish) -> Self {
         let folder = process::folder();
         let (port, admin) = (free_port(), free_port());
-        let origin = format!("http://app.localhost:{port}");
+        let scheme = if wish.tls { "https" } else { "http" };
+        let origin = format!("{scheme}://app.localhost:{port}");
         let upstream = Upstream::start().await;
         let provider = Provider::start(&json!({
             "issuer_host": "op.localhost", "login": wish.login, "access_token_ttl": wish.token_ttl, "rotate": true,
@@ -72,7 +77,10 @@ impl World {
                 "backchannel_logout_uri": format!("{origin}/bff/backchannel-logout"),
             }],
         }));
-        let config = cloakroom::config(&origin, port, admin, &provider, &upstream, &wish);
+        if wish.tls {
+            cloakroom::certificate(folder.path());
+        }
+        let config = cloakroom::config(&origin, port, admin, &provider, &upstream, &wish, folder.path());
         let app = Cloakroom::run(folder.path(), origin, admin, &config).await;
         let chrome = Chrome::start(wish.prefs).await;
         Self {
@@ -80,7 +88,7 @@ impl World {
             app,
             provider,
             upstream,
-            _folder: folder,
+            folder,
         }
     }
 

@@ -187,6 +187,17 @@ impl Cloakroom {
         text(&self.output.lock().unwrap())
     }
 
+    /// The memory that it holds, bytes.
+    pub fn resident(&self) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();
+        let line = status
+            .lines()
+            .find_map(|line| line.strip_prefix("VmRSS:"))
+            .unwrap();
+        let kib: u64 = line.split_whitespace().next().unwrap().parse().unwrap();
+        kib * 1024
+    }
+
     /// Sends it a signal.
     pub fn signal(&self, name: &str) {
         signal(self.child.id(), name);

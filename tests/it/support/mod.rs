@@ -18,6 +18,7 @@ pub mod rig;
 pub mod rogue;
 pub mod rogue_endpoints;
 pub mod secrets;
+pub mod tls;
 pub mod upstream;
 pub mod websocket;
 pub mod wire;

@@ -1,0 +1,120 @@
+//! HTTP/1.1 on a connection: hyper's engine over a [`Wire`], with what a proxy needs around each request.
+
+use super::connection::{Connection, LENIENCE, caught};
+use super::reply::Reply;
+use super::wire::{Following, Fresh, Under, Wire};
+use super::{Refusal, Service};
+use http::header::CONNECTION;
+use http::{HeaderValue, Method, StatusCode};
+use http_body::Body as _;
+use hyper::body::Incoming;
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper::{Request, Response};
+use hyper_util::rt::TokioIo;
+use std::convert::Infallible;
+use std::net::SocketAddr;
+use std::pin::pin;
+use std::sync::Arc;
+use tokio::io::{AsyncRead, AsyncWrite};
+
+/// The largest buffer of a connection, bytes: hyper grows its read buffer towards this for large bodies.
+const MAX_BUFFER: usize = 256 * 1024;
+
+/// Serves one connection until it ends. After `stop` the request under way is the last; at `cut` it is dropped.
+pub async fn serve<S: Service>(
+    fresh: Fresh<impl AsyncRead + AsyncWrite + Unpin + Send + 'static>,
+    connection: Connection<S>,
+) {
+    let Connection {
+        peer,
+        bounds,
+        service,
+        stop,
+        cut,
+        refused,
+    } = connection;
+    let following = Arc::new(Following::default());
+    // The place goes with the bytes: a tunnel is still a connection.
+    let wire = Wire::new(fresh, &bounds, following.clone());
+    let max_header_size = bounds.max_header_size.saturating_mul(LENIENCE);
+    let mut builder = http1::Builder::new();
+    builder
+        // The wire keeps the time.
+        .header_read_timeout(None)
+        .max_headers(bounds.max_headers.saturating_mul(LENIENCE))
+        .max_header_size(max_header_size)
+        .max_buf_size(MAX_BUFFER.max(max_header_size));
+    let answer = service_fn(move |request: Request<Incoming>| {
+        // Not in the future: hyper may read on before it polls that, and the wire has to know where the body ends.
+        let head = following.take_head(request.body().size_hint().exact());
+        // hyper drops the fragment without a word; a request target has none (RFC 9112 §3.2).
+        let fragment = head.has_fragment.then_some(Refusal::Fragment);
+        let refusal = refused.or(bounds.refusal(&request)).or(fragment);
+        let under_way = Under::way(following.clone());
+        answer(service.clone(), request, peer, refusal, head.is_last, under_way)
+    });
+    let mut connection = pin!(
+        builder
+            .serve_connection(TokioIo::new(wire), answer)
+            .with_upgrades()
+    );
+    let ended = tokio::select! {
+        // First: a request that has arrived before the stop is still served.
+        biased;
+        ended = connection.as_mut() => ended,
+        () = cut.cancelled() => return,
+        () = stop.cancelled() => {
+            connection.as_mut().graceful_shutdown();
+            tokio::select! {
+                ended = connection => ended,
+                () = cut.cancelled() => return,
+            }
+        }
+    };
+    if let Err(error) = ended {
+        tracing::debug!(%error, "a connection ended early");
+    }
+}
+
+async fn answer<S: Service>(
+    service: S,
+    request: Request<Incoming>,
+    peer: SocketAddr,
+    refusal: Option<Refusal>,
+    is_last: bool,
+    under_way: Under,
+) -> Result<Response<Reply<S::Body, Under>>, Infallible> {
+    let is_last = is_last || request.method() == Method::CONNECT;
+    let following = under_way.following();
+    let mut response = match refusal {
+        Some(refusal) => refuse(&service, refusal, Some(&request), peer, under_way),
+        None => match caught(service.call(request, peer)).await {
+            Some(Ok(response)) => response.map(|body| Reply::of(body, under_way)),
+            None => refuse(&service, Refusal::Panic, None, peer, under_way),
+        },
+    };
+    if response.status() == StatusCode::SWITCHING_PROTOCOLS {
+        following.leave_http();
+    } else if is_last || following.is_body_outstanding() {
+        response
+            .headers_mut()
+            .insert(CONNECTION, HeaderValue::from_static("close"));
+    }
+    Ok(response)
+}
+
+/// An answer of the listener's own; the connection ends with it.
+fn refuse<S: Service>(
+    service: &S,
+    refusal: Refusal,
+    request: Option<&Request<Incoming>>,
+    peer: SocketAddr,
+    under_way: Under,
+) -> Response<Reply<S::Body, Under>> {
+    let mut response = Reply::refusal(service, refusal, request, peer, under_way);
+    response
+        .headers_mut()
+        .insert(CONNECTION, HeaderValue::from_static("close"));
+    response
+}

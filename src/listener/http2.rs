@@ -1,0 +1,299 @@
+//! HTTP/2 on a connection: hyper's engine with its limits set, and what it does not bound.
+//!
+//! Each stream is a request like any other by the time that the service sees it: its cookie crumbs are one line again.
+//! hyper and h2 refuse what is malformed (RFC 9113 §8.1.1) and bound CONTINUATION frames, empty DATA frames, resets before
+//! a stream was taken up, and streams that end in an error of the peer's. Bounded here: silence, and streams that are
+//! given up one after the other as soon as they are taken up.
+//!
+//! INVARIANT: a stream's work ends with its stream, and every stream's with the connection.
+//! INVARIANT: what all streams of a connection may make us hold is bounded by the constants below.
+//!
+//! Sources: RFC 9113 §5.1.2, §6.8, §8.2.3, §10.5; CVE-2023-44487 (rapid reset).
+
+use super::connection::{Connection, LENIENCE, caught};
+use super::reply::Reply;
+use super::wire::{Fresh, Wire};
+use super::{Refusal, Service};
+use http::{HeaderMap, HeaderValue, header};
+use hyper::body::Incoming;
+use hyper::server::conn::http2;
+use hyper::service::service_fn;
+use hyper::{Request, Response};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use std::convert::Infallible;
+use std::net::SocketAddr;
+use std::pin::pin;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::sync::Notify;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+/// The most requests at one time on a connection. RFC 9113 §6.5.2 recommends no less than 100.
+const MAX_STREAMS: u32 = 100;
+
+/// So many streams may be reset before we took them up; then GOAWAY (CVE-2023-44487).
+const MAX_EARLY_RESETS: usize = 20;
+
+/// So many streams may we have to reset for the peer's mistakes in a connection's life; then GOAWAY (CVE-2025-8671).
+const MAX_MISTAKES: usize = 100;
+
+/// How much of its body a stream may send ahead, and all streams together, bytes: one that nobody reads must not stop
+/// the others.
+const STREAM_WINDOW: u32 = 256 * 1024;
+const CONNECTION_WINDOW: u32 = 1024 * 1024;
+
+/// How much of an answer waits for the browser's window, for each stream, bytes.
+const SEND_BUFFER: usize = 128 * 1024;
+
+/// How long a connection is silent before it is asked whether it is still there. Who stops in the middle of a header block
+/// or frame cannot answer, so this bounds slow heads, too.
+const PING: Duration = Duration::from_secs(20);
+
+/// So many streams may be given up before their answer; more only while most are waited for. Browsers give up what
+/// belonged to a page that was left; an attack gives up everything (CVE-2023-44487).
+const GIVEN_UP: u64 = 200;
+
+/// How long the two sides may take to part, once all is said.
+const PARTING: Duration = Duration::from_secs(5);
+
+/// Serves one connection until it ends. After `stop` the requests under way are the last; at `cut` they are dropped.
+pub async fn serve<S: Service>(
+    fresh: Fresh<impl AsyncRead + AsyncWrite + Unpin + Send + 'static>,
+    connection: Connection<S>,
+) {
+    let Connection {
+        peer,
+        bounds,
+        service,
+        stop,
+        cut,
+        refused,
+    } = connection;
+    let streams = Arc::new(Streams::new(bounds.idle_timeout));
+    let tasks = Tasks {
+        tracker: TaskTracker::new(),
+        end: CancellationToken::new(),
+    };
+    let max_header_size = bounds.max_header_size.saturating_mul(LENIENCE);
+    let mut builder = http2::Builder::new(tasks.clone());
+    builder
+        .timer(TokioTimer::new())
+        .max_concurrent_streams(MAX_STREAMS)
+        .max_pending_accept_reset_streams(MAX_EARLY_RESETS)
+        .max_local_error_reset_streams(MAX_MISTAKES)
+        .initial_stream_window_size(STREAM_WINDOW)
+        .initial_connection_window_size(CONNECTION_WINDOW)
+        .max_send_buf_size(SEND_BUFFER)
+        .max_header_list_size(u32::try_from(max_header_size).unwrap_or(u32::MAX))
+        .keep_alive_interval(PING)
+        .keep_alive_timeout(bounds.header_timeout);
+    let wire = Wire::unfollowed(fresh, &bounds);
+    let answer = {
+        let streams = streams.clone();
+        service_fn(move |request: Request<Incoming>| {
+            let refusal = refused.or(bounds.refusal(&request));
+            answer(service.clone(), request, peer, refusal, Stream::begin(&streams))
+        })
+    };
+    let engine = builder.serve_connection(TokioIo::new(wire), answer);
+    let mut engine = pin!(engine);
+    let mut leaving = Leaving::Not;
+    loop {
+        let idle_at = streams.idle_at();
+        let look_at = match leaving {
+            Leaving::By(deadline) => deadline,
+            Leaving::Not | Leaving::WhenDone => idle_at,
+        };
+        tokio::select! {
+            // First: requests that have arrived before the stop are still served.
+            biased;
+            ended = engine.as_mut() => {
+                if let Err(error) = ended {
+                    tracing::debug!(%error, "a connection ended early");
+                }
+                break;
+            }
+            () = cut.cancelled() => break,
+            () = streams.flooded.notified() => {
+                tracing::warn!(%peer, "closed an HTTP/2 connection that begins requests only to give them up");
+                break;
+            }
+            // GOAWAY: the streams under way finish, no new ones are taken (RFC 9113 §6.8).
+            () = stop.cancelled(), if leaving == Leaving::Not => {
+                engine.as_mut().graceful_shutdown();
+                leaving = Leaving::WhenDone;
+            }
+            () = tokio::time::sleep_until(look_at) => {
+                if matches!(leaving, Leaving::By(_)) {
+                    break;
+                }
+                if streams.idle_at() <= Instant::now() {
+                    engine.as_mut().graceful_shutdown();
+                    leaving = Leaving::By(Instant::now() + PARTING);
+                }
+            }
+        }
+    }
+    tasks.end.cancel();
+    tasks.tracker.close();
+    tasks.tracker.wait().await;
+}
+
+/// Whether a connection is being closed by us.
+#[derive(PartialEq)]
+enum Leaving {
+    Not,
+    /// When its streams are.
+    WhenDone,
+    /// By then, whatever the other side does.
+    By(Instant),
+}
+
+async fn answer<S: Service>(
+    service: S,
+    mut request: Request<Incoming>,
+    peer: SocketAddr,
+    refusal: Option<Refusal>,
+    mut stream: Stream,
+) -> Result<Response<Reply<S::Body, Stream>>, Infallible> {
+    join_crumbs(request.headers_mut());
+    let answered = match refusal {
+        Some(refusal) => Err((refusal, Some(&request))),
+        None => match caught(service.call(request, peer)).await {
+            Some(Ok(response)) => Ok(response),
+            None => Err((Refusal::Panic, None)),
+        },
+    };
+    stream.is_answered();
+    let mut response = match answered {
+        Ok(response) => response.map(|body| Reply::of(body, stream)),
+        Err((refusal, request)) => Reply::refusal(&service, refusal, request, peer, stream),
+    };
+    // "An endpoint MUST NOT generate an HTTP/2 message containing connection-specific header fields" (RFC 9113 §8.2.2).
+    response.headers_mut().remove(header::CONNECTION);
+    Ok(response)
+}
+
+/// "If there are multiple Cookie header fields after decompression, these MUST be concatenated into a single octet string
+/// using the two-octet delimiter of 0x3b, 0x20 (the ASCII string '; ') before being passed into a non-HTTP/2 context"
+/// (RFC 9113 §8.2.3).
+fn join_crumbs(headers: &mut HeaderMap) {
+    let mut crumbs = headers.get_all(header::COOKIE).iter();
+    if let (Some(_), None) | (None, _) = (crumbs.next(), crumbs.next()) {
+        return;
+    }
+    let crumbs: Vec<&[u8]> = headers
+        .get_all(header::COOKIE)
+        .iter()
+        .map(HeaderValue::as_bytes)
+        .collect();
+    // Each crumb is a value, and so is the whole.
+    if let Ok(mut line) = HeaderValue::from_bytes(&crumbs.join(&b"; "[..])) {
+        line.set_sensitive(true);
+        headers.insert(header::COOKIE, line);
+    }
+}
+
+/// Where the streams of a connection run; hyper starts a task for each.
+#[derive(Clone)]
+struct Tasks {
+    tracker: TaskTracker,
+    end: CancellationToken,
+}
+
+impl<F> hyper::rt::Executor<F> for Tasks
+where
+    F: Future<Output: Send> + Send + 'static,
+{
+    fn execute(&self, stream: F) {
+        let end = self.end.clone();
+        self.tracker
+            .spawn(async move { end.run_until_cancelled(stream).await.map(drop) });
+    }
+}
+
+/// The streams of one connection.
+struct Streams {
+    idle_timeout: Duration,
+    count: Mutex<Count>,
+    /// Told when it is enough.
+    flooded: Notify,
+}
+
+struct Count {
+    open: u64,
+    /// Those that were answered, at least with a head; and those that were given up before.
+    answered: u64,
+    given_up: u64,
+    idle_since: Instant,
+}
+
+impl Streams {
+    fn new(idle_timeout: Duration) -> Self {
+        Self {
+            idle_timeout,
+            count: Mutex::new(Count {
+                open: 0,
+                answered: 0,
+                given_up: 0,
+                idle_since: Instant::now(),
+            }),
+            flooded: Notify::new(),
+        }
+    }
+
+    fn count(&self) -> MutexGuard<'_, Count> {
+        self.count.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// When the connection has been idle for too long, as it looks now.
+    fn idle_at(&self) -> Instant {
+        let count = self.count();
+        let since = if count.open == 0 {
+            count.idle_since
+        } else {
+            Instant::now()
+        };
+        since + self.idle_timeout
+    }
+}
+
+/// A stream under way: until its answer is sent, or given up.
+struct Stream {
+    streams: Arc<Streams>,
+    answered: bool,
+}
+
+impl Stream {
+    fn begin(streams: &Arc<Streams>) -> Self {
+        streams.count().open += 1;
+        Self {
+            streams: streams.clone(),
+            answered: false,
+        }
+    }
+
+    fn is_answered(&mut self) {
+        self.answered = true;
+        self.streams.count().answered += 1;
+    }
+}
+
+impl Drop for Stream {
+    fn drop(&mut self) {
+        let mut count = self.streams.count();
+        count.open -= 1;
+        if count.open == 0 {
+            count.idle_since = Instant::now();
+        }
+        if !self.answered {
+            count.given_up += 1;
+            if count.given_up > GIVEN_UP && count.given_up > count.answered {
+                self.streams.flooded.notify_one();
+            }
+        }
+    }
+}
