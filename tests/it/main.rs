@@ -17,6 +17,9 @@ mod command_line;
 mod csrf;
 mod forward_auth;
 mod headers;
+mod ingress;
+#[path = "../shared/ingress.rs"]
+mod ingresses;
 mod login;
 mod logout;
 mod messages;

@@ -109,16 +109,25 @@ pub fn free_port() -> u16 {
         .expect("a free port")
 }
 
+/// Where a cloakroom listens.
+pub struct Ports {
+    pub public: u16,
+    pub admin: u16,
+    /// Where it is asked by an ingress.
+    pub behind: Option<Behind>,
+}
+
+/// An ingress's side.
+pub struct Behind {
+    pub dialect: &'static str,
+    /// Where browsers reach it.
+    pub ingress: u16,
+    pub forward_auth: u16,
+}
+
 /// A config as a user would write it. The provider is named by its own name for the browser, and by its address for
 /// cloakroom, because not every system's resolver knows `*.localhost`.
-pub fn config(
-    origin: &str,
-    port: u16,
-    admin: u16,
-    op: &Provider,
-    upstream: &Upstream,
-    wish: &Wish,
-) -> String {
+pub fn config(origin: &str, ports: &Ports, op: &Provider, upstream: &Upstream, wish: &Wish) -> String {
     let (issuer, direct, api, spa) = (
         &op.issuer,
         &op.address,
@@ -126,9 +135,33 @@ pub fn config(
         in_checkout("tests/browser/pages/spa").display().to_string(),
     );
     let (same_site, session) = (wish.same_site, wish.session);
+    let Ports { public, admin, .. } = ports;
+    let (asked, routes) = match &ports.behind {
+        None => (
+            String::new(),
+            format!(
+                "  - {{ path: /api, upstream: {api:?} }}
+  - {{ path: /docs, upstream: {api:?}, pages: true }}
+  - {{ path: /, static: {{ root: {spa}, fallback: index.html }} }}"
+            ),
+        ),
+        Some(Behind {
+            dialect,
+            forward_auth,
+            ..
+        }) => (
+            format!(
+                ", forward_auth: 127.0.0.1:{forward_auth}, forward_auth_dialect: {dialect}, trusted_proxies: [127.0.0.1]"
+            ),
+            "  - { path: /api }
+  - { path: /docs, pages: true }
+  - { path: /, auth: none }"
+                .to_owned(),
+        ),
+    };
     format!(
         "public_url: {origin}
-server: {{ listen: 127.0.0.1:{port}, admin: 127.0.0.1:{admin}, drain_delay: 0s, drain_timeout: 1s }}
+server: {{ listen: 127.0.0.1:{public}, admin: 127.0.0.1:{admin}, drain_delay: 0s, drain_timeout: 1s{asked} }}
 providers:
   main:
     issuer: {issuer}
@@ -141,9 +174,7 @@ session:
   cookie: {{ same_site: {same_site} }}
 {session}
 routes:
-  - {{ path: /api, upstream: {api:?} }}
-  - {{ path: /docs, upstream: {api:?}, pages: true }}
-  - {{ path: /, static: {{ root: {spa}, fallback: index.html }} }}
+{routes}
 log: {{ format: json, level: trace }}
 "
     )

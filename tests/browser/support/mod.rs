@@ -9,12 +9,13 @@ mod sites;
 mod upstream;
 
 pub use chrome::{Chrome, Cookie};
-pub use cloakroom::{Cloakroom, DEADLINE, free_port};
+pub use cloakroom::{Behind, Cloakroom, DEADLINE, Ports, free_port};
 pub use process::folder;
 pub use provider::Provider;
 pub use sites::Elsewhere;
 pub use upstream::Upstream;
 
+use crate::ingresses::{Ingress, Kind, Places};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
@@ -28,6 +29,8 @@ pub struct Wish {
     pub token_ttl: u32,
     /// The provider's `login`: `form`, or `auto` to sign alice in without a page.
     pub login: &'static str,
+    /// The ingress that asks cloakroom and serves the app itself; `None`: cloakroom serves it.
+    pub behind: Option<Kind>,
     /// Chromium preferences, by dotted path.
     pub prefs: Value,
 }
@@ -39,6 +42,7 @@ impl Default for Wish {
             session: "",
             token_ttl: 300,
             login: "form",
+            behind: None,
             prefs: json!({}),
         }
     }
@@ -47,6 +51,7 @@ impl Default for Wish {
 /// Provider, upstream, cloakroom and browser, connected and ready. Fields are dropped in this order.
 pub struct World {
     pub chrome: Chrome,
+    _ingress: Option<Ingress>,
     pub app: Cloakroom,
     pub provider: Provider,
     pub upstream: Upstream,
@@ -60,9 +65,31 @@ impl World {
 
     pub async fn with(wish: Wish) -> Self {
         let folder = process::folder();
-        let (port, admin) = (free_port(), free_port());
-        let origin = format!("http://app.localhost:{port}");
         let upstream = Upstream::start().await;
+        let ports = Ports {
+            public: free_port(),
+            admin: free_port(),
+            behind: wish.behind.map(|kind| Behind {
+                dialect: kind.dialect(),
+                ingress: free_port(),
+                forward_auth: free_port(),
+            }),
+        };
+        let seen = ports
+            .behind
+            .as_ref()
+            .map_or(ports.public, |behind| behind.ingress);
+        let origin = format!("http://app.localhost:{seen}");
+        // First of all, so that nobody else takes its port, which the others have to know.
+        let ingress = wish.behind.zip(ports.behind.as_ref()).map(|(kind, behind)| {
+            let places = Places {
+                ingress: behind.ingress,
+                public: ports.public,
+                forward_auth: behind.forward_auth,
+                app: upstream.port(),
+            };
+            Ingress::start(kind, places)
+        });
         let provider = Provider::start(&json!({
             "issuer_host": "op.localhost", "login": wish.login, "access_token_ttl": wish.token_ttl, "rotate": true,
             "clients": [{
@@ -72,11 +99,12 @@ impl World {
                 "backchannel_logout_uri": format!("{origin}/bff/backchannel-logout"),
             }],
         }));
-        let config = cloakroom::config(&origin, port, admin, &provider, &upstream, &wish);
-        let app = Cloakroom::run(folder.path(), origin, admin, &config).await;
+        let config = cloakroom::config(&origin, &ports, &provider, &upstream, &wish);
+        let app = Cloakroom::run(folder.path(), origin, ports.admin, &config).await;
         let chrome = Chrome::start(wish.prefs).await;
         Self {
             chrome,
+            _ingress: ingress,
             app,
             provider,
             upstream,

@@ -3,6 +3,7 @@
 //!
 //! All servers of the suite live on one runtime of their own, so that a test may block.
 
+pub mod behind;
 pub mod browser;
 pub mod cloakroom;
 pub mod config;
