@@ -5,14 +5,15 @@
 //! within `drain_timeout`. What is left then is cut.
 
 use crate::admin::Admin;
+use crate::bff::forward_auth::ForwardAuth;
 use crate::bff::{self, Bff};
 use crate::clock::Clock;
 use crate::config::{ProxyEnvironment, RouteSettings, RouteTable, Settings, StoreSettings};
-use crate::guard::SessionCookie;
+use crate::guard::{Gate, SessionCookie};
 use crate::listener::{self, Bounds, Socket, Tls};
 use crate::metrics::Metrics;
 use crate::provider::Provider;
-use crate::router::{Inner, Router, Target};
+use crate::router::{Inner, Notices, Router, Target};
 use crate::session::Sessions;
 use crate::session::seal::KeyRing;
 use crate::static_files::StaticFiles;
@@ -115,6 +116,13 @@ pub async fn run(settings: Settings, parts: Parts, stop: impl Future<Output = ()
             tls: parts.tls.clone(),
         });
     }
+    let forward_auth_socket = match settings.server.forward_auth {
+        Some(address) => Some(Socket {
+            tcp: bind(address, "server.forward_auth").await?,
+            tls: None,
+        }),
+        None => None,
+    };
     let (tasks, tunnels, stopping, cut) = (
         TaskTracker::new(),
         TaskTracker::new(),
@@ -128,7 +136,7 @@ pub async fn run(settings: Settings, parts: Parts, stop: impl Future<Output = ()
         parts.metrics.clone(),
         tasks.clone(),
     );
-    let router = router(&settings, parts, &tasks, &tunnels, &cut);
+    let (router, forward_auth) = services(&settings, parts, &tasks, &tunnels, &cut);
     let bounds = Bounds {
         header_timeout: settings.server.header_timeout,
         idle_timeout: listener::IDLE_TIMEOUT,
@@ -136,6 +144,14 @@ pub async fn run(settings: Settings, parts: Parts, stop: impl Future<Output = ()
         max_headers: settings.server.max_headers,
         places: listener::places(settings.server.max_connections),
     };
+    for registered in settings.registrations() {
+        tracing::info!(
+            provider = registered.provider,
+            redirect_uri = registered.redirect_uri,
+            post_logout_redirect_uri = registered.post_logout_redirect_uri,
+            "the provider has to know these addresses, to the letter"
+        );
+    }
     let listeners = TaskTracker::new();
     let admin_stop = CancellationToken::new();
     let admin_cut = CancellationToken::new();
@@ -158,6 +174,16 @@ pub async fn run(settings: Settings, parts: Parts, stop: impl Future<Output = ()
             socket,
             bounds.clone(),
             router.clone(),
+            stopping.clone(),
+            cut.clone(),
+        ));
+    }
+    if let Some(socket) = forward_auth_socket {
+        tracing::info!(address = ?socket.tcp.local_addr().ok(), dialect = ?settings.server.forward_auth_dialect, "listening for forward-auth");
+        listeners.spawn(listener::serve(
+            socket,
+            asked_by_ingress(&bounds, settings.server.max_connections),
+            forward_auth,
             stopping.clone(),
             cut.clone(),
         ));
@@ -194,13 +220,25 @@ pub async fn run(settings: Settings, parts: Parts, stop: impl Future<Output = ()
     Ok(())
 }
 
-fn router(
+/// The bounds of the forward-auth listener: room for the few lines that an ingress adds to a head that the public listener
+/// would take, one of which repeats the target; and places of its own, so that browsers cannot take the ingress's.
+fn asked_by_ingress(public: &Bounds, max_connections: usize) -> Bounds {
+    Bounds {
+        max_header_size: public.max_header_size.saturating_add(16 * 1024),
+        max_headers: public.max_headers.saturating_add(16),
+        places: listener::places(max_connections),
+        ..public.clone()
+    }
+}
+
+/// What answers on the public listeners, and what answers an ingress: both through one gate.
+fn services(
     settings: &Arc<Settings>,
     parts: Parts,
     tasks: &TaskTracker,
     tunnels: &TaskTracker,
     cut: &CancellationToken,
-) -> Router {
+) -> (Router, ForwardAuth) {
     let Parts {
         providers,
         store,
@@ -231,18 +269,24 @@ fn router(
         metrics: metrics.clone(),
         tasks: tasks.clone(),
     }));
-    Router::new(Inner {
-        cookie: SessionCookie::new(&settings.session),
-        settings: settings.clone(),
+    let gate = Arc::new(Gate {
         routes,
+        sessions,
+        cookie: SessionCookie::new(&settings.session),
+    });
+    let forward_auth = ForwardAuth::new(settings.clone(), gate.clone(), bff.clone(), metrics.clone());
+    let router = Router::new(Inner {
+        settings: settings.clone(),
+        gate,
         targets,
         bff,
-        sessions,
         metrics,
         clock,
         tunnels: tunnels.clone(),
         cut: cut.clone(),
-    })
+        notices: Notices::default(),
+    });
+    (router, forward_auth)
 }
 
 async fn bind(address: SocketAddr, key: &str) -> Result<TcpListener, String> {

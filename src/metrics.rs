@@ -163,9 +163,11 @@ impl Metrics {
             .observe(took.as_secs_f64());
     }
 
-    /// A request began (`1`) or was answered (`-1`).
-    pub fn under_way(&self, change: i64) {
-        self.under_way.inc_by(change);
+    /// A request began: it is under way until it is answered, or its browser goes away.
+    #[must_use]
+    pub fn begin(&self) -> UnderWay<'_> {
+        self.under_way.inc();
+        UnderWay(self)
     }
 
     /// An upstream did not answer. `kind`: `unavailable` or `timeout`.
@@ -226,5 +228,15 @@ impl Metrics {
         // Writing into a String does not fail.
         let _ = prometheus_client::encoding::text::encode(&mut text, &self.registry);
         text
+    }
+}
+
+/// Counts a request as under way for as long as it lives.
+#[derive(Debug)]
+pub struct UnderWay<'a>(&'a Metrics);
+
+impl Drop for UnderWay<'_> {
+    fn drop(&mut self) {
+        self.0.under_way.dec();
     }
 }

@@ -3,35 +3,34 @@
 //! What stops a request is a [`Failure`], and [`Router::answer`] turns it into HTTP; nothing else does.
 
 mod head;
+mod notices;
+
+pub use notices::Notices;
 
 use crate::answer::{self, Asking, Body, Failure};
 use crate::bff::{Bff, Visit};
 use crate::clock::Clock;
-use crate::config::{Auth, Csrf, Destination, RouteSettings, RouteTable, Settings};
-use crate::guard::authenticate::{self, Caller};
+use crate::config::{Destination, RouteSettings, Settings};
+use crate::guard::Gate;
 use crate::guard::csrf::Provenance;
-use crate::guard::{SessionCookie, authenticate::satisfies};
+use crate::guard::gate::{self, Admitted, Head, Yet};
 use crate::listener::{Refusal, Service};
 use crate::metrics::Metrics;
-use crate::protocol::fetch_metadata::Site;
+use crate::protocol::forwarded;
 use crate::protocol::path::RequestPath;
-use crate::protocol::{forwarded, query, websocket};
 use crate::proxy::{self, Passage};
-use crate::session::{FreshError, Session, SessionId, Sessions};
+use crate::session::{Session, SessionId};
 use crate::static_files::StaticFiles;
 use crate::upstream::Upstream;
 use http::{HeaderValue, Method, StatusCode, header};
 use hyper::body::Incoming;
 use hyper::{Request, Response};
 use std::convert::Infallible;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
-
-/// A year (RFC 6797 §6.1.1).
-const HSTS: &str = "max-age=31536000";
 
 /// What stands behind a route.
 #[derive(Debug)]
@@ -53,16 +52,12 @@ pub struct Router(Arc<Inner>);
 pub struct Inner {
     /// The checked config.
     pub settings: Arc<Settings>,
-    /// Where paths belong.
-    pub routes: Arc<RouteTable>,
-    /// What stands behind each of `routes`, in its order.
+    /// Decides who may pass.
+    pub gate: Arc<Gate>,
+    /// What stands behind each of the gate's routes, in its order.
     pub targets: Vec<Target>,
     /// cloakroom's own endpoints.
     pub bff: Arc<Bff>,
-    /// All sessions.
-    pub sessions: Arc<Sessions>,
-    /// The session cookie.
-    pub cookie: SessionCookie,
     /// What is counted.
     pub metrics: Arc<Metrics>,
     /// The time of day.
@@ -71,6 +66,8 @@ pub struct Inner {
     pub tunnels: TaskTracker,
     /// Cancelled when what is still under way is cut.
     pub cut: CancellationToken,
+    /// What was told to the operator lately.
+    pub notices: Notices,
 }
 
 impl Service for Router {
@@ -98,7 +95,7 @@ impl Service for Router {
             let way = Way::begin(inner, request, peer);
             inner.fail(&failure, &way, request.headers(), "other")
         } else {
-            let request_id = head::request_id();
+            let request_id = answer::request_id();
             tracing::error!(request_id, "answered 500 after a panic");
             failure.answer(Asking {
                 request_id: &request_id,
@@ -109,7 +106,7 @@ impl Service for Router {
         // "An HSTS Host MUST NOT include the STS header field in HTTP responses conveyed over non-secure transport" (RFC
         // 6797 §7.2).
         if refusal != Refusal::PlainHttp {
-            inner.mark_own(&mut response);
+            answer::mark(&mut response, &inner.settings.public_url);
         }
         let status = response.status().as_u16();
         inner.metrics.request("other", status, Duration::ZERO);
@@ -129,15 +126,24 @@ impl Router {
         let inner = &*self.0;
         let begun = Instant::now();
         let way = Way::begin(inner, &request, peer);
+        inner
+            .notices
+            .look(&inner.settings, way.peer, way.provenance, request.headers());
         let (method, headers) = (request.method().clone(), head::cookie_headers(&request));
-        let under_way = UnderWay::begin(&inner.metrics);
+        let asked_upgrade = request.headers().contains_key(header::UPGRADE);
+        let under_way = inner.metrics.begin();
         let mut route = "other";
         let (mut response, own) = match inner.way(request, &way, &mut route).await {
             Ok(response) => (response, route == inner.settings.prefix),
             Err(failure) => (inner.fail(&failure, &way, &headers, route), true),
         };
         if own {
-            inner.mark_own(&mut response);
+            answer::mark(&mut response, &inner.settings.public_url);
+        }
+        // What may follow was meant for another protocol, whoever refused to switch: it is not read as a request.
+        if asked_upgrade && response.status() != StatusCode::SWITCHING_PROTOCOLS {
+            let close = HeaderValue::from_static("close");
+            response.headers_mut().insert(header::CONNECTION, close);
         }
         drop(under_way);
         let status = response.status().as_u16();
@@ -150,27 +156,12 @@ impl Router {
     }
 }
 
-/// Counts a request as under way until it is answered, or its browser goes away.
-struct UnderWay<'a>(&'a Metrics);
-
-impl<'a> UnderWay<'a> {
-    fn begin(metrics: &'a Metrics) -> Self {
-        metrics.under_way(1);
-        Self(metrics)
-    }
-}
-
-impl Drop for UnderWay<'_> {
-    fn drop(&mut self) {
-        self.0.under_way(-1);
-    }
-}
-
 /// What is known of a request before it is let in anywhere.
 #[derive(Debug)]
 struct Way {
     request_id: String,
-    client: std::net::IpAddr,
+    peer: IpAddr,
+    client: IpAddr,
     provenance: Provenance,
     login_path: String,
 }
@@ -179,7 +170,8 @@ impl Way {
     fn begin(inner: &Inner, request: &Request<Incoming>, peer: SocketAddr) -> Self {
         let settings = &inner.settings;
         Self {
-            request_id: head::request_id(),
+            request_id: answer::request_id(),
+            peer: peer.ip(),
             client: forwarded::client_address(peer.ip(), request.headers(), &settings.server.trusted_proxies),
             provenance: Provenance::of(request.method(), request.headers(), &settings.public_url),
             login_path: format!("{}/login", settings.prefix),
@@ -196,23 +188,22 @@ impl Inner {
         label: &mut &'a str,
     ) -> Result<Response<Body>, Failure> {
         // 2.8, 4.2: no, two or a malformed Host: 400 everywhere; methods that nobody forwards.
-        let ours = self.settings.public_url.is_host(head::check(&request)?);
+        let host = head::check(&request)?;
+        let ours = self.settings.public_url.is_host(host);
         if request.uri().path() == "*" && request.method() == Method::OPTIONS {
             return Ok(head::no_content());
         }
         // 4.2: one parse of the path, for everybody.
-        let path = head::parse_path(&request)?;
-        let place = self
-            .routes
-            .place(&path)
-            .map_err(|doubt| Failure::BadRequest(doubt.0))?;
-        let (number, route) = match place {
+        let path = gate::parse_path(head::target(&request), request.uri().path())?;
+        let (number, route) = match self.gate.place(&path)? {
             Destination::Nowhere => return Err(Failure::NotFound),
             Destination::Own => {
                 *label = &self.settings.prefix;
                 // 2.8: the prefix answers under its own name only.
                 if !ours {
-                    return Err(Failure::Misdirected);
+                    let failure = Failure::Misdirected;
+                    self.note(&failure, way, host, request.headers());
+                    return Err(failure);
                 }
                 let (parts, _) = request.into_parts();
                 let visit = Visit {
@@ -232,99 +223,46 @@ impl Inner {
         if matches!(self.targets[number], Target::Nothing) {
             return Err(Failure::NotFound);
         }
-        // 2.8: so do routes that look at sessions.
-        if route.auth() != Auth::None && !ours {
-            return Err(Failure::Misdirected);
-        }
-        // 4.1 (pages), 4.3–4.5: where does it come from?
-        self.check_provenance(route, way, &request)?;
-        // 4.1, 4.6, 2.7: whose is it?
-        let caller = match self.admit(route, way, &request).await? {
+        // 2.7, 2.8, 4.1, 4.3–4.6: may it pass, and as whom?
+        let head = Head {
+            method: request.method(),
+            version: request.version(),
+            headers: request.headers(),
+            ours,
+            provenance: way.provenance,
+            request_id: &way.request_id,
+        };
+        let admitted = self.gate.admit(route, &head).await;
+        let caller = match admitted.inspect_err(|failure| self.note(failure, way, host, head.headers))? {
             Admitted::As(caller) => caller,
-            Admitted::ElsewhereFirst(response) => return Ok(response),
+            Admitted::Not(yet) => return Ok(self.elsewhere_first(yet, &request, way)),
         };
         // 4.7, 4.8, 4.11–4.13: up, and back.
         self.pass_on(request, &path, route, number, way, caller).await
     }
 
-    fn check_provenance(
-        &self,
-        route: &RouteSettings,
-        way: &Way,
-        request: &Request<Incoming>,
-    ) -> Result<(), Failure> {
-        let provenance = &way.provenance;
-        if !route.pages() && provenance.is_foreign_navigation() {
-            return Err(Failure::Csrf("This address cannot be opened from another site."));
-        }
-        provenance.check_preflight()?;
-        if route.auth() == Auth::None || route.csrf == Csrf::Off {
-            return Ok(());
-        }
-        if provenance.websocket {
-            provenance.check_websocket()?;
-            // What only looks like a handshake goes up as plain HTTP, so it is judged as that as well.
-            if websocket::is_upgrade(request.method(), request.version(), request.headers()) {
-                return Ok(());
-            }
-        }
-        if route.csrf == Csrf::Header && !provenance.header {
-            return Err(Failure::Csrf("This address wants the header X-CSRF: 1."));
-        }
-        if self.cookie.came(request.headers()) {
-            provenance.check(route.pages())
-        } else {
-            Ok(())
+    /// Tells the operator of refusals that a deployment may have brought about.
+    fn note(&self, failure: &Failure, way: &Way, host: &str, headers: &http::HeaderMap) {
+        match failure {
+            // 2.8: which host it was is for the operator only.
+            Failure::Misdirected => self.notices.of_other_host(&self.settings, way.peer, host),
+            Failure::Unauthenticated { clear_cookie: true } => self.bff.note_gone(headers),
+            _ => {}
         }
     }
 
-    /// Lets a request in, as somebody or as nobody, or sends the browser elsewhere first.
-    async fn admit(
-        &self,
-        route: &RouteSettings,
-        way: &Way,
-        request: &Request<Incoming>,
-    ) -> Result<Admitted, Failure> {
-        let auth = route.auth();
-        if auth == Auth::None {
-            return Ok(Admitted::As(None));
-        }
-        let headers = request.headers();
-        let gone = match authenticate::authenticate(&self.cookie, &self.sessions, headers).await? {
-            Caller::Known(id, session) => {
-                if !satisfies(&session, &route.require) {
-                    return Err(LACKING);
-                }
-                return Ok(Admitted::As(Some((id, session))));
-            }
-            Caller::Gone => true,
-            Caller::Anonymous => false,
+    /// Where a navigation without a session goes first (4.1).
+    fn elsewhere_first(&self, yet: Yet, request: &Request<Incoming>, way: &Way) -> Response<Body> {
+        let (target, headers) = (head::target(request), request.headers());
+        let Yet::SignedIn { is_gone } = yet else {
+            return answer::move_on(target);
         };
-        if auth == Auth::Optional {
-            admit_anonymous(route)?;
-            return Ok(Admitted::As(None));
-        }
-        if !way.provenance.navigation {
-            return Err(Failure::Unauthenticated { clear_cookie: gone });
-        }
-        // 4.1: a Strict cookie does not come from another site: ask again from our own origin.
-        let came = self.cookie.came(headers);
-        if way.provenance.site == Site::CrossSite && self.cookie.is_strict() && !came {
-            return Ok(Admitted::ElsewhereFirst(answer::move_on(head::target(request))));
+        if is_gone {
+            self.bff.note_gone(headers);
         }
         // 3.6: a browser that was just signed in and brings nothing back is told why.
-        if let Some(page) = self.bff.stuck(headers, way.provenance.site) {
-            return Ok(Admitted::ElsewhereFirst(page));
-        }
-        let login = format!(
-            "{}?return_to={}",
-            way.login_path,
-            query::encode(head::target(request))
-        );
-        Ok(Admitted::ElsewhereFirst(answer::redirect(
-            StatusCode::FOUND,
-            &login,
-        )))
+        let stuck = self.bff.stuck(headers, way.provenance.site, is_gone);
+        stuck.unwrap_or_else(|| answer::redirect(StatusCode::FOUND, &self.bff.login_for(target)))
     }
 
     async fn pass_on(
@@ -336,9 +274,6 @@ impl Inner {
         way: &Way,
         caller: Option<(SessionId, Box<Session>)>,
     ) -> Result<Response<Body>, Failure> {
-        if let Some((id, session)) = &caller {
-            self.sessions.touch(id, session);
-        }
         let upstream = match &self.targets[number] {
             Target::Files(files) if route.strip_prefix => {
                 let below = RequestPath::parse(&path.strip_prefix(&route.path))
@@ -349,71 +284,29 @@ impl Inner {
             Target::Nothing => return Err(Failure::NotFound),
             Target::Upstream(upstream) => upstream,
         };
-        let bearer = match &caller {
+        let living = match &caller {
             None => None,
-            Some((id, session)) => self.bearer(route, id, session).await?,
+            Some((id, session)) => self.gate.living(route, id, session, &way.request_id).await?,
         };
         let passage = Passage {
             route,
             upstream,
             path,
-            bearer,
+            bearer: living.map(|living| living.bearer),
             client: way.client,
             request_id: &way.request_id,
             public_url: &self.settings.public_url,
-            session_cookie: self.cookie.name(),
+            session_cookie: self.gate.cookie.name(),
             tasks: &self.tunnels,
             cut: &self.cut,
         };
         proxy::forward(request, passage).await
     }
 
-    /// A token that lives, as the header that goes up (4.7, 4.8).
-    async fn bearer(
-        &self,
-        route: &RouteSettings,
-        id: &SessionId,
-        session: &Session,
-    ) -> Result<Option<HeaderValue>, Failure> {
-        match self.sessions.fresh(id, session).await {
-            Ok(landed) => {
-                let session = landed.as_deref().unwrap_or(session);
-                // A refresh brings the claims anew (2.7): what was let in before it may not be any more.
-                if !satisfies(session, &route.require) {
-                    return Err(LACKING);
-                }
-                let bearer = session.tokens.bearer();
-                bearer.map(Some).ok_or(Failure::ProviderUnavailable)
-            }
-            // A session that is gone: anonymous where that is allowed.
-            Err(FreshError::Ended(_)) if route.auth() == Auth::Optional => {
-                admit_anonymous(route)?;
-                Ok(None)
-            }
-            Err(FreshError::Ended(why)) => {
-                tracing::debug!(reason = why, "a request's session has ended");
-                Err(Failure::Unauthenticated { clear_cookie: true })
-            }
-            Err(FreshError::ProviderAway) => Err(Failure::ProviderUnavailable),
-            Err(FreshError::Session(error)) => Err(authenticate::unavailable(&error)),
-        }
-    }
-
-    /// RFC 6797 §7.1. On our own answers only: what an upstream says of its pages is its own affair.
-    fn mark_own(&self, response: &mut Response<Body>) {
-        if self.settings.public_url.scheme() == "https" {
-            response
-                .headers_mut()
-                .insert(header::STRICT_TRANSPORT_SECURITY, HeaderValue::from_static(HSTS));
-        }
-    }
-
     /// The answer to a request that was stopped.
     fn fail(&self, failure: &Failure, way: &Way, headers: &http::HeaderMap, route: &str) -> Response<Body> {
+        gate::audit(failure, route, &way.request_id);
         match failure {
-            Failure::Csrf(reason) => {
-                tracing::info!(target: "cloakroom::audit", event = "csrf_refused", route, reason, request_id = %way.request_id);
-            }
             Failure::UpstreamUnavailable => self.metrics.upstream_error(route, "unavailable"),
             Failure::UpstreamTimeout => self.metrics.upstream_error(route, "timeout"),
             _ => {}
@@ -423,7 +316,10 @@ impl Inner {
             navigation: way.provenance.navigation,
             login_path: &way.login_path,
         };
-        let mut response = failure.answer(asking);
+        let mut response = match failure {
+            Failure::Misdirected => answer::misdirected(asking, self.settings.public_url.origin()),
+            _ => failure.answer(asking),
+        };
         let gone = matches!(failure, Failure::Unauthenticated { clear_cookie: true });
         // While a login is under way in another tab, this answer could overtake the one that brings the new cookie.
         if gone && !self.bff.is_login_under_way(headers) {
@@ -433,25 +329,4 @@ impl Inner {
         }
         response
     }
-}
-
-/// A session that lacks what the route requires.
-const LACKING: Failure = Failure::Forbidden("Your session does not have what this address requires.");
-
-/// Whether nobody in particular may pass on an optional route: not where it requires what only a session has (2.7).
-fn admit_anonymous(route: &RouteSettings) -> Result<(), Failure> {
-    if route.require.scopes.is_empty() && route.require.claims.is_empty() {
-        return Ok(());
-    }
-    Err(Failure::Forbidden(
-        "This address requires what only a session has.",
-    ))
-}
-
-/// How a request is let in.
-enum Admitted {
-    /// As somebody, or as nobody.
-    As(Option<(SessionId, Box<Session>)>),
-    /// Not yet.
-    ElsewhereFirst(Response<Body>),
 }

@@ -9,11 +9,15 @@ mod problem;
 pub use page::{Link, move_on, page, sign_in};
 
 use crate::protocol::BodyError;
+use crate::protocol::origin::PublicUrl;
 use bytes::Bytes;
 use http::{HeaderValue, Response, StatusCode, header};
 use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt, Empty, Full};
 use std::time::Duration;
+
+/// A year (RFC 6797 §6.1.1).
+const HSTS: &str = "max-age=31536000";
 
 /// A response body: ours, a file's or an upstream's.
 pub type Body = UnsyncBoxBody<Bytes, BodyError>;
@@ -249,6 +253,41 @@ impl Failure {
         }
         response
     }
+}
+
+/// The answer to a request for another host name (contract 2.8): names the origin where this service is reached, which
+/// everybody may know, and not the one that was asked for.
+#[must_use]
+pub fn misdirected(asking: Asking<'_>, origin: &str) -> Response<Body> {
+    let (status, code, title, _) = Failure::Misdirected.words();
+    let detail = format!("This service is reached at {origin}.");
+    if asking.navigation {
+        let link = Link {
+            href: origin,
+            text: "Go there",
+        };
+        return page(status, title, &[&detail], &[link], Some(asking.request_id));
+    }
+    problem::document(status, code, title, &detail, asking.request_id, None)
+}
+
+/// Keeps browsers on https (RFC 6797 §7.1). For answers that are our own: what an upstream says of its pages is its own
+/// affair.
+pub fn mark(response: &mut Response<Body>, public_url: &PublicUrl) {
+    if public_url.scheme() == "https" {
+        response
+            .headers_mut()
+            .insert(header::STRICT_TRANSPORT_SECURITY, HeaderValue::from_static(HSTS));
+    }
+}
+
+/// 128 random bits, in hex: names one request in logs and answers; not a secret.
+#[must_use]
+pub fn request_id() -> String {
+    let mut bytes = [0; 16];
+    // A request without a unique name is still a request.
+    let _ = aws_lc_rs::rand::fill(&mut bytes);
+    format!("{:032x}", u128::from_be_bytes(bytes))
 }
 
 /// A JSON answer of our own: never stored, never sniffed.

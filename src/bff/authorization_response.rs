@@ -1,6 +1,7 @@
 //! What the provider sends back through the browser (RFC 6749 §4.1.2).
 
 use super::trouble::Trouble;
+use crate::protocol::authorization::known_error;
 use crate::protocol::query::{self, Parameter};
 use crate::secret::AuthorizationCode;
 
@@ -29,7 +30,7 @@ impl AuthorizationResponse {
     }
 }
 
-/// `error` of an authorization response: compared with what is known, never shown.
+/// `error` of an authorization response: compared with what is known, never shown as it came.
 pub(super) struct ErrorCode(String);
 
 impl ErrorCode {
@@ -39,6 +40,11 @@ impl ErrorCode {
             self.0.as_str(),
             "login_required" | "interaction_required" | "consent_required" | "account_selection_required"
         )
+    }
+
+    /// The code, where it is one that a specification names.
+    pub(super) fn known(&self) -> Option<&'static str> {
+        known_error(&self.0)
     }
 
     pub(super) fn trouble(&self) -> Trouble {

@@ -20,11 +20,11 @@ use crate::answer::{Body, Failure};
 use crate::clock::UnixTime;
 use crate::protocol::id_token::LoginExpectations;
 use crate::protocol::token_response::{TokenError, TokenResponse};
-use crate::provider::{Provider, ProviderError};
+use crate::provider::{Provider, ProviderError, advice};
 use crate::secret::AuthorizationCode;
 use crate::session::login_attempt::{LIFETIME, LoginAttempt, Opened, hash_of_state};
 use crate::session::seal::Purpose;
-use crate::session::{NewSession, SessionId, Tokens};
+use crate::session::{NewSession, SessionError, SessionId, Tokens};
 use crate::store::{Kind, StoreKey};
 use bytes::Bytes;
 use http::{Method, Response, header};
@@ -72,7 +72,13 @@ impl Bff {
             Some(Opened::UnderWay(attempt)) if attempt.provider == *name => {
                 self.finish(visit, provider, *attempt, answer).await
             }
-            _ => Ok(self.failed(visit, name, None, Trouble::NoAttempt)),
+            found => {
+                let why = match found {
+                    Some(_) => "it was begun at another provider",
+                    None => self.attempts.why_unfound(visit.headers, &answer.state),
+                };
+                Ok(self.failed_because(visit, name, None, Trouble::NoAttempt, Some(why)))
+            }
         }
     }
 
@@ -101,7 +107,18 @@ impl Bff {
                     .append(header::SET_COOKIE, clear_attempt(&cookie_name));
                 return Ok(response);
             }
-            Err(error) => return Ok(self.failed(visit, name, Some(&cookie_name), error.trouble())),
+            Err(error) => {
+                let why = error
+                    .known()
+                    .map(|code| format!("{code}; {}", advice::on_refusal(code, name)));
+                return Ok(self.failed_because(
+                    visit,
+                    name,
+                    Some(&cookie_name),
+                    error.trouble(),
+                    why.as_deref(),
+                ));
+            }
         };
         let (bff, provider, task_attempt) = (self.clone(), provider.clone(), attempt.clone());
         let task = self
@@ -158,7 +175,8 @@ impl Bff {
             match claimed {
                 Ok(true) => break,
                 Ok(false) => {}
-                Err(_) => {
+                Err(error) => {
+                    tracing::warn!(%error, "a login attempt could not be claimed");
                     self.uncertain_claims.remember(hash, owner);
                     return Outcome::Released(Trouble::StoreAway);
                 }
@@ -169,7 +187,10 @@ impl Bff {
                     return Outcome::Failed(Trouble::AnswerLost);
                 }
                 Ok(None) => tokio::time::sleep(LOOK_EVERY).await,
-                Err(_) => return Outcome::Released(Trouble::StoreAway),
+                Err(error) => {
+                    tracing::warn!(%error, "the result of a login attempt could not be read");
+                    return Outcome::Released(Trouble::StoreAway);
+                }
             }
         }
         let outcome = self.redeem(provider, attempt, code).await;
@@ -248,7 +269,11 @@ impl Bff {
                 provider
                     .revoke(answer.refresh_token.as_ref(), Some(&answer.access_token))
                     .await;
-                Outcome::Failed(Trouble::StoreAway)
+                Outcome::Failed(match error {
+                    SessionError::Store(_) => Trouble::StoreAway,
+                    // Too large: that will be no better in a little while.
+                    SessionError::Unreadable(_) | SessionError::Elsewhere => Trouble::BadAnswer,
+                })
             }
         }
     }
@@ -288,9 +313,6 @@ impl Bff {
                     .collect()
             },
         );
-        if answer.refresh_token.is_none() {
-            tracing::info!(provider = %provider.settings().name, "no refresh token: the session ends with its access token");
-        }
         Ok(NewSession {
             provider: provider.settings().name.clone(),
             sub: verified.sub,

@@ -23,12 +23,8 @@ impl Bff {
         }
         // What cannot be decoded is no `return_to`, and no error either (contract 3.2).
         let parameters = query::readable(visit.query.unwrap_or_default());
-        let return_to = match query::find(&parameters, "return_to") {
-            Parameter::One(value) => self.landing_for(Some(value)),
-            Parameter::Absent => self.landing_for(None),
-            Parameter::Doubled => self.landing_for(Some("")),
-        };
-        if let Some(page) = self.stuck(visit.headers, visit.provenance.site) {
+        let return_to = self.return_to_in(&parameters);
+        if let Some(page) = self.stuck(visit.headers, visit.provenance.site, false) {
             return Ok(page);
         }
         // From another site nobody chooses anything but where it leads (contract 3.1).
@@ -51,6 +47,21 @@ impl Bff {
                 .map_err(Failure::TooManyRequests)?;
         }
         self.begin(visit, provider, return_to, wishes).await
+    }
+
+    /// Where a query says that it leads, as far as it may (contract 3.2).
+    fn return_to_in(&self, parameters: &[(String, String)]) -> String {
+        match query::find(parameters, "return_to") {
+            Parameter::One(value) => self.landing_for(Some(value)),
+            Parameter::Absent => self.landing_for(None),
+            Parameter::Doubled => self.landing_for(Some("")),
+        }
+    }
+
+    /// Where a visit leads on to.
+    pub(super) fn return_to(&self, visit: &Visit<'_>) -> String {
+        // What cannot be decoded is no `return_to`, and no error either (contract 3.2).
+        self.return_to_in(&query::readable(visit.query.unwrap_or_default()))
     }
 
     async fn begin(
@@ -76,6 +87,16 @@ impl Bff {
             acr_values: wishes.acr_values.clone(),
             begun: self.clock.now(),
         };
+        if self.attempts.have_strangers(visit.headers)
+            && let Some(unsaid) = self.strangers.due()
+        {
+            tracing::warn!(
+                unsaid,
+                "this browser brings login cookies that were sealed with a key that is not here: another deployment under \
+                 this host name with the same session.cookie.name, a replica with other session.keys, or one without any \
+                 that was restarted"
+            );
+        }
         let redirect_uri = self.settings.public_url.url(&self.redirect_path(provider));
         let location = match provider
             .authorization_url(&redirect_uri, &attempt.secrets, &wishes)

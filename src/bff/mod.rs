@@ -5,11 +5,14 @@
 
 mod authorization_response;
 mod callback;
+pub mod forward_auth;
 mod landing;
 mod login;
 mod login_rate;
 mod logout;
 mod logout_continue;
+mod resume;
+mod stuck;
 mod trouble;
 mod uncertain_claims;
 mod user;
@@ -21,8 +24,9 @@ use crate::guard::SessionCookie;
 use crate::guard::csrf::Provenance;
 use crate::metrics::Metrics;
 use crate::protocol::path::RequestPath;
-use crate::protocol::{cookie, fetch_metadata};
+use crate::protocol::{cookie, fetch_metadata, query};
 use crate::provider::Provider;
+use crate::seldom::Seldom;
 use crate::session::Sessions;
 use crate::session::login_attempt::{Attempts, LIFETIME};
 use crate::session::seal::KeyRing;
@@ -30,6 +34,7 @@ use crate::store::Store;
 use http::{HeaderMap, Method, Response};
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::time::Duration;
 use tokio_util::task::TaskTracker;
 
 /// What the endpoints need; one for the whole process.
@@ -48,6 +53,8 @@ pub struct Bff {
     tasks: TaskTracker,
     login_rate: Option<login_rate::LoginRate>,
     uncertain_claims: uncertain_claims::UncertainClaims,
+    gone_soon: Seldom,
+    strangers: Seldom,
 }
 
 /// The parts of [`Bff`] that `app` makes.
@@ -109,6 +116,8 @@ impl Bff {
         } = parts;
         Self {
             uncertain_claims: uncertain_claims::UncertainClaims::default(),
+            gone_soon: Seldom::every(Duration::from_mins(1)),
+            strangers: Seldom::every(Duration::from_mins(10)),
             attempts: Attempts::new(keys.clone(), &settings.session.cookie.name),
             cookie: SessionCookie::new(&settings.session),
             login_rate: settings.limits.logins_per_address.map(login_rate::LoginRate::new),
@@ -146,6 +155,7 @@ impl Bff {
                 refuse_prefetch(visit.headers)?;
                 self.login(&visit).await
             }
+            "/login/resume" => self.resume(&visit),
             "/logout" => {
                 refuse_prefetch(visit.headers)?;
                 self.logout(&visit).await
@@ -158,6 +168,24 @@ impl Bff {
             "/session/extend" => self.extend(&visit).await,
             _ => Err(Failure::NotFound),
         }
+    }
+
+    /// The path of the login.
+    #[must_use]
+    pub fn login_path(&self) -> String {
+        self.own_path("/login")
+    }
+
+    /// Path and query of a login that leads back to `target`.
+    #[must_use]
+    pub fn login_for(&self, target: &str) -> String {
+        format!("{}?return_to={}", self.login_path(), query::encode(target))
+    }
+
+    /// Path and query of the page that asks for `target` again from our own origin.
+    #[must_use]
+    pub fn resume_for(&self, target: &str) -> String {
+        format!("{}/resume?return_to={}", self.login_path(), query::encode(target))
     }
 
     /// A path under the prefix.

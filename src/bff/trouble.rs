@@ -48,8 +48,8 @@ impl Trouble {
                 "no_attempt",
                 "This sign-in cannot be finished",
                 "Your browser did not bring the cookie of this sign-in. Perhaps it took longer than ten minutes, was \
-                 begun in another browser or under another host name, or cookies are blocked for this site. Please \
-                 start again.",
+                 begun in another browser, under another host name or over plain http, or cookies are blocked for this \
+                 site. Please start again.",
             ),
             Self::WrongIssuer => (
                 S::BAD_REQUEST,
@@ -115,8 +115,21 @@ impl Bff {
         attempt: Option<&str>,
         trouble: Trouble,
     ) -> Response<Body> {
+        self.failed_because(visit, provider, attempt, trouble, None)
+    }
+
+    /// As [`Bff::failed`]; `why` is for the operator, in words of ours.
+    pub(super) fn failed_because(
+        &self,
+        visit: &Visit<'_>,
+        provider: &str,
+        attempt: Option<&str>,
+        trouble: Trouble,
+        why: Option<&str>,
+    ) -> Response<Body> {
         let (status, reason, title, text) = trouble.words();
-        tracing::warn!(target: "cloakroom::audit", event = "login_failed", provider, reason, request_id = visit.request_id);
+        let request_id = visit.request_id;
+        tracing::warn!(target: "cloakroom::audit", event = "login_failed", provider, reason, why, request_id, "a login failed");
         self.metrics.login(provider, "failed", reason);
         let login = self.own_path("/login");
         let links = [

@@ -17,7 +17,10 @@ impl Bff {
         self.check_where_cookie(visit)?;
         match authenticate::authenticate(&self.cookie, &self.sessions, visit.headers).await? {
             Caller::Known(id, session) => Ok(self.document(&id, &session)),
-            Caller::Gone => Err(Failure::Unauthenticated { clear_cookie: true }),
+            Caller::Gone => {
+                self.note_gone(visit.headers);
+                Err(Failure::Unauthenticated { clear_cookie: true })
+            }
             Caller::Anonymous => Err(Failure::Unauthenticated { clear_cookie: false }),
         }
     }

@@ -2,7 +2,7 @@
 
 use super::{BAD_CONFIG, FAILED, print_mistakes, runtime};
 use crate::app::Parts;
-use crate::config;
+use crate::config::{self, Settings};
 use crate::router::Target;
 use std::fmt;
 use std::path::Path;
@@ -33,10 +33,16 @@ pub(super) fn check(file: Option<&Path>, online: bool) -> ExitCode {
         }
     };
     println!("The config is good.");
+    for registered in loaded.settings.registrations() {
+        println!(
+            "Provider {} has to know, to the letter: redirect URI {}, post-logout redirect URI {}",
+            registered.provider, registered.redirect_uri, registered.post_logout_redirect_uri
+        );
+    }
     if !online {
         return ExitCode::SUCCESS;
     }
-    let steps = runtime.block_on(ask(&parts));
+    let steps = runtime.block_on(ask(&loaded.settings, &parts));
     let mut failed = 0;
     for step in &steps {
         println!("{step}");
@@ -54,33 +60,38 @@ struct Step {
     tried: String,
     took: Duration,
     outcome: Result<(), String>,
+    doubt: Option<String>,
 }
 
 impl fmt::Display for Step {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (tried, millis) = (&self.tried, self.took.as_millis());
-        match &self.outcome {
-            Ok(()) => write!(f, "ok      {tried} ({millis} ms)"),
-            Err(remedy) => write!(f, "FAILED  {tried} ({millis} ms): {remedy}"),
+        match (&self.outcome, &self.doubt) {
+            (Ok(()), None) => write!(f, "ok      {tried} ({millis} ms)"),
+            (Ok(()), Some(doubt)) => write!(f, "unsure  {tried} ({millis} ms): {doubt}"),
+            (Err(remedy), _) => write!(f, "FAILED  {tried} ({millis} ms): {remedy}"),
         }
     }
 }
 
 /// Asks everything that the config names, a step each.
-async fn ask(parts: &Parts) -> Vec<Step> {
+async fn ask(settings: &Settings, parts: &Parts) -> Vec<Step> {
     let mut steps = Vec::new();
-    for provider in &parts.providers {
-        let name = &provider.settings().name;
-        steps.extend(provider.check_online().await.into_iter().map(|step| Step {
+    for (provider, registered) in parts.providers.iter().zip(settings.registrations()) {
+        let name = &registered.provider;
+        let asked = provider.check_online(&registered.redirect_uri).await;
+        steps.extend(asked.into_iter().map(|step| Step {
             tried: format!("provider {name}: {}", step.tried),
             took: step.took,
             outcome: step.outcome,
+            doubt: step.doubt,
         }));
     }
     steps.extend(parts.store.check_online().await.into_iter().map(|step| Step {
         tried: format!("store: {}", step.tried),
         took: step.took,
         outcome: step.outcome,
+        doubt: step.doubt,
     }));
     for (route, target) in parts.routes.routes().iter().zip(&parts.targets) {
         if let Target::Upstream(upstream) = target {
@@ -88,6 +99,7 @@ async fn ask(parts: &Parts) -> Vec<Step> {
                 tried: format!("route {}: connect to {}", route.path, step.origin),
                 took: step.took,
                 outcome: step.outcome,
+                doubt: None,
             }));
         }
     }

@@ -41,7 +41,8 @@ enum Command {
         /// The config file. Default: as for run.
         #[arg(long)]
         config: Option<PathBuf>,
-        /// Also ask the provider (discovery, JWKS), the store (PING, write, read, delete) and each upstream (connect).
+        /// Also ask the provider (discovery, JWKS, a login that shows nothing), the store (PING, write, read, delete) and
+        /// each upstream (connect).
         #[arg(long)]
         online: bool,
     },

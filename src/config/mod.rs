@@ -115,6 +115,9 @@ fn check(
         }
     };
     let unreadable = report.has_mistakes();
+    let mut in_pod = false;
+    // Kubernetes sets it in every container.
+    let variables = variables.inspect(|(name, _)| in_pod |= name == "KUBERNETES_SERVICE_HOST");
     environment::lay_over(&mut tree, variables, &mut report);
     if unreadable || tree.value == Value::Null {
         if !unreadable {
@@ -134,7 +137,7 @@ fn check(
         }
     };
     settings.name_redirect_paths();
-    let mut findings = Findings::new(&tree, &mut report);
+    let mut findings = Findings::new(&tree, &mut report, in_pod);
     checks::meaning(&settings, &mut findings);
     if with_files {
         checks::files(&settings, &mut findings);

@@ -165,11 +165,13 @@ impl Report {
 pub(super) struct Findings<'a> {
     tree: &'a Node,
     report: &'a mut Report,
+    /// Whether this is a pod of Kubernetes, whose probes come from outside of it.
+    pub in_pod: bool,
 }
 
 impl<'a> Findings<'a> {
-    pub fn new(tree: &'a Node, report: &'a mut Report) -> Self {
-        Self { tree, report }
+    pub fn new(tree: &'a Node, report: &'a mut Report, in_pod: bool) -> Self {
+        Self { tree, report, in_pod }
     }
 
     /// Whether the key stands in the file or the environment, rather than being a default.

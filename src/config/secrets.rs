@@ -85,6 +85,14 @@ impl SecretSource {
         matches!(self.0, Source::Plain(_))
     }
 
+    /// The file that the secret is read from.
+    pub(super) fn path(&self) -> Option<&Path> {
+        match &self.0 {
+            Source::File(file) => Some(&file.path),
+            _ => None,
+        }
+    }
+
     /// The file, where the secret is in one that every user of the machine may read.
     pub(super) fn file_for_everyone(&self) -> Option<&Path> {
         match &self.0 {

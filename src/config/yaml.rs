@@ -353,7 +353,8 @@ mod tests {
         ] {
             let start = std::time::Instant::now();
             assert!(parse(&text).is_err(), "{}", &text[..20]);
-            assert!(start.elapsed().as_secs() < 5, "{}", &text[..20]);
+            // Long on a busy machine, and short beside what growth without bound would take.
+            assert!(start.elapsed().as_secs() < 60, "{}", &text[..20]);
         }
     }
 }

@@ -6,6 +6,7 @@
 use crate::answer::Failure;
 use crate::config;
 use crate::protocol::cookie::{self, SameSite};
+use crate::seldom::Seldom;
 use crate::session::{Session, SessionError, SessionId, Sessions};
 use http::{HeaderMap, HeaderValue};
 use std::time::Duration;
@@ -120,18 +121,28 @@ pub async fn authenticate(
 /// A session that cannot be read is 503, never anonymous.
 #[must_use]
 pub fn unavailable(error: &SessionError) -> Failure {
-    tracing::warn!(%error, "a session could not be read");
+    // In an outage every request comes here.
+    static TOLD: Seldom = Seldom::every(Duration::from_secs(10));
+    if let Some(unsaid) = TOLD.due() {
+        tracing::warn!(%error, unsaid, "a session could not be read: its owner gets 503 and stays signed in");
+    }
     Failure::StoreUnavailable
 }
 
 /// Whether a session brings what a route requires (contract 2.7): all scopes; of every listed claim any one value.
 #[must_use]
 pub fn satisfies(session: &Session, require: &config::Require) -> bool {
-    let scopes = require
-        .scopes
-        .iter()
-        .all(|scope| session.tokens.scopes.contains(scope));
-    let claims = require.claims.iter().all(|(path, wanted)| {
+    missing(session, require).is_none()
+}
+
+/// The first of a route's requirements that a session does not bring, by its name in the config.
+#[must_use]
+pub fn missing(session: &Session, require: &config::Require) -> Option<String> {
+    let mut scopes = require.scopes.iter();
+    if let Some(scope) = scopes.find(|scope| !session.tokens.scopes.contains(scope)) {
+        return Some(format!("the scope {scope}"));
+    }
+    let lacks = |(path, wanted): &(&String, &Vec<String>)| {
         let found = path
             .split('.')
             .try_fold(None::<&serde_json::Value>, |value, key| {
@@ -142,13 +153,14 @@ pub fn satisfies(session: &Session, require: &config::Require) -> bool {
                 .map(Some)
             });
         // A claim whose own name holds dots is found by its whole name first.
-        let found = session.claims.get(path).or_else(|| found.flatten());
-        found.is_some_and(|value| match value {
+        let found = session.claims.get(path.as_str()).or_else(|| found.flatten());
+        !found.is_some_and(|value| match value {
             serde_json::Value::Array(values) => values.iter().any(|value| is_one_of(value, wanted)),
             value => is_one_of(value, wanted),
         })
-    });
-    scopes && claims
+    };
+    let claim = require.claims.iter().find(lacks);
+    claim.map(|(path, _)| format!("a wanted value of the claim {path}"))
 }
 
 fn is_one_of(value: &serde_json::Value, wanted: &[String]) -> bool {

@@ -4,5 +4,7 @@
 
 pub mod authenticate;
 pub mod csrf;
+pub mod gate;
 
 pub use authenticate::{Caller, SessionCookie};
+pub use gate::Gate;

@@ -155,6 +155,34 @@ impl Request<'_> {
     }
 }
 
+/// The error code itself, where it is one that a specification names (RFC 6749 §4.1.2.1, RFC 8707 §2, Core §3.1.2.6 and
+/// its extensions): only such may be repeated in a log.
+#[must_use]
+pub fn known_error(code: &str) -> Option<&'static str> {
+    const KNOWN: [&str; 19] = [
+        "invalid_request",
+        "unauthorized_client",
+        "access_denied",
+        "unsupported_response_type",
+        "invalid_scope",
+        "server_error",
+        "temporarily_unavailable",
+        "invalid_target",
+        "invalid_client",
+        "interaction_required",
+        "login_required",
+        "account_selection_required",
+        "consent_required",
+        "invalid_request_uri",
+        "invalid_request_object",
+        "request_not_supported",
+        "request_uri_not_supported",
+        "registration_not_supported",
+        "unmet_authentication_requirements",
+    ];
+    KNOWN.into_iter().find(|known| *known == code)
+}
+
 /// Checks the `iss` of an authorization response. `None`: there was none.
 ///
 /// # Errors

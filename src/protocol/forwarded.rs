@@ -12,7 +12,6 @@ use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 /// The client's address: the peer's, unless the peer is trusted to say who it speaks for.
 #[must_use]
 pub fn client_address(peer: IpAddr, headers: &HeaderMap, trusted: &[IpNet]) -> IpAddr {
-    let is_trusted = |address: &IpAddr| trusted.iter().any(|net| net.contains(address));
     // A dual-stack socket shows IPv4 peers as ::ffff:a.b.c.d.
     let mut client = peer.to_canonical();
     let lines: Vec<_> = headers.get_all("x-forwarded-for").iter().collect();
@@ -20,7 +19,7 @@ pub fn client_address(peer: IpAddr, headers: &HeaderMap, trusted: &[IpNet]) -> I
         .iter()
         .rev()
         .flat_map(|line| line.as_bytes().rsplit(|b| *b == b','));
-    while is_trusted(&client) {
+    while is_trusted(client, trusted) {
         // What cannot be read ends the trust: whoever wrote it did not say who stands left of it.
         match elements.next().and_then(address) {
             Some(address) => client = address,
@@ -28,6 +27,22 @@ pub fn client_address(peer: IpAddr, headers: &HeaderMap, trusted: &[IpNet]) -> I
         }
     }
     client
+}
+
+/// Whether a peer is among those who may say who they speak for.
+#[must_use]
+pub fn is_trusted(peer: IpAddr, trusted: &[IpNet]) -> bool {
+    let peer = peer.to_canonical();
+    trusted.iter().any(|net| net.contains(&peer))
+}
+
+/// Whether an address is of a private network or this machine: where one's own proxies are.
+#[must_use]
+pub fn is_private(address: IpAddr) -> bool {
+    match address.to_canonical() {
+        IpAddr::V4(v4) => v4.is_private() || v4.is_loopback() || v4.is_link_local(),
+        IpAddr::V6(v6) => v6.is_loopback() || v6.is_unique_local() || v6.is_unicast_link_local(),
+    }
 }
 
 /// An address with or without a port, IPv6 with or without brackets (RFC 7239 §6).

@@ -57,7 +57,8 @@ fn is_hop_by_hop(name: &str) -> bool {
     )
 }
 
-fn is_spoofable(name: &str) -> bool {
+/// Whether a header of this name, in lower case, is for proxies alone to write.
+pub(super) fn is_spoofable(name: &str) -> bool {
     matches!(
         name,
         "authorization"

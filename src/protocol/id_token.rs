@@ -70,7 +70,7 @@ pub enum IdTokenError {
     #[error("the token is from another issuer")]
     Issuer,
     /// `aud` is not our `client_id` alone.
-    #[error("the token is for another client")]
+    #[error("the token is for another client (is client_id right?)")]
     Audience,
     /// `azp` is not our `client_id`.
     #[error("the token was issued to another party")]
@@ -85,7 +85,7 @@ pub enum IdTokenError {
     #[error("the token is of another kind")]
     Kind,
     /// `exp` has passed.
-    #[error("the token has expired")]
+    #[error("the token has expired (are both clocks right?)")]
     Expired,
     /// `iat` or `nbf` is in the future.
     #[error("the token is from the future (are both clocks right?)")]

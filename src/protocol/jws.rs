@@ -20,16 +20,16 @@ const LONGEST_TOKEN: usize = 64 * 1024;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum JwsError {
     /// Not three parts of plain base64url with a JSON object in the first two, or longer than 64 KiB.
-    #[error("it is not a signed token in compact form")]
+    #[error("it is not a signed token in compact form, or longer than 64 KiB")]
     Malformed,
     /// `alg` is missing, not on the list, or not one that the provider's metadata names.
-    #[error("its signature algorithm is not acceptable")]
+    #[error("its signature algorithm is not acceptable (RS, PS, ES and EdDSA are, HS256 and none are not)")]
     Algorithm,
     /// The header demands something that is not understood, or a member has the wrong type.
     #[error("its header demands what is not understood")]
     Header,
     /// No key of the provider made this signature.
-    #[error("no key of the provider made its signature")]
+    #[error("no key that the provider publishes made its signature")]
     Signature,
 }
 

@@ -51,15 +51,26 @@ impl Metadata {
     /// # Errors
     /// A sentence; nothing of the document may be used then.
     pub fn parse(document: &[u8], issuer: &str, plain_http: bool) -> Result<Self, String> {
-        let members = json::object(document).map_err(|error| format!("the discovery document {error}"))?;
+        let members = json::object(document).map_err(|error| {
+            if document.trim_ascii_start().starts_with(b"<") {
+                return "the discovery document is HTML and not JSON: either there is none at this issuer, or a login \
+                        page or a proxy answers in its place"
+                    .to_owned();
+            }
+            format!("the discovery document {error}")
+        })?;
         // Discovery §4.3: "The issuer value returned MUST be identical to the Issuer URL that was used as the prefix
         // to /.well-known/openid-configuration"
-        if members.get("issuer").and_then(Value::as_str) != Some(issuer) {
-            return Err(
-                "the discovery document names another issuer than the config does (they must be equal \
-                        to the letter, a slash at the end included)"
-                    .to_owned(),
-            );
+        let named = members.get("issuer").and_then(Value::as_str).unwrap_or_default();
+        if named != issuer {
+            // What it names is no secret, and the remedy; a name that is none is not repeated.
+            let is_name =
+                named.len() <= 255 && named.contains("://") && named.bytes().all(|b| b.is_ascii_graphic());
+            let named = if is_name { named } else { "no URL" };
+            return Err(format!(
+                "the discovery document names another issuer than the config does: {named} (they must be equal to the \
+                 letter, a slash at the end included)"
+            ));
         }
         let endpoint = |name: &str| match members.get(name) {
             None | Some(Value::Null) => Ok(None),

@@ -15,6 +15,7 @@ pub mod jwks;
 pub mod jws;
 pub mod metadata;
 pub mod origin;
+pub mod original_request;
 pub mod path;
 pub mod query;
 pub mod return_to;

@@ -28,6 +28,13 @@ pub fn is_upgrade(method: &Method, version: Version, headers: &HeaderMap) -> boo
         && headers.get(CONTENT_LENGTH).is_none_or(|length| length == "0")
 }
 
+/// Whether these are a handshake's headers whose `Upgrade` got lost: it is hop-by-hop, and a proxy that is not told to
+/// passes on only the others (RFC 9110 §7.8).
+#[must_use]
+pub fn is_without_upgrade(headers: &HeaderMap) -> bool {
+    headers.contains_key(SEC_WEBSOCKET_KEY) && !headers.contains_key(UPGRADE)
+}
+
 fn only<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<&'a HeaderValue> {
     let mut lines = headers.get_all(name).iter();
     let line = lines.next()?;

@@ -10,7 +10,9 @@ use super::connect::Connector;
 use crate::config::ProxyEnvironment;
 use crate::protocol::token_response::{self, RawAnswer};
 use bytes::Bytes;
-use http::header::{CONTENT_TYPE, DATE, HeaderMap, HeaderName, HeaderValue, RETRY_AFTER, USER_AGENT};
+use http::header::{
+    CONTENT_TYPE, DATE, HeaderMap, HeaderName, HeaderValue, LOCATION, RETRY_AFTER, USER_AGENT,
+};
 use http_body_util::{BodyExt as _, Full, Limited};
 use hyper_util::client::legacy::Client;
 use hyper_util::rt::TokioExecutor;
@@ -51,6 +53,12 @@ impl Answer {
     #[must_use]
     pub fn content_type(&self) -> Option<&str> {
         self.text(&CONTENT_TYPE)
+    }
+
+    /// Where it leads on to.
+    #[must_use]
+    pub fn location(&self) -> Option<&str> {
+        self.text(&LOCATION)
     }
 
     /// The provider's clock, where it says.

@@ -7,6 +7,7 @@
 //! INVARIANT: nothing that a provider sends is used before `protocol` has checked it.
 //! INVARIANT: no token, code, secret, nonce or answer gets into a log or an error here.
 
+pub mod advice;
 mod connect;
 mod http;
 mod known;
@@ -92,6 +93,7 @@ pub struct Provider {
     source: Source,
     /// Which of the client secrets was accepted last.
     accepted_secret: AtomicUsize,
+    told: tokens::Told,
 }
 
 impl fmt::Debug for Provider {
@@ -120,6 +122,7 @@ impl Provider {
             settings,
             clock,
             accepted_secret: AtomicUsize::new(0),
+            told: tokens::Told::default(),
         })
     }
 
@@ -154,6 +157,16 @@ impl Provider {
         wishes: &Wishes,
     ) -> Result<String, ProviderError> {
         let metadata = self.source.metadata().await?;
+        self.authorization_request(&metadata, redirect_uri, secrets, wishes)
+    }
+
+    fn authorization_request(
+        &self,
+        metadata: &Metadata,
+        redirect_uri: &str,
+        secrets: &AttemptSecrets,
+        wishes: &Wishes,
+    ) -> Result<String, ProviderError> {
         let request = authorization::Request {
             endpoint: &metadata.authorization_endpoint,
             client_id: &self.settings.client_id,

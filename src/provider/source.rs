@@ -13,8 +13,10 @@ use crate::clock::Clock;
 use crate::config::{Endpoints, ProviderSettings};
 use crate::protocol::jwks::Jwks;
 use crate::protocol::metadata::{self, Metadata};
+use crate::seldom::Seldom;
 use http::header::{ACCEPT, HeaderValue};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 use tokio::time::Instant;
 
@@ -45,8 +47,12 @@ pub struct Source {
     clock: Clock,
     metadata: Known<Metadata>,
     keys: Known<Jwks>,
-    clock_warning: Mutex<Option<Instant>>,
+    clock_warning: Seldom,
+    /// How far the provider's clock was ahead of ours at its last answer, seconds; [`UNTOLD`] before one said.
+    clock_offset: AtomicI64,
 }
+
+const UNTOLD: i64 = i64::MIN;
 
 impl Source {
     /// Nothing is asked yet.
@@ -67,7 +73,8 @@ impl Source {
             metadata: Known::new(METADATA, without_discovery(&endpoints)),
             keys: Known::new(KEYS, None),
             endpoints,
-            clock_warning: Mutex::new(None),
+            clock_warning: Seldom::every(CLOCK_WARNING_EVERY),
+            clock_offset: AtomicI64::new(UNTOLD),
         }
     }
 
@@ -195,20 +202,30 @@ impl Source {
     fn compare_clocks(&self, answer: &Answer) {
         let Some(theirs) = answer.date() else { return };
         let ours = self.clock.now();
-        let apart = ours.since(theirs).max(theirs.since(ours));
+        let (ahead, behind) = (theirs.since(ours), ours.since(theirs));
+        let seconds = |span: Duration| i64::try_from(span.as_secs()).unwrap_or(i64::MAX);
+        self.clock_offset
+            .store(seconds(ahead) - seconds(behind), Ordering::Relaxed);
+        let apart = ahead.max(behind);
         if apart <= CLOCK_LEEWAY {
             return;
         }
-        let mut last = self.clock_warning.lock().unwrap_or_else(PoisonError::into_inner);
-        if last.is_none_or(|last| last.elapsed() >= CLOCK_WARNING_EVERY) {
-            *last = Some(Instant::now());
+        if self.clock_warning.due().is_some() {
             tracing::warn!(
                 provider = %self.name,
                 seconds = apart.as_secs(),
                 ours_is_ahead = ours > theirs,
-                "the provider's clock and ours are far apart: logins will fail until they agree"
+                "the provider's clock and ours are far apart: logins will fail until they agree; set both by NTP"
             );
         }
+    }
+
+    /// How far the provider's clock was ahead of ours at its last answer, seconds, where it said; and whether that is
+    /// more than may be.
+    pub fn clock_offset(&self) -> Option<(i64, bool)> {
+        let offset = self.clock_offset.load(Ordering::Relaxed);
+        let is_far = offset.unsigned_abs() > CLOCK_LEEWAY.as_secs();
+        (offset != UNTOLD).then_some((offset, is_far))
     }
 }
 

@@ -7,11 +7,13 @@
 //! another try, under the next client secret.
 
 use super::Provider;
+use super::advice;
 use super::http::{Answer, CALL_LIMIT, CallError};
 use super::requests::{self, Asked};
 use crate::protocol::metadata::Metadata;
 use crate::protocol::token_response::{TokenError, TokenResponse};
 use crate::secret::{AccessToken, AuthorizationCode, CodeVerifier, RefreshToken};
+use crate::seldom::Seldom;
 use oauth2::StandardRevocableToken;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -19,6 +21,26 @@ use tokio::time::Instant;
 
 /// How long revoking may take in all.
 const REVOKE_LIMIT: Duration = Duration::from_secs(2);
+
+/// Access tokens that live shorter cost a refresh every few requests.
+const SHORT: Duration = Duration::from_secs(30);
+
+/// What is told of a provider's tokens now and then, and not at each of them.
+pub(super) struct Told {
+    no_tokens: Seldom,
+    no_refresh_token: Seldom,
+    short_lived: Seldom,
+}
+
+impl Default for Told {
+    fn default() -> Self {
+        Self {
+            no_tokens: Seldom::every(Duration::from_secs(10)),
+            no_refresh_token: Seldom::every(Duration::from_hours(24)),
+            short_lived: Seldom::every(Duration::from_hours(24)),
+        }
+    }
+}
 
 impl Provider {
     /// Exchanges a code for tokens: once.
@@ -39,15 +61,35 @@ impl Provider {
             redirect_uri,
         };
         let tokens = self.tokens(&asked).await?;
-        let wanted_refresh = self.settings.scopes.iter().any(|scope| scope == "offline_access");
-        if wanted_refresh && tokens.refresh_token.is_none() {
+        self.tell_of_lifetimes(&tokens);
+        Ok(tokens)
+    }
+
+    /// How long sessions will live is the provider's to say, and is found out at the first login.
+    fn tell_of_lifetimes(&self, tokens: &TokenResponse) {
+        let (provider, seconds) = (&self.settings.name, tokens.expires_in.as_secs());
+        if tokens.refresh_token.is_none() && self.told.no_refresh_token.due().is_some() {
+            if self.settings.scopes.iter().any(|scope| scope == "offline_access") {
+                tracing::warn!(
+                    %provider, seconds,
+                    "the provider gave no refresh token although offline_access was asked for: sessions end with their \
+                     access token; allow refresh tokens for this client at the provider"
+                );
+            } else {
+                tracing::warn!(
+                    %provider, seconds,
+                    "the provider gave no refresh token, and scopes does not ask for offline_access: sessions end with \
+                     their access token; ask for it where the provider knows it"
+                );
+            }
+        }
+        if tokens.expires_in < SHORT && self.told.short_lived.due().is_some() {
             tracing::warn!(
-                provider = %self.settings.name,
-                "the provider gave no refresh token although offline_access was asked for: the session will end with \
-                 its access token; allow refresh tokens for this client at the provider"
+                %provider, seconds,
+                "the provider's access tokens live for some seconds only, so there is a refresh every few requests; let \
+                 them live for some minutes"
             );
         }
-        Ok(tokens)
     }
 
     /// Exchanges a refresh token for new tokens: once.
@@ -113,7 +155,16 @@ impl Provider {
                 tracing::info!(provider = %self.settings.name, asked = asked.name(), "the provider says invalid_grant");
             }
             Err(error) => {
-                tracing::warn!(provider = %self.settings.name, asked = asked.name(), %error, "there are no new tokens");
+                if let Some(unsaid) = self.told.no_tokens.due() {
+                    let remedy = match error {
+                        TokenError::Refused(code) => advice::on_refusal(code, &self.settings.name),
+                        _ => String::new(),
+                    };
+                    tracing::warn!(
+                        provider = %self.settings.name, asked = asked.name(), %error, remedy, unsaid,
+                        "there are no new tokens"
+                    );
+                }
             }
         }
         outcome

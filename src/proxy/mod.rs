@@ -129,6 +129,6 @@ pub async fn forward(
     }
     Ok(Response::from_parts(
         parts,
-        body.map_err(Into::into).boxed_unsync(),
+        body.map_err(Into::into).map_frame(response::pass).boxed_unsync(),
     ))
 }

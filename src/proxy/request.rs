@@ -104,14 +104,21 @@ fn target(uri: &Uri, passage: &Passage<'_>) -> Result<Uri, Failure> {
     Ok(target.map(Uri::from).unwrap_or_default())
 }
 
-/// The trailers that a message announces and that may go on. A trailer is never merged into the headers, and one that
-/// frames, routes, authenticates or bears a cookie is none (RFC 9110 §6.5.1).
+/// The trailers that a message announces and that may go on.
 pub fn trailers(headers: &HeaderMap) -> Option<HeaderValue> {
     let mut only = HeaderMap::new();
     for name in headers.get_all(TRAILER).iter().flat_map(hop_by_hop::tokens) {
         only.insert(name, HeaderValue::from_static(""));
     }
-    hop_by_hop::remove_if(&mut only, |name| {
+    drop_forbidden(&mut only);
+    let names: Vec<&str> = only.keys().map(HeaderName::as_str).collect();
+    (!names.is_empty()).then(|| HeaderValue::try_from(names.join(", ")).ok())?
+}
+
+/// Removes what is no trailer. One is never merged into the headers, but whoever reads it could: what frames, routes,
+/// authenticates, dates a message or bears a cookie does not go on (RFC 9110 §6.5.1).
+pub fn drop_forbidden(trailers: &mut HeaderMap) {
+    hop_by_hop::remove_if(trailers, |name| {
         name.starts_with("access-control-")
             || matches!(
                 name,
@@ -138,10 +145,8 @@ pub fn trailers(headers: &HeaderMap) -> Option<HeaderValue> {
                     | "retry-after"
             )
     });
-    hop_by_hop::remove(&mut only);
-    hop_by_hop::drop_spoofable(&mut only, false);
-    let names: Vec<&str> = only.keys().map(HeaderName::as_str).collect();
-    (!names.is_empty()).then(|| HeaderValue::try_from(names.join(", ")).ok())?
+    hop_by_hop::remove(trailers);
+    hop_by_hop::drop_spoofable(trailers, false);
 }
 
 fn value(text: &str) -> Result<HeaderValue, Failure> {

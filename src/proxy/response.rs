@@ -6,10 +6,12 @@ use super::{Passage, cookies, request};
 use crate::answer::Failure;
 use crate::config::Auth;
 use crate::protocol::hop_by_hop;
+use bytes::Bytes;
 use http::header::{
     CACHE_CONTROL, CONTENT_LENGTH, SET_COOKIE, TE, TRAILER, TRANSFER_ENCODING, WWW_AUTHENTICATE,
 };
 use http::{HeaderMap, HeaderName, HeaderValue, Version, response::Parts};
+use http_body::Frame;
 
 /// Whether the browser said that it takes trailers; hyper sends none otherwise.
 pub fn takes_trailers(headers: &HeaderMap) -> bool {
@@ -53,6 +55,17 @@ pub fn prepare(parts: &mut Parts, passage: &Passage<'_>, takes_trailers: bool) -
     // The browser's side has a version of its own.
     parts.version = Version::HTTP_11;
     Ok(())
+}
+
+/// A piece of the body on its way back. HTTP/1.1 sends only trailers that were announced; HTTP/2 sends them all.
+pub fn pass(frame: Frame<Bytes>) -> Frame<Bytes> {
+    match frame.into_trailers() {
+        Ok(mut trailers) => {
+            request::drop_forbidden(&mut trailers);
+            Frame::trailers(trailers)
+        }
+        Err(data) => data,
+    }
 }
 
 /// "If a message is received with both a Transfer-Encoding and a Content-Length header field […] such a message might

@@ -7,7 +7,7 @@
 //!
 //! Sources: RFC 6749 §10.12, RFC 7636 §4.1, OpenID Connect Core §15.5.2.
 
-use super::seal::{KeyRing, Purpose};
+use super::seal::{KeyRing, OpenError, Purpose};
 use crate::clock::UnixTime;
 use crate::protocol::authorization::AttemptSecrets;
 use crate::protocol::cookie;
@@ -305,12 +305,55 @@ impl Attempts {
             .any(|(name, value)| matches!(self.open(name, value, now), Some(Opened::UnderWay(_))))
     }
 
-    /// Whether a login was finished within `window`, by the marks that came with a request.
+    /// How many logins were finished within `window`, by the marks that came with a request.
     #[must_use]
-    pub fn finished_within(&self, headers: &HeaderMap, now: UnixTime, window: Duration) -> bool {
-        self.cookies(headers).any(|(name, value)| {
-            matches!(self.open(name, value, now), Some(Opened::Finished { finished, .. }) if now.since(finished) < window)
-        })
+    pub fn finished_within(&self, headers: &HeaderMap, now: UnixTime, window: Duration) -> usize {
+        let is_recent = |opened: Option<Opened>| matches!(opened, Some(Opened::Finished { finished, .. }) if now.since(finished) < window);
+        self.cookies(headers)
+            .filter(|(name, value)| is_recent(self.open(name, value, now)))
+            .count()
+    }
+
+    /// Whether cookies came that look like ours and were sealed under another key.
+    #[must_use]
+    pub fn have_strangers(&self, headers: &HeaderMap) -> bool {
+        let is_strange = |(name, value): (&str, &[u8])| {
+            let sealed = URL_SAFE_NO_PAD.decode(value).unwrap_or_default();
+            let opened = self.keys.open(Purpose::LoginAttempt, b"", &[name], &sealed);
+            matches!(opened, Err(OpenError::UnknownKey))
+        };
+        self.cookies(headers).any(is_strange)
+    }
+
+    /// Why [`Attempts::find`] finds nothing, for the operator.
+    #[must_use]
+    pub fn why_unfound(&self, headers: &HeaderMap, state: &str) -> &'static str {
+        let name = self.cookie_name(state);
+        let mut values = cookie::values(headers, &name);
+        let value = match (values.next(), values.next()) {
+            (Some(value), None) => value,
+            (Some(_), Some(_)) => return "its cookie came twice: a proxy in front doubles cookies",
+            (None, _) if self.cookies(headers).next().is_some() => {
+                return "cookies of other logins came, and not its own: it took longer than ten minutes, or more than five \
+                        logins were begun";
+            }
+            (None, _) => {
+                return "no login cookie came: it took longer than ten minutes, began under another host name or over plain \
+                        http, or cookies are blocked or dropped on the way";
+            }
+        };
+        let opened = URL_SAFE_NO_PAD.decode(value).map(|sealed| {
+            let open = |purpose| self.keys.open(purpose, b"", &[&name], &sealed).map(drop);
+            open(Purpose::LoginAttempt).or_else(|_| open(Purpose::FinishedAttempt))
+        });
+        match opened {
+            Ok(Ok(())) => "it was begun more than ten minutes ago",
+            Ok(Err(OpenError::UnknownKey | OpenError::UnknownFormat)) => {
+                "its cookie was sealed with a key that is not here: give all replicas the same session.keys; without any, a \
+                 restart makes new ones"
+            }
+            Ok(Err(OpenError::Broken)) | Err(_) => "its cookie was altered on the way",
+        }
     }
 }
 
@@ -391,6 +434,33 @@ mod tests {
         ));
         let twice = headers(&[(name.clone(), attempts.seal(&one)), (name, attempts.seal(&one))]);
         assert!(attempts.find(&twice, one.secrets.state.expose(), now).is_none());
+    }
+
+    #[test]
+    fn why_an_attempt_is_not_found_is_told_apart() {
+        let (here, elsewhere, now) = (attempts(), attempts(), UnixTime::from_secs(1_000_000));
+        let (one, other) = (attempt(now), attempt(now));
+        let (name, value) = as_cookie(&here, &one);
+        let state = one.secrets.state.expose();
+        let altered = format!("{}AAAA", &value[..value.len() - 4]);
+        for (held, why) in [
+            (vec![], "no login cookie came"),
+            (vec![as_cookie(&here, &other)], "cookies of other logins came"),
+            (
+                vec![(name.clone(), value.clone()), (name.clone(), value.clone())],
+                "came twice",
+            ),
+            (
+                vec![as_cookie(&elsewhere, &one)],
+                "sealed with a key that is not here",
+            ),
+            (vec![(name.clone(), value)], "more than ten minutes ago"),
+            (vec![(name.clone(), altered)], "altered on the way"),
+            (vec![(name, "!".into())], "altered on the way"),
+        ] {
+            let found = here.why_unfound(&headers(&held), state);
+            assert!(found.contains(why), "{why}: {found}");
+        }
     }
 
     #[test]

@@ -27,6 +27,7 @@ pub use refresh::{Freshness, RefreshAt};
 use crate::clock::Clock;
 use crate::config::SessionSettings;
 use crate::metrics::Metrics;
+use crate::seldom::Seldom;
 use crate::store::{Kind, Replaced, Store, StoreError, StoreKey};
 use lifetime::Lifetime;
 use record::{Payload, RecordError};
@@ -94,6 +95,7 @@ pub struct Sessions {
     touching: Mutex<HashSet<[u8; 32]>>,
     flights: Flights,
     leases: Leases,
+    unopened: Seldom,
 }
 
 /// A record as it was read: what a write must be based on.
@@ -133,6 +135,7 @@ impl Sessions {
             touching: Mutex::default(),
             flights: Flights::default(),
             leases: Leases::default(),
+            unopened: Seldom::every(Duration::from_secs(10)),
         }
     }
 
@@ -298,7 +301,13 @@ impl Sessions {
             Ok(Some((n, plain))) => Some((n, Zeroizing::new(plain))),
             Ok(None) => return Err(SessionError::Elsewhere),
             Err(error @ (OpenError::UnknownKey | OpenError::UnknownFormat)) => {
-                tracing::error!(?key, %error, "a session cannot be opened here: its owner gets 503");
+                if let Some(unsaid) = self.unopened.due() {
+                    tracing::error!(
+                        ?key, %error, unsaid,
+                        "a session cannot be opened here: its owner gets 503; give all replicas the same session.keys, \
+                         and leave an old key in the list until its sessions have ended"
+                    );
+                }
                 return Err(SessionError::Unreadable(
                     "sealed with another key or by another release",
                 ));

@@ -21,6 +21,7 @@ pub use online::OnlineStep;
 use crate::clock::Clock;
 use crate::config::RedisSettings;
 use crate::metrics::Metrics;
+use crate::seldom::Seldom;
 use bytes::Bytes;
 use std::sync::Arc;
 use std::time::Duration;
@@ -28,6 +29,11 @@ use tokio::time::Instant;
 
 /// The longest that one operation takes, a new connection included.
 pub const PATIENCE: Duration = Duration::from_secs(2);
+
+/// An operation that takes longer delays every request, and is worth a line in the log.
+const SLOW: Duration = Duration::from_millis(250);
+/// How often such lines come.
+const TOLD_EVERY: Duration = Duration::from_mins(1);
 
 /// What a key is for; part of the key's text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -105,6 +111,8 @@ pub struct StoreError(pub String);
 pub struct Store {
     backend: Backend,
     metrics: Arc<Metrics>,
+    slow: Seldom,
+    full: Seldom,
     #[cfg(test)]
     pub(crate) outage: testing::Outage,
 }
@@ -128,7 +136,7 @@ macro_rules! ask {
         #[cfg(test)]
         let asked = $store.outage.around(stringify!($method), asked);
         let answer = asked.await;
-        $store.metrics.store_operation(stringify!($method), began.elapsed().as_secs_f64(), answer.is_ok());
+        $store.note(stringify!($method), began.elapsed(), answer.is_ok());
         answer
     }};
 }
@@ -137,9 +145,15 @@ impl Store {
     /// A store in this process, for one machine: at most `max_sessions` sessions, of which the longest idle goes first.
     #[must_use]
     pub fn memory(max_sessions: usize, clock: Clock) -> Self {
+        Self::new(Backend::Memory(memory::MemoryStore::new(max_sessions, clock)))
+    }
+
+    fn new(backend: Backend) -> Self {
         Self {
-            backend: Backend::Memory(memory::MemoryStore::new(max_sessions, clock)),
+            backend,
             metrics: Arc::default(),
+            slow: Seldom::every(TOLD_EVERY),
+            full: Seldom::every(TOLD_EVERY),
             #[cfg(test)]
             outage: testing::Outage::default(),
         }
@@ -150,12 +164,24 @@ impl Store {
     /// # Errors
     /// A sentence for the operator: what in the settings cannot be used. Never a password.
     pub fn redis(settings: &RedisSettings) -> Result<Self, String> {
-        Ok(Self {
-            backend: Backend::Redis(redis::RedisStore::new(settings)?),
-            metrics: Arc::default(),
-            #[cfg(test)]
-            outage: testing::Outage::default(),
-        })
+        Ok(Self::new(Backend::Redis(redis::RedisStore::new(settings)?)))
+    }
+
+    /// Counts an operation, and says so where it was slow. One that failed has its own line, from who asked.
+    fn note(&self, operation: &'static str, took: Duration, ok: bool) {
+        self.metrics.store_operation(operation, took.as_secs_f64(), ok);
+        if ok
+            && took > SLOW
+            && let Some(unsaid) = self.slow.due()
+        {
+            let millis = took.as_millis();
+            tracing::warn!(
+                operation,
+                millis,
+                unsaid,
+                "the session store is slow, and every request waits for it: see to its load and to the way there"
+            );
+        }
     }
 
     /// The same store, counted by `metrics`.
@@ -192,6 +218,13 @@ impl Store {
     pub async fn create(&self, key: StoreKey, sealed: Bytes, ttl: Duration) -> Result<(), StoreError> {
         if ask!(self, create(key, sealed, ttl))? {
             self.metrics.sessions_evicted();
+            if let Some(unsaid) = self.full.due() {
+                tracing::warn!(
+                    unsaid,
+                    "the memory store is full, so the session that was idle longest was ended: raise \
+                     session.store.memory.max_sessions, or use Redis"
+                );
+            }
         }
         Ok(())
     }

@@ -1,6 +1,6 @@
 //! What `cloakroom check --online` asks of the store: PING, write, read, delete, one line each.
 
-use super::{Kind, Store, StoreError, StoreKey};
+use super::{Backend, Kind, Store, StoreError, StoreKey};
 use bytes::Bytes;
 use std::time::Duration;
 use tokio::time::Instant;
@@ -11,12 +11,14 @@ const PROBE_TTL: Duration = Duration::from_secs(10);
 /// One step of the check.
 #[derive(Clone, Debug)]
 pub struct OnlineStep {
-    /// What was tried: `PING`, `write`, `read`, `delete`.
+    /// What was tried: `PING`, `write`, `read`, `delete`; or what was looked at.
     pub tried: &'static str,
     /// How long it took.
     pub took: Duration,
     /// What went wrong, with what to do about it; never a secret.
     pub outcome: Result<(), String>,
+    /// What is unwise although nothing failed.
+    pub doubt: Option<String>,
 }
 
 impl Store {
@@ -40,12 +42,33 @@ impl Store {
                 tried,
                 took: began.elapsed(),
                 outcome,
+                doubt: None,
             });
             if failed {
-                break;
+                return steps;
             }
         }
+        steps.extend(self.eviction().await);
         steps
+    }
+
+    /// Whether a full server drops sessions; nothing where it does not say.
+    async fn eviction(&self) -> Option<OnlineStep> {
+        let Backend::Redis(redis) = &self.backend else {
+            return None;
+        };
+        let began = Instant::now();
+        let policy = redis.eviction().await?;
+        let doubt = format!(
+            "when its memory is full, the server drops keys ({policy}), and with them sessions of people who are \
+             signed in; set `maxmemory-policy noeviction`"
+        );
+        Some(OnlineStep {
+            tried: "eviction policy",
+            took: began.elapsed(),
+            outcome: Ok(()),
+            doubt: (policy != "noeviction").then_some(doubt),
+        })
     }
 
     async fn probe(&self, step: &str, key: StoreKey) -> Result<(), String> {

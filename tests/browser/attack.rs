@@ -67,7 +67,7 @@ async fn attack(world: &World, elsewhere: &Elsewhere, host: &str, target: &str) 
 }
 
 /// All of the attack, and logout by link and by form, as the browser carries it out from a page of `host`.
-async fn nothing_gets_through(wish: Wish, host: &str) {
+pub async fn nothing_gets_through(wish: Wish, host: &str) {
     let (world, elsewhere) = (World::with(wish).await, Elsewhere::start().await);
     world.sign_in().await;
     let session = world.session_cookie().await.expect("a session cookie").value;

@@ -7,6 +7,9 @@
 mod attack;
 mod cookies;
 mod demo;
+mod forward_auth;
+#[path = "../shared/ingress.rs"]
+mod ingresses;
 mod login;
 mod logout;
 mod session;

@@ -15,8 +15,15 @@
 mod callback;
 mod command_line;
 mod csrf;
+mod diagnosis;
+mod forward_auth;
 mod framing;
 mod headers;
+mod http2;
+mod http2_floods;
+mod ingress;
+#[path = "../shared/ingress.rs"]
+mod ingresses;
 mod limits;
 mod login;
 mod logout;

@@ -262,12 +262,30 @@ async fn ws_02_ws_03_only_websockets_are_upgraded_and_only_after_the_upstream_ag
         let bytes = format!("{head}{websocket}\r\n{smuggled}");
         let (reply, ended) = raw(rig.cloakroom.address(), bytes.as_bytes()).await;
         let reply = reply.unwrap();
-        assert_eq!(reply.status, wanted);
-        assert!(reply.header("upgrade").is_none());
-        assert!(wanted == 502 || ended, "the connection is good for nothing else");
+        assert_eq!(
+            (reply.status, reply.header("connection")),
+            (wanted, Some("close"))
+        );
+        assert!(ended && reply.header("upgrade").is_none());
+    }
+    // Nor is what follows a handshake that we refuse, or a file.
+    for (line, wanted) in [
+        ("GET /api/ws", 403),
+        ("GET /app.js", 200),
+        ("GET /bff/user", 401),
+        ("GET //x", 400),
+    ] {
+        let bytes =
+            format!("{line} HTTP/1.1\r\nHost: {host}\r\nConnection: Upgrade\r\n{websocket}\r\n{smuggled}");
+        let (reply, ended) = raw(rig.cloakroom.address(), bytes.as_bytes()).await;
+        assert!(
+            ended && reply.is_some_and(|reply| reply.status == wanted),
+            "{line}"
+        );
     }
     let seen = rig.upstream.requests();
     assert!(seen.iter().all(|request| request.target == "/api/ws"), "{seen:?}");
+    rig.upstream.on("/api/ws", Play::headers(""));
     for other in [
         "Upgrade: h2c\r\nHTTP2-Settings: AAMAAABkAAQAAP__\r\n",
         "Upgrade: tls/1.0\r\n",

@@ -172,10 +172,11 @@ async fn hp_18_a_body_that_breaks_off_is_never_a_clean_end() {
         "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhalf",
     ] {
         rig.upstream.on("/api/x", Play::cut(answer));
-        let (head, mut wire) = browser.open(&Request::fetch("GET", "/api/x")).await;
-        if head.status() == 502 {
+        // The break may overtake the head, which then has not gone out; that is no clean end either.
+        let opened = browser.try_open(&Request::fetch("GET", "/api/x")).await;
+        let Some((head, mut wire)) = opened.filter(|(head, _)| head.status() != 502) else {
             continue;
-        }
+        };
         assert_eq!(head.status(), 200);
         let framing = head.response_framing("GET");
         assert_ne!(

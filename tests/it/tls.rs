@@ -1,14 +1,22 @@
 //! TLS on every side: browsers, upstreams and Redis, each with an authority that the system does not know.
 
-use crate::support::browser::Browser;
+use crate::support::browser::{Browser, SESSION};
 use crate::support::cloakroom::{Cloakroom, run, text};
 use crate::support::config::Config;
+use crate::support::h2::{self, H2};
 use crate::support::jar::Site;
 use crate::support::redis::Redis;
 use crate::support::rig::Rig;
 use crate::support::tls::{Authority, tls_port_to};
 use crate::support::upstream::Upstream;
+use crate::support::wire::Wire;
+use rustls::pki_types::ServerName;
+use rustls::{ClientConfig, ClientConnection, HandshakeKind};
 use serde_json::json;
+use std::sync::Arc;
+use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
 
 /// The usual config with TLS on its listener.
 fn with_tls(config: Config, authority: &Authority) -> Config {
@@ -162,4 +170,77 @@ async fn lm_10_plain_http_on_the_tls_port_is_told_so_and_nothing_else() {
         assert!(reply.headers("set-cookie").is_empty());
     }
     assert_eq!(rig.upstream.count(), 0);
+}
+
+#[tokio::test]
+async fn http2_over_tls_serves_a_session_and_ends_with_goaway() {
+    let authority = Authority::new();
+    let rig = Rig::with(|config| with_tls(config, &authority)).await;
+    let mut browser = browser(&rig.cloakroom, &authority).await;
+    browser.login(&rig.rogue, "/app.js").await;
+    let (secured, _) = connect(&rig, &authority.client(&["h2", "http/1.1"])).await;
+    assert_eq!(secured.get_ref().1.alpn_protocol(), Some(&b"h2"[..]));
+    let mut connection = H2::over(secured, 1 << 20).await;
+    let cookie = format!("{SESSION}={}", browser.session().unwrap());
+    let ask = |path| {
+        [
+            (":method", "GET"),
+            (":scheme", "https"),
+            (":authority", browser.host()),
+            (":path", path),
+            ("cookie", cookie.as_str()),
+            ("sec-fetch-site", "same-origin"),
+        ]
+    };
+    let streams: Vec<u32> = (0..50).map(|_| connection.fresh()).collect();
+    for stream in &streams {
+        connection
+            .send(&h2::headers(*stream, &h2::block(&ask("/api/x")), true))
+            .await;
+    }
+    for stream in streams {
+        assert_eq!(connection.answer(stream).await.status, 200);
+    }
+    assert!(
+        rig.upstream
+            .requests()
+            .iter()
+            .all(|request| request.bearer().is_some())
+    );
+    let user = connection.ask(&ask("/bff/user")).await;
+    assert_eq!(
+        (user.status, user.header("strict-transport-security")),
+        (200, Some("max-age=31536000"))
+    );
+    rig.cloakroom.signal("TERM");
+    connection.end().await;
+    assert_eq!(connection.goaway.map(|(_, code)| code), Some(h2::NO_ERROR));
+}
+
+#[tokio::test]
+async fn hp_25_early_data_is_not_taken_although_sessions_are_resumed() {
+    let authority = Authority::new();
+    let rig = Rig::with(|config| with_tls(config, &authority)).await;
+    let mut config = ClientConfig::clone(authority.client(&["http/1.1"]).config());
+    config.enable_early_data = true;
+    let connector = TlsConnector::from(Arc::new(config));
+    for resumed in [false, true] {
+        let (secured, name) = connect(&rig, &connector).await;
+        let kind = secured.get_ref().1.handshake_kind();
+        assert_eq!(kind == Some(HandshakeKind::Resumed), resumed, "{kind:?}");
+        let mut wire = Wire::new(secured);
+        wire.send(b"OPTIONS * HTTP/1.1\r\nHost: app.localhost\r\n\r\n")
+            .await
+            .unwrap();
+        assert_eq!(wire.head().await.unwrap().unwrap().status(), 204);
+        // With what it has now, a client that would like to send early has leave for not one byte.
+        let mut next = ClientConnection::new(connector.config().clone(), name).unwrap();
+        assert!(next.early_data().is_none());
+    }
+}
+
+async fn connect(rig: &Rig, connector: &TlsConnector) -> (TlsStream<TcpStream>, ServerName<'static>) {
+    let name = ServerName::try_from("app.localhost").unwrap();
+    let stream = TcpStream::connect(rig.cloakroom.address()).await.unwrap();
+    (connector.connect(name.clone(), stream).await.unwrap(), name)
 }

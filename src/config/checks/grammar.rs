@@ -4,7 +4,7 @@
 //! RFC 6749 appendix A; RFC 9110 §5.6.2.
 
 use crate::protocol::origin::is_loopback_name;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 /// The longest landing path, in bytes: as long as a `return_to` may be.
 const LONGEST_LANDING: usize = 1024;
@@ -128,6 +128,16 @@ impl<'a> Url<'a> {
         Ok(Self { https, host, rest })
     }
 
+    /// Whether it is plain http to a host that looks as if it were outside of the own network.
+    pub fn is_plain_to_outside(text: &str) -> bool {
+        Url::parse(text).is_ok_and(|url| !url.https && is_outside(url.host))
+    }
+
+    /// The host of a URL; none where the text is no URL.
+    pub fn host(text: &'a str) -> Option<&'a str> {
+        Url::parse(text).ok().map(|url| url.host)
+    }
+
     /// The doubt about a URL of a provider: https, loopback excepted; no fragment; a query only if allowed.
     pub fn provider_doubt(text: &str, query_allowed: bool) -> Option<&'static str> {
         match Url::parse(text) {
@@ -149,15 +159,61 @@ impl<'a> Url<'a> {
     }
 }
 
-fn is_loopback(host: &str) -> bool {
-    let ip = host
-        .trim_start_matches('[')
-        .trim_end_matches(']')
-        .parse::<IpAddr>();
-    ip.map_or_else(
-        |_| is_loopback_name(&host.to_ascii_lowercase()),
+/// Whether a host is this machine.
+pub fn is_loopback(host: &str) -> bool {
+    ip(host).map_or_else(
+        || is_loopback_name(&host.to_ascii_lowercase()),
         |ip| ip.is_loopback(),
     )
+}
+
+fn ip(host: &str) -> Option<IpAddr> {
+    host.trim_start_matches('[').trim_end_matches(']').parse().ok()
+}
+
+/// Whether only a cluster or a container network knows the name: a browser cannot be sent there.
+pub fn is_cluster_name(host: &str) -> bool {
+    let host = host.strip_suffix('.').unwrap_or(host).to_ascii_lowercase();
+    let mut labels = host.rsplit('.');
+    matches!(
+        (labels.next(), labels.next()),
+        (Some("svc"), _) | (Some("local"), Some("cluster")) | (_, None)
+    ) && ip(&host).is_none()
+        && !is_loopback_name(&host)
+}
+
+/// Whether a host looks as if it were outside of the own network: a public address, or a name under a domain that the
+/// internet knows. Inside, plain http is what clusters do, and no mistake.
+pub fn is_outside(host: &str) -> bool {
+    const INSIDE: [&str; 10] = [
+        "svc",
+        "local",
+        "internal",
+        "lan",
+        "arpa",
+        "localhost",
+        "intranet",
+        "private",
+        "corp",
+        "test",
+    ];
+    match ip(host).map(|ip| ip.to_canonical()) {
+        Some(IpAddr::V4(v4)) => {
+            let is_shared = v4 & Ipv4Addr::new(255, 192, 0, 0) == Ipv4Addr::new(100, 64, 0, 0);
+            !(v4.is_private() || v4.is_loopback() || v4.is_link_local() || v4.is_unspecified() || is_shared)
+        }
+        Some(IpAddr::V6(v6)) => {
+            !(v6.is_loopback()
+                || v6.is_unique_local()
+                || v6.is_unicast_link_local()
+                || v6 == Ipv6Addr::UNSPECIFIED)
+        }
+        None => {
+            let host = host.strip_suffix('.').unwrap_or(host).to_ascii_lowercase();
+            host.rsplit_once('.')
+                .is_some_and(|(_, domain)| !INSIDE.contains(&domain))
+        }
+    }
 }
 
 /// A host name or IP address as it stands in a URL.
@@ -307,6 +363,51 @@ mod tests {
             "http://a\\b",
         ] {
             assert!(Url::upstream_doubt(url).is_some(), "{url}");
+        }
+    }
+
+    #[test]
+    fn what_is_inside_and_what_only_a_cluster_knows() {
+        for host in [
+            "orders",
+            "orders.default.svc",
+            "a.svc.cluster.local",
+            "api.corp",
+            "10.1.2.3",
+            "172.20.0.1",
+            "[fd00::1]",
+            "127.0.0.1",
+            "100.64.0.1",
+            "x.localhost",
+            "nas.home.arpa",
+        ] {
+            assert!(!is_outside(host), "{host}");
+        }
+        for host in [
+            "api.example.com",
+            "API.example.com.",
+            "8.8.8.8",
+            "100.128.0.1",
+            "[2001:db8::1]",
+        ] {
+            assert!(is_outside(host), "{host}");
+        }
+        for host in [
+            "keycloak",
+            "keycloak.auth.svc",
+            "Keycloak.auth.svc.cluster.local.",
+        ] {
+            assert!(is_cluster_name(host), "{host}");
+        }
+        for host in [
+            "localhost",
+            "id.example.com",
+            "10.0.0.1",
+            "[::1]",
+            "op.localhost",
+            "sso.corp",
+        ] {
+            assert!(!is_cluster_name(host), "{host}");
         }
     }
 

@@ -14,7 +14,7 @@ mod session;
 pub(super) use files::files;
 
 use super::report::{Findings, KeyPath, quoted};
-use super::settings::Settings;
+use super::settings::{LogLevel, Settings};
 use crate::protocol::path::is_under;
 use std::time::Duration;
 
@@ -23,11 +23,32 @@ pub(super) fn meaning(settings: &Settings, findings: &mut Findings<'_>) {
     own_origin(settings, findings);
     server::check(&settings.server, findings);
     providers::check(settings, findings);
-    session::check(&settings.session, findings);
+    session::check(settings, findings);
     landing(settings, "login", &settings.login.landing, findings);
     landing(settings, "logout", &settings.logout.landing, findings);
     routes::check(settings, findings);
     secrets::check(settings, findings);
+    in_production(settings, findings);
+}
+
+/// What is fine on a developer's machine and unwise where `public_url` is https.
+fn in_production(settings: &Settings, findings: &mut Findings<'_>) {
+    if settings.public_url.scheme() != "https" {
+        return;
+    }
+    // Somebody ends TLS, and it is not us: that one is everybody's peer.
+    if settings.limits.logins_per_address.is_some()
+        && settings.server.trusted_proxies.is_empty()
+        && settings.server.tls.is_none()
+    {
+        let message = "counts by address, and with an https `public_url` and no `server.tls` a proxy stands in front, whose address is everybody's; name its network in `server.trusted_proxies`";
+        findings.warn(&KeyPath::root("limits").key("logins_per_address"), message);
+    }
+    if settings.log.level == LogLevel::Trace {
+        let message =
+            "is `trace`, which is for looking for a fault and writes many lines for each request; use info";
+        findings.warn(&KeyPath::root("log").key("level"), message);
+    }
 }
 
 /// `public_url` and `prefix`.

@@ -22,6 +22,7 @@ pub fn check(settings: &Settings, findings: &mut Findings<'_>) {
         urls(provider, &at, findings);
         client(provider, &at, findings);
         redirect_path(settings, i, &at, findings);
+        whither(settings, provider, &at, findings);
         // RFC 9700 §4.4.2.2: where issuers are told apart by redirect URI, "clients MUST use a distinct redirection URI
         // for each issuer they interact with"; two names for one issuer could not be told apart by its logout tokens either.
         if let Some(other) = providers[..i]
@@ -113,18 +114,40 @@ fn client(provider: &ProviderSettings, at: &KeyPath, findings: &mut Findings<'_>
             findings.refuse(&at.key("scopes").index(i), message);
         }
     }
-    let asks_for = |wanted: &str| provider.scopes.iter().any(|scope| scope == wanted);
     // OpenID Connect Core §3.1.2.1: "OpenID Connect requests MUST contain the openid scope value."
-    if !asks_for("openid") {
+    if !provider.scopes.iter().any(|scope| scope == "openid") {
         findings.refuse(&at.key("scopes"), "is without `openid`, which every login needs");
-    } else if !asks_for("offline_access") {
-        let message = "is without `offline_access`: where the provider then sends no refresh token, sessions end with their access token";
-        findings.warn(&at.key("scopes"), message);
     }
     not_zero(
         provider.default_token_lifetime,
         &at.key("default_token_lifetime"),
         findings,
+    );
+}
+
+/// Browsers are sent to the issuer's host, unless the config names another endpoint for them: they have to know it.
+fn whither(settings: &Settings, provider: &ProviderSettings, at: &KeyPath, findings: &mut Findings<'_>) {
+    let (path, url) = match &provider.endpoints.authorization {
+        Some(url) => (at.key("endpoints").key("authorization"), url),
+        None => (at.key("issuer"), &provider.issuer),
+    };
+    let Some(host) = Url::host(url) else { return };
+    let is_elsewhere = Url::host(settings.public_url.origin()).is_none_or(|own| !grammar::is_loopback(own));
+    let whose = if grammar::is_cluster_name(host) {
+        "names a host that only the cluster knows"
+    } else if grammar::is_loopback(host) && is_elsewhere {
+        "names this very machine"
+    } else {
+        return;
+    };
+    let remedy = if findings.is_set(&at.key("endpoints").key("authorization")) {
+        "name the provider as browsers know it"
+    } else {
+        "name the issuer as browsers know it, and use `discovery_url` and `endpoints` for the way from here"
+    };
+    findings.warn(
+        &path,
+        &format!("{whose}, and browsers are sent there to sign in; {remedy}"),
     );
 }
 

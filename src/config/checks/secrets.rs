@@ -3,6 +3,7 @@
 use super::super::report::{Findings, KeyPath};
 use super::super::secrets::SecretSource;
 use super::super::settings::{Settings, StoreSettings};
+use std::path::Path;
 
 pub fn check(settings: &Settings, findings: &mut Findings<'_>) {
     for (path, source) in all(settings) {
@@ -21,6 +22,16 @@ pub fn check(settings: &Settings, findings: &mut Findings<'_>) {
             findings.warn(&path, &message);
         }
     }
+}
+
+/// The file of a secret that lies in a folder.
+pub fn file_under<'s>(settings: &'s Settings, folder: &Path) -> Option<&'s Path> {
+    let folder = folder.canonicalize().ok()?;
+    let is_in = |file: &&Path| file.canonicalize().is_ok_and(|file| file.starts_with(&folder));
+    all(settings)
+        .into_iter()
+        .filter_map(|(_, source)| source.path())
+        .find(is_in)
 }
 
 /// Every secret with its key. A single one that could be a list has the index 0.

@@ -4,21 +4,35 @@ use super::super::report::{Findings, KeyPath, quoted};
 use super::super::settings::Server;
 use super::{grammar, not_none, not_zero};
 use std::net::SocketAddr;
+use std::time::Duration;
 
+/// What Kubernetes gives a pod to end, less a moment for the rest; `docker stop` gives ten seconds.
+const GRACE: Duration = Duration::from_secs(28);
 /// The least that a request head may be limited to: cloakroom's own cookies alone may take four thousand bytes.
 const LEAST_HEAD: u64 = 8 * 1024;
 
 pub fn check(server: &Server, findings: &mut Findings<'_>) {
     let key = |name: &str| KeyPath::root("server").key(name);
     listeners(server, findings);
-    if server.forward_auth.is_some() {
-        findings.refuse(&key("forward_auth"), "is not in this version: leave the key out");
-        if server.trusted_proxies.is_empty() {
-            findings.refuse(
-                &key("forward_auth"),
-                "needs `server.trusted_proxies`, the networks that may ask here",
-            );
-        }
+    if server.forward_auth.is_some() && server.trusted_proxies.is_empty() {
+        findings.refuse(
+            &key("forward_auth"),
+            "needs `server.trusted_proxies`, the networks that may ask here",
+        );
+    }
+    // In a pod the probes come from outside of it, and what else may is the network policy's to say.
+    if server.admin.ip().is_unspecified() && !findings.in_pod {
+        let message = "listens on every network of this machine, where health and metrics need no password; use 127.0.0.1:9090, or an address that only probes and Prometheus reach";
+        findings.warn(&key("admin"), message);
+    }
+    if server.drain_delay + server.drain_timeout > GRACE {
+        let name = if findings.is_set(&key("drain_timeout")) {
+            "drain_timeout"
+        } else {
+            "drain_delay"
+        };
+        let message = "makes a stop, `drain_delay` and `drain_timeout` together, longer than the 30s after which Kubernetes kills a pod (docker stop: 10s); shorten it, or raise terminationGracePeriodSeconds (stop_grace_period, TimeoutStopSec) above it";
+        findings.warn(&key(name), message);
     }
     if server.admin_token.is_some() {
         findings.warn(&key("admin_token"), "is not used yet");

@@ -1,7 +1,9 @@
 //! `session`: cookie, lifetimes, keys, store.
 
 use super::super::report::{Findings, KeyPath, quoted};
-use super::super::settings::{Cache, Cookie, RedisSettings, SameSite, SessionSettings, StoreSettings};
+use super::super::settings::{
+    Cache, Cookie, RedisSettings, SameSite, SessionSettings, Settings, StoreSettings,
+};
 use super::{grammar, not_none, not_zero};
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -10,12 +12,15 @@ use zeroize::Zeroizing;
 
 /// Browsers keep no cookie for longer (RFC 6265bis §5.5).
 const LONGEST: Duration = Duration::from_hours(400 * 24);
+/// Beyond it a stolen cookie is good for very long.
+const VERY_LONG: Duration = Duration::from_hours(30 * 24);
 /// The length of a session encryption key, in bytes.
 const KEY_BYTES: usize = 32;
 /// What the names of cloakroom's other cookies begin with.
 const RESERVED: &str = "__Host-Http-cloakroom-";
 
-pub fn check(session: &SessionSettings, findings: &mut Findings<'_>) {
+pub fn check(settings: &Settings, findings: &mut Findings<'_>) {
+    let session = &settings.session;
     let key = |name: &str| KeyPath::root("session").key(name);
     cookie(&session.cookie, findings);
     not_zero(session.idle_timeout, &key("idle_timeout"), findings);
@@ -32,6 +37,7 @@ pub fn check(session: &SessionSettings, findings: &mut Findings<'_>) {
             "is longer than browsers keep a cookie; wanted: at most 400d",
         );
     }
+    unwise_times(session, findings);
     for (i, claim) in session.claims.iter().enumerate() {
         if claim.is_empty() {
             findings.refuse(
@@ -55,9 +61,32 @@ pub fn check(session: &SessionSettings, findings: &mut Findings<'_>) {
         StoreSettings::Memory(limits) => {
             let path = key("store").key("memory");
             not_none(limits.max_sessions, &path.key("max_sessions"), findings);
-            findings.warn(&key("store"), "is `memory`: sessions are lost at a restart, and only one replica can serve; use `redis` for more");
+            // Who writes it has chosen it; and while an app is developed nobody minds.
+            if !findings.is_set(&path) && settings.public_url.scheme() == "https" {
+                let message = "is `memory` where nothing is said: sessions are lost at a restart, and only one replica can serve; use `redis`, or write `store: { memory: {} }` if that is meant";
+                findings.warn(&key("store"), message);
+            }
         }
         StoreSettings::Redis(redis) => check_redis(redis, &key("store").key("redis"), findings),
+    }
+}
+
+/// Times that are allowed and serve nobody.
+fn unwise_times(session: &SessionSettings, findings: &mut Findings<'_>) {
+    let key = |name: &str| KeyPath::root("session").key(name);
+    if !session.idle_timeout.is_zero() && session.idle_timeout < Duration::from_mins(1) {
+        let message =
+            "is less than a minute, which signs people out while they read; use some minutes at least";
+        findings.warn(&key("idle_timeout"), message);
+    }
+    if session.absolute_timeout > VERY_LONG && session.absolute_timeout <= LONGEST {
+        let message = "is longer than 30d: a stolen cookie is good for that long if it is used now and then; shorten it, and let people sign in again";
+        findings.warn(&key("absolute_timeout"), message);
+    }
+    if session.refresh_before.is_zero() {
+        let message =
+            "is zero: tokens are refreshed only when they have expired, and requests wait for that; use 60s";
+        findings.warn(&key("refresh_before"), message);
     }
 }
 
@@ -136,8 +165,15 @@ fn check_redis(redis: &RedisSettings, at: &KeyPath, findings: &mut Findings<'_>)
     match &redis.url {
         Some(source) => {
             // Never repeated, whatever it is: there may be a password in it.
-            if source.current().is_ok_and(|url| !is_redis_url(url.expose())) {
-                findings.refuse(&at.key("url"), format!("is no Redis URL; {wanted}"));
+            match source.current() {
+                Ok(url) if !is_redis_url(url.expose()) => {
+                    findings.refuse(&at.key("url"), format!("is no Redis URL; {wanted}"));
+                }
+                Ok(url) if is_plain_to_outside(url.expose()) => {
+                    let message = "is redis://, without TLS, to a server that looks as if it were outside of your network: its password can be read on the way; use rediss://";
+                    findings.warn(&at.key("url"), message);
+                }
+                _ => {}
             }
         }
         None if redis.sentinel.is_some() || redis.cluster.is_some() => {}
@@ -167,6 +203,20 @@ fn is_redis_url(url: &str) -> bool {
     let server = authority.rsplit_once('@').map_or(authority, |(_, server)| server);
     let database = path.strip_prefix('/').unwrap_or(path);
     grammar::is_host_and_port(server) && database.bytes().all(|b| b.is_ascii_digit())
+}
+
+/// Whether a Redis URL is without TLS, to a host outside of the own network.
+fn is_plain_to_outside(url: &str) -> bool {
+    let Some(rest) = url.strip_prefix("redis://") else {
+        return false;
+    };
+    let authority = rest.split('/').next().unwrap_or_default();
+    let server = authority.rsplit_once('@').map_or(authority, |(_, server)| server);
+    let host = match server.rsplit_once(':') {
+        Some((host, port)) if !port.ends_with(']') => host,
+        _ => server,
+    };
+    grammar::is_outside(host)
 }
 
 #[cfg(test)]

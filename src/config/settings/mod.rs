@@ -67,7 +67,31 @@ pub struct Settings {
     pub log: LogSettings,
 }
 
+/// What has to be registered at a provider, to the letter, for sign-in and sign-out to lead back here.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Registration {
+    /// The provider's name.
+    pub provider: String,
+    /// Where a login comes back to.
+    pub redirect_uri: String,
+    /// Where a logout comes back to.
+    pub post_logout_redirect_uri: String,
+}
+
 impl Settings {
+    /// What has to be registered at each provider, in the config's order.
+    #[must_use]
+    pub fn registrations(&self) -> Vec<Registration> {
+        let registration = |provider: &ProviderSettings| Registration {
+            provider: provider.name.clone(),
+            redirect_uri: self
+                .public_url
+                .url(provider.redirect_path.as_deref().unwrap_or_default()),
+            post_logout_redirect_uri: self.public_url.url(&self.logout.landing),
+        };
+        self.providers.iter().map(registration).collect()
+    }
+
     /// Gives every provider without a `redirect_path` its own: `PREFIX/callback` for the first one,
     /// `PREFIX/callback/NAME` for the others.
     pub(super) fn name_redirect_paths(&mut self) {

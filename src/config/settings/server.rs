@@ -23,16 +23,18 @@ pub struct Server {
     pub admin: SocketAddr,
     /// The bearer token for `/sessions` on the admin listener. Not used yet.
     pub admin_token: Option<SecretSource>,
-    /// Where an ingress asks whether a request may pass; off by default, needs `trusted_proxies`. Not in this version.
+    /// Where an ingress asks whether a request may pass, and is told the token: an address that browsers never reach. Off
+    /// by default; needs `trusted_proxies`, who alone may ask.
     #[schemars(with = "Option<units::AddressText>")]
     pub forward_auth: Option<SocketAddr>,
-    /// How the ingress names the original request. Not used yet.
+    /// How the ingress names the original request.
     pub forward_auth_dialect: Dialect,
     /// Further names for back-channel logout from inside the cluster. Not used yet.
     pub hosts: Vec<String>,
     /// Certificate and key for TLS on `listen`, with HTTP/2 by ALPN. The files are read again when they change.
     pub tls: Option<TlsFiles>,
-    /// Networks (or single addresses) whose `X-Forwarded-For` is believed; nobody's by default.
+    /// Networks (or single addresses) whose `X-Forwarded-For` is believed, and who may ask on `forward_auth`; nobody's by
+    /// default.
     #[serde(deserialize_with = "units::networks")]
     #[schemars(with = "Vec<units::NetworkText>")]
     pub trusted_proxies: Vec<IpNet>,

@@ -39,7 +39,7 @@ fn whatever_the_file_is_the_answer_is_one_sentence_soon() {
         let start = Instant::now();
         let mistakes = load(&path(name)).unwrap_err();
         // Far from what a busy machine takes, near to nothing of what a bomb would.
-        assert!(start.elapsed() < Duration::from_secs(10), "{name}");
+        assert!(start.elapsed() < Duration::from_mins(1), "{name}");
         assert_eq!(mistakes.len(), 1, "{name}: {}", lines(&mistakes));
         let line = mistakes[0].to_string();
         assert!(
@@ -126,5 +126,5 @@ fn thousands_of_mistakes_are_named_soon() {
             .len(),
         4_500
     );
-    assert!(start.elapsed() < Duration::from_secs(10), "{:?}", start.elapsed());
+    assert!(start.elapsed() < Duration::from_mins(1), "{:?}", start.elapsed());
 }

@@ -88,7 +88,6 @@ fn the_reference_holds_every_key_of_the_schema() {
     let keys: Vec<&str> = mistakes.iter().map(|mistake| mistake.key.as_str()).collect();
     let expected = [
         "server.forward_auth",
-        "server.forward_auth",
         "server.admin_token",
         "session.store",
         "routes[0]",
@@ -214,37 +213,6 @@ fn a_prefix_moves_the_redirect_paths() {
         Some("/auth/bff/callback")
     );
     assert!(load_text("f", &complete("prefix: /auth\nroutes: [{path: /bff}]")).is_ok());
-}
-
-#[test]
-fn the_unwise_is_warned_about() {
-    let unwise = loaded(
-        "public_url: http://localhost:8080\n\
-         server: {trusted_proxies: [0.0.0.0/0], hosts: [a.svc], admin_token: x}\n\
-         session: {cookie: {same_site: none}, cache: {max: 5}}\n\
-         login: {landing: /api/x}\n\
-         providers: {main: {issuer: \"https://a\", client_id: a, client_secret: canary, scopes: [openid]}}\n\
-         routes: [{path: /api, upstream: \"http://a\", csrf: off}, {path: /x}]",
-    );
-    for (key, text) in [
-        ("public_url", "development"),
-        ("server.trusted_proxies[0]", "trusts everybody"),
-        ("server.hosts", "not used yet"),
-        ("server.admin_token", "not used yet"),
-        ("session.cookie.same_site", "other sites"),
-        ("session.cache", "not used yet"),
-        ("session.store", "lost at a restart"),
-        ("login.landing", "pages: false"),
-        ("providers.main.scopes", "offline_access"),
-        ("providers.main.client_secret", "stands in the config itself"),
-        ("routes[0].csrf", "other sites"),
-        ("routes[1]", "neither"),
-    ] {
-        assert!(warns(&unwise, key, text), "{key}: {text}\n{:#?}", unwise.warnings);
-    }
-    assert!(!unwise.warnings.concat().contains("canary"));
-    let plain = loaded("session: {cache: off}");
-    assert_eq!(plain.warnings.len(), 2, "{:#?}", plain.warnings);
 }
 
 #[test]

@@ -4,6 +4,7 @@ mod bad;
 mod environment;
 mod files;
 mod good;
+mod unwise;
 
 use super::{Loaded, Mistake, load_text};
 

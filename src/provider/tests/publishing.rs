@@ -199,8 +199,9 @@ async fn the_sign_out_url_keeps_the_endpoints_own_query() {
 #[tokio::test]
 async fn check_online_says_what_was_tried_and_what_to_do() {
     let (server, provider) = running().await;
-    let steps = provider.check_online().await;
-    assert_eq!(steps.len(), 3);
+    let ours = "https://app.example.com/bff/callback";
+    let steps = provider.check_online(ours).await;
+    assert_eq!(steps.len(), 4);
     assert!(steps.iter().all(|step| step.outcome.is_ok()), "{steps:?}");
     assert!(steps[0].tried.contains(DISCOVERY) && steps[1].tried.contains("/jwks"));
     server.answer("/jwks", 200, json!({"keys": [{"kty": "oct", "k": "AA"}]}));
@@ -210,7 +211,7 @@ async fn check_online_says_what_was_tried_and_what_to_do() {
         json!(["private_key_jwt"]),
     );
     server.answer(DISCOVERY, 200, methods);
-    let steps = provider.check_online().await;
+    let steps = provider.check_online(ours).await;
     assert!(steps[0].outcome.is_ok());
     assert!(steps[1].outcome.as_ref().unwrap_err().contains("RS256"));
     assert!(
@@ -225,7 +226,7 @@ async fn check_online_says_what_was_tried_and_what_to_do() {
         200,
         changed(server.document(), "issuer", json!("https://other")),
     );
-    let steps = provider.check_online().await;
+    let steps = provider.check_online(ours).await;
     assert_eq!(steps.len(), 1);
     assert!(
         steps[0]
@@ -236,7 +237,7 @@ async fn check_online_says_what_was_tried_and_what_to_do() {
     );
     let away = made(settings("http://127.0.0.1:1"));
     assert!(
-        away.check_online().await[0]
+        away.check_online(ours).await[0]
             .outcome
             .as_ref()
             .unwrap_err()

@@ -284,7 +284,10 @@ impl Turn {
 
 /// A refresh that brought nothing; the session is kept.
 fn audit_failure(provider: &str, reason: &'static str, error: &dyn std::fmt::Display) {
-    tracing::warn!(target: "cloakroom::audit", event = "refresh_failed", provider, reason, %error);
+    tracing::warn!(
+        target: "cloakroom::audit", event = "refresh_failed", provider, reason, %error,
+        "a refresh brought no token: the session is kept, and goes on while its token lives"
+    );
 }
 
 /// Core §12.2: a refreshed ID token "SHOULD NOT have a nonce Claim … however, if it is present, its value MUST be the

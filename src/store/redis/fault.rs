@@ -6,6 +6,9 @@
 use crate::store::{PATIENCE, StoreError};
 use redis::{ErrorKind, RedisError};
 
+/// At the beginning of a connection the client library hides the server's code for it.
+const REFUSES_US: &str = "the server refuses the user or password: check `session.store.redis`";
+
 /// Why there is no answer.
 #[derive(Clone, Debug)]
 pub(super) enum Fault {
@@ -68,7 +71,7 @@ impl Fault {
         };
         let remedy = match error.code() {
             Some("NOAUTH") => "it wants a password: set one in `session.store.redis`",
-            Some("WRONGPASS") => "it refuses the user or password: check `session.store.redis`",
+            Some("WRONGPASS") => return REFUSES_US.to_owned(),
             Some("NOPERM") => {
                 "its ACL refuses the user: allow `+get +set +del +eval +evalsha +ping` (and `+select` for a database \
                  other than 0) on `~<key_prefix>*`"
@@ -92,9 +95,7 @@ impl Fault {
             Some("MOVED" | "ASK" | "CLUSTERDOWN" | "CROSSSLOT" | "TRYAGAIN") => {
                 "it is a cluster: configure `session.store.redis.cluster`"
             }
-            _ if error.kind() == ErrorKind::AuthenticationFailed => {
-                "it refuses the user or password: check `session.store.redis`"
-            }
+            _ if error.kind() == ErrorKind::AuthenticationFailed => return REFUSES_US.to_owned(),
             // The connection's own words: an errno, a TLS alert, "terminated".
             _ if error.is_io_error() => return error.to_string(),
             _ => "see the server's log",

@@ -4,7 +4,7 @@
 //! compares the version without a second key. Leases and claims hold the same: version 1, then their owner.
 //!
 //! INVARIANT: only GET, SET, DEL, EVALSHA, EVAL and PING are used (AUTH and SELECT when connecting), so the ACL user
-//! may be allowed just these, on keys under the prefix.
+//! may be allowed just these, on keys under the prefix. `check --online` tries INFO as well, and does without.
 //! INVARIANT: every SET has a PX, so no key is without a TTL.
 //! INVARIANT: all keys of one session share a hash tag, so they live on one node of a cluster.
 
@@ -219,6 +219,21 @@ impl RedisStore {
         self.script(&self.release, RELEASE, key, &[&value(1, owner)])
             .await
             .map(drop)
+    }
+
+    /// `maxmemory_policy`; `noeviction` also where the server has no bound at all. `None`: it does not say.
+    pub(super) async fn eviction(&self) -> Option<String> {
+        let told: String = self.link.ask(cmd("INFO").arg("memory"), true).await.ok()?;
+        let value = |name: &str| {
+            let mut lines = told.lines().filter_map(|line| line.split_once(':'));
+            lines.find(|(key, _)| *key == name).map(|(_, value)| value.trim())
+        };
+        let policy = value("maxmemory_policy")?;
+        let is_word = policy.len() <= 32 && policy.bytes().all(|b| b.is_ascii_lowercase() || b == b'-');
+        match value("maxmemory") {
+            Some("0") => Some("noeviction".to_owned()),
+            _ => is_word.then(|| policy.to_owned()),
+        }
     }
 
     pub(super) async fn ping(&self) -> Result<(), StoreError> {

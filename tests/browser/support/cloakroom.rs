@@ -6,7 +6,7 @@ use super::{Provider, Upstream, Wish};
 use std::fs;
 use std::io::ErrorKind;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, TcpListener};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
@@ -116,17 +116,27 @@ pub fn certificate(folder: &Path) {
     fs::write(folder.join("tls.crt"), made.cert.pem()).expect("a certificate file");
 }
 
+/// Where a cloakroom listens.
+pub struct Ports {
+    pub public: u16,
+    pub admin: u16,
+    /// The folder of its certificate, where it speaks TLS.
+    pub tls: Option<PathBuf>,
+    /// Where it is asked by an ingress.
+    pub behind: Option<Behind>,
+}
+
+/// An ingress's side.
+pub struct Behind {
+    pub dialect: &'static str,
+    /// Where browsers reach it.
+    pub ingress: u16,
+    pub forward_auth: u16,
+}
+
 /// A config as a user would write it. The provider is named by its own name for the browser, and by its address for
 /// cloakroom, because not every system's resolver knows `*.localhost`.
-pub fn config(
-    origin: &str,
-    port: u16,
-    admin: u16,
-    op: &Provider,
-    upstream: &Upstream,
-    wish: &Wish,
-    folder: &Path,
-) -> String {
+pub fn config(origin: &str, ports: &Ports, op: &Provider, upstream: &Upstream, wish: &Wish) -> String {
     let (issuer, direct, api, spa) = (
         &op.issuer,
         &op.address,
@@ -134,18 +144,37 @@ pub fn config(
         in_checkout("tests/browser/pages/spa").display().to_string(),
     );
     let (same_site, session) = (wish.same_site, wish.session);
-    let tls = if wish.tls {
-        format!(
-            ", tls: {{ cert: {0:?}, key: {1:?} }}",
-            folder.join("tls.crt"),
-            folder.join("tls.key")
-        )
-    } else {
-        String::new()
+    let Ports { public, admin, .. } = ports;
+    let tls = ports.tls.as_ref().map_or_else(String::new, |folder| {
+        let (cert, key) = (folder.join("tls.crt"), folder.join("tls.key"));
+        format!(", tls: {{ cert: {cert:?}, key: {key:?} }}")
+    });
+    let (asked, routes) = match &ports.behind {
+        None => (
+            String::new(),
+            format!(
+                "  - {{ path: /api, upstream: {api:?} }}
+  - {{ path: /docs, upstream: {api:?}, pages: true }}
+  - {{ path: /, static: {{ root: {spa}, fallback: index.html }} }}"
+            ),
+        ),
+        Some(Behind {
+            dialect,
+            forward_auth,
+            ..
+        }) => (
+            format!(
+                ", forward_auth: 127.0.0.1:{forward_auth}, forward_auth_dialect: {dialect}, trusted_proxies: [127.0.0.1]"
+            ),
+            "  - { path: /api }
+  - { path: /docs, pages: true }
+  - { path: /, auth: none }"
+                .to_owned(),
+        ),
     };
     format!(
         "public_url: {origin}
-server: {{ listen: 127.0.0.1:{port}, admin: 127.0.0.1:{admin}, drain_delay: 0s, drain_timeout: 1s{tls} }}
+server: {{ listen: 127.0.0.1:{public}, admin: 127.0.0.1:{admin}, drain_delay: 0s, drain_timeout: 1s{tls}{asked} }}
 providers:
   main:
     issuer: {issuer}
@@ -158,9 +187,7 @@ session:
   cookie: {{ same_site: {same_site} }}
 {session}
 routes:
-  - {{ path: /api, upstream: {api:?} }}
-  - {{ path: /docs, upstream: {api:?}, pages: true }}
-  - {{ path: /, static: {{ root: {spa}, fallback: index.html }} }}
+{routes}
 log: {{ format: json, level: trace }}
 "
     )

@@ -9,13 +9,15 @@ mod sites;
 mod upstream;
 
 pub use chrome::{Chrome, Cookie};
-pub use cloakroom::{Cloakroom, DEADLINE, certificate, free_port};
+pub use cloakroom::{Behind, Cloakroom, DEADLINE, Ports, certificate, free_port};
 pub use process::folder;
 pub use provider::Provider;
 pub use sites::Elsewhere;
 pub use upstream::Upstream;
 
+use crate::ingresses::{Ingress, Kind, Places};
 use serde_json::{Value, json};
+use std::net::TcpListener;
 use tempfile::TempDir;
 
 /// What differs from test to test.
@@ -28,6 +30,8 @@ pub struct Wish {
     pub token_ttl: u32,
     /// The provider's `login`: `form`, or `auto` to sign alice in without a page.
     pub login: &'static str,
+    /// The ingress that asks cloakroom and serves the app itself; `None`: cloakroom serves it.
+    pub behind: Option<Kind>,
     /// Chromium preferences, by dotted path.
     pub prefs: Value,
     /// Whether the app is reached over TLS, with a certificate of its own.
@@ -41,6 +45,7 @@ impl Default for Wish {
             session: "",
             token_ttl: 300,
             login: "form",
+            behind: None,
             prefs: json!({}),
             tls: false,
         }
@@ -50,6 +55,7 @@ impl Default for Wish {
 /// Provider, upstream, cloakroom and browser, connected and ready. Fields are dropped in this order.
 pub struct World {
     pub chrome: Chrome,
+    _ingress: Option<Ingress>,
     pub app: Cloakroom,
     pub provider: Provider,
     pub upstream: Upstream,
@@ -64,10 +70,28 @@ impl World {
 
     pub async fn with(wish: Wish) -> Self {
         let folder = process::folder();
-        let (port, admin) = (free_port(), free_port());
-        let scheme = if wish.tls { "https" } else { "http" };
-        let origin = format!("{scheme}://app.localhost:{port}");
         let upstream = Upstream::start().await;
+        let ports = Ports {
+            public: free_port(),
+            admin: free_port(),
+            tls: wish.tls.then(|| folder.path().to_owned()),
+            behind: wish.behind.map(|kind| Behind {
+                dialect: kind.dialect(),
+                ingress: free_port(),
+                forward_auth: free_port(),
+            }),
+        };
+        let seen = ports
+            .behind
+            .as_ref()
+            .map_or(ports.public, |behind| behind.ingress);
+        let scheme = if wish.tls { "https" } else { "http" };
+        let origin = format!("{scheme}://app.localhost:{seen}");
+        // Nobody else may take an ingress's port while the others start, which have to know it.
+        let reserved = ports
+            .behind
+            .as_ref()
+            .map(|behind| TcpListener::bind(("127.0.0.1", behind.ingress)).expect("a free port"));
         let provider = Provider::start(&json!({
             "issuer_host": "op.localhost", "login": wish.login, "access_token_ttl": wish.token_ttl, "rotate": true,
             "clients": [{
@@ -78,13 +102,24 @@ impl World {
             }],
         }));
         if wish.tls {
-            cloakroom::certificate(folder.path());
+            certificate(folder.path());
         }
-        let config = cloakroom::config(&origin, port, admin, &provider, &upstream, &wish, folder.path());
-        let app = Cloakroom::run(folder.path(), origin, admin, &config).await;
+        let config = cloakroom::config(&origin, &ports, &provider, &upstream, &wish);
+        let app = Cloakroom::run(folder.path(), origin, ports.admin, &config).await;
+        drop(reserved);
+        let ingress = wish.behind.zip(ports.behind).map(|(kind, behind)| {
+            let places = Places {
+                ingress: behind.ingress,
+                public: ports.public,
+                forward_auth: behind.forward_auth,
+                app: upstream.port(),
+            };
+            Ingress::start(kind, places)
+        });
         let chrome = Chrome::start(wish.prefs).await;
         Self {
             chrome,
+            _ingress: ingress,
             app,
             provider,
             upstream,

@@ -24,12 +24,15 @@ pub struct Seen {
     pub target: String,
     pub authorization: Option<String>,
     pub cookie: Option<String>,
+    /// `X-Auth-Request-User`, where an ingress says it.
+    pub user: Option<String>,
 }
 
 #[derive(Clone, Default)]
 struct Memory(Arc<Mutex<Vec<Seen>>>);
 
-/// The API: `/api/whoami` and whatever else as JSON, `/api/ws` echo, `/api/events` ticks, `/docs/*` pages.
+/// The API: `/api/whoami` and whatever else as JSON, `/api/ws` echo, `/api/events` ticks, `/docs/*` pages; and for an
+/// ingress that serves it alone, the app itself.
 pub struct Upstream {
     server: Server,
     memory: Memory,
@@ -87,6 +90,7 @@ fn serve(mut request: Request<Incoming>, memory: &Memory, tasks: &TaskTracker) -
         target: request.uri().to_string(),
         authorization: text("authorization"),
         cookie: text("cookie"),
+        user: text("x-auth-request-user"),
     };
     let (path, authorized) = (request.uri().path().to_owned(), seen.authorization.is_some());
     memory.0.lock().unwrap_or_else(PoisonError::into_inner).push(seen);
@@ -94,6 +98,12 @@ fn serve(mut request: Request<Incoming>, memory: &Memory, tasks: &TaskTracker) -
         return echo(&mut request, tasks);
     }
     match path.as_str() {
+        "/" => answer(
+            "text/html; charset=utf-8",
+            include_str!("../pages/spa/index.html"),
+        ),
+        "/app.js" => answer("text/javascript", include_str!("../pages/spa/app.js")),
+        "/app.css" => answer("text/css", include_str!("../pages/spa/app.css")),
         "/api/events" => ticks(),
         path if path.starts_with("/docs") => answer(
             "text/html; charset=utf-8",

@@ -133,6 +133,11 @@ impl Browser {
 
     /// Sends a request, reads the answer's head, and leaves the rest to the caller.
     pub async fn open(&mut self, request: &Request) -> (Head, Wire<TcpStream>) {
+        self.try_open(request).await.expect("an answer")
+    }
+
+    /// As [`Browser::open`]; `None` where the connection ends before a head.
+    pub async fn try_open(&mut self, request: &Request) -> Option<(Head, Wire<TcpStream>)> {
         let (bytes, host, address) = self.spell(request);
         let stream = TcpStream::connect(address)
             .await
@@ -144,20 +149,20 @@ impl Browser {
             &format!("the answer to {} {}", request.method, request.url),
             async {
                 loop {
-                    let head = wire.head().await.unwrap().expect("an answer");
+                    let head = wire.head().await.unwrap()?;
                     if head.status() >= 200 || head.status() == 101 {
-                        return head;
+                        return Some(head);
                     }
                 }
             },
         )
-        .await;
+        .await?;
         if host == self.host() {
             self.judge(request, &head);
         }
         let domain = host.split(':').next().unwrap_or_default();
         self.jar.take(domain, &values(&head.fields, "set-cookie"));
-        (head, wire)
+        Some((head, wire))
     }
 
     /// What holds for every answer of cloakroom's.

@@ -3,16 +3,19 @@
 //!
 //! All servers of the suite live on one runtime of their own, so that a test may block.
 
+pub mod behind;
 pub mod browser;
 pub mod cloakroom;
 pub mod config;
 pub mod form;
+pub mod h2;
 pub mod html;
 pub mod jar;
 pub mod jwt;
 pub mod keys;
 pub mod message;
 pub mod oidc_provider;
+pub mod question;
 pub mod redis;
 pub mod rig;
 pub mod rogue;
