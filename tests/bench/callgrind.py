@@ -26,10 +26,9 @@ def count(rig, recipe, requests):
     wrapper = ["valgrind", "--tool=callgrind", f"--callgrind-out-file={profile}"]
     with contextlib.ExitStack() as stack:
         sut = recipe(rig, stack, wrapper)
-        before = sut.settled()
         command = ["h2load", "--h1", "-t1", f"-c{CONNECTIONS}", f"-n{requests}", *headers(sut, "-H"), sut.url]
         done, _, wrong = read_h2load(subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE).stdout)
-        reached = sut.settled() - before
+        reached = sut.settle()
         if (done, wrong, reached) != (requests, 0, requests):
             raise Trouble(f"of {requests} requests {done} were answered, {wrong} of them wrongly, and {reached} reached the upstream")
         sut.process.stop(PATIENCE)

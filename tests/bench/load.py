@@ -64,31 +64,30 @@ def saturate(sut, http2, seconds, redis=None):
     else:
         command, read, most = ["wrk", "-t1", f"-c{CONNECTIONS['wrk']}", f"-d{seconds}s", "--timeout", "5s"], read_wrk, CONNECTIONS["wrk"]
     memory = []
-    before = sut.settled(), sut.process.cpu(), sum(redis.cpu()) if redis else 0, busy(SUT_CORE)
+    before = sut.process.cpu(), sum(redis.cpu()) if redis else 0, busy(SUT_CORE)
     text = run([*command, *headers(sut, "-H"), sut.url], seconds, lambda: memory.append(sut.process.pss()))
     busy_after = busy(SUT_CORE)
-    after = sut.settled(), sut.process.cpu(), sum(redis.cpu()) if redis else 0
+    reached = sut.settle()
+    after = sut.process.cpu(), sum(redis.cpu()) if redis else 0
     requests, took, wrong = read(text)
-    reached = after[0] - before[0]
     judge(requests, wrong, reached, most)
     # What was under way when the load ended has cost as much as the rest, so it counts here.
-    user, system = ((end - begin) / reached * 1e6 for begin, end in zip(before[1], after[1]))
+    user, system = ((end - begin) / reached * 1e6 for begin, end in zip(before[0], after[0]))
     core = (user + system) * reached / 1e6 / took
     return {
         "requests": requests, "per_second": requests / took, "cpu_us": user + system, "user_us": user, "system_us": system,
-        "redis_us": (after[2] - before[2]) / reached * 1e6, "core": core, "others": max(0, (busy_after - before[3]) / took - core),
+        "redis_us": (after[1] - before[1]) / reached * 1e6, "core": core, "others": max(0, (busy_after - before[2]) / took - core),
         "pss": memory[0],
     }
 
 
 def fixed_rate(sut, http2, seconds, rate, certificate):
     """Latencies at a moderate rate, from the moment at which each request was due."""
-    before = sut.settled()
     text = run(
         [FIXED_RATE, "--rate", rate, "--connections", CONNECTIONS["fixed_rate"], "--seconds", seconds, "--bytes", BODY_LENGTH,
          *(["--http2"] if http2 else []), "--ca", certificate, *headers(sut, "--header"), sut.url], seconds)
     outcome = json.loads(text)
-    judge(outcome["answered"], outcome["wrong"] + outcome["failed"], sut.settled() - before, CONNECTIONS["fixed_rate"] if outcome["late"] else 0)
+    judge(outcome["answered"], outcome["wrong"] + outcome["failed"], sut.settle(), CONNECTIONS["fixed_rate"] if outcome["late"] else 0)
     return {"answered": outcome["answered"], "kept_up": not outcome["late"], "p50_us": outcome["p50_us"], "p99_us": outcome["p99_us"]}
 
 

@@ -59,6 +59,6 @@ def describe(chosen, results, load_before, seconds):
     if others:
         lines.append(
             f"Load average before: {load_before:.2f}. While a row was measured others took {others[len(others) // 2]:.0%} of its core at the median, {others[-1]:.0%} at most.")
-        if others[-1] > 0.05 or load_before > 0.5:
+        if others[-1] > 0.1:
             lines.append("**The machine was not quiet: these figures are good for nothing but a look.**")
     return "\n" + "\n\n".join(lines)

@@ -60,17 +60,19 @@ class Sut:
         status, _, body = get(self.url, self.headers) if try_it else (200, None, BODY)
         if (status, body) != (200, BODY):
             raise Trouble(f"{process.name} answers {status} {body[:300]!r}: {process.written()}")
+        self.seen = upstream.count()
 
-    def settled(self):
-        """How many requests have reached the upstream, once those are over that the last load has left."""
-        last = None
-        for _ in range(100):
+    def settle(self):
+        """Waits until those requests are over that a load has left, and says how many have reached the upstream since the last time."""
+        same, last, end = 0, None, time.monotonic() + 10
+        while same < 4:
             now = self.upstream.count()
-            if now == last:
-                return now
-            last = now
+            same, last = (same + 1, now) if now == last else (0, now)
+            if time.monotonic() > end:
+                raise Trouble(f"{self.process.name} is not done with the last load after 10 seconds")
             time.sleep(0.05)
-        raise Trouble(f"{self.process.name} is not done with the last load after 5 seconds")
+        reached, self.seen = last - self.seen, last
+        return reached
 
 
 class Upstream:
