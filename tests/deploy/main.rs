@@ -12,4 +12,5 @@
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on says so by panicking")]
 
 mod image;
+mod kubernetes;
 mod support;
