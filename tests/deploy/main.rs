@@ -11,6 +11,7 @@
 )]
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on says so by panicking")]
 
+mod compose;
 mod image;
 mod kubernetes;
 mod support;

@@ -1,5 +1,6 @@
 //! Tools, files and processes.
 
+pub mod compose;
 pub mod container;
 pub mod dockerfile;
 
