@@ -15,3 +15,4 @@ mod compose;
 mod image;
 mod kubernetes;
 mod support;
+mod systemd;
