@@ -128,6 +128,7 @@ pub async fn run(settings: Settings, parts: Parts, stop: impl Future<Output = ()
         max_header_size: usize::try_from(settings.server.max_header_size).unwrap_or(usize::MAX),
         max_headers: settings.server.max_headers,
         places: listener::places(settings.server.max_connections),
+        streams: listener::places(settings.server.max_connections),
     };
     for registered in settings.registrations() {
         tracing::info!(
@@ -143,6 +144,7 @@ pub async fn run(settings: Settings, parts: Parts, stop: impl Future<Output = ()
         sockets.admin,
         Bounds {
             places: listener::places(256),
+            streams: listener::places(256),
             ..bounds.clone()
         },
         admin.clone(),
@@ -164,7 +166,10 @@ pub async fn run(settings: Settings, parts: Parts, stop: impl Future<Output = ()
         ));
     }
     if let Some(socket) = sockets.forward_auth {
-        tracing::info!(address = ?socket.tcp.local_addr().ok(), dialect = ?settings.server.forward_auth_dialect, "listening for forward-auth");
+        if let Ok(address) = socket.tcp.local_addr() {
+            let dialect = settings.server.forward_auth_dialect;
+            tracing::info!(%address, ?dialect, "listening for forward-auth");
+        }
         listeners.spawn(listener::serve(
             socket,
             asked_by_ingress(&bounds, settings.server.max_connections),
@@ -267,6 +272,7 @@ fn asked_by_ingress(public: &Bounds, max_connections: usize) -> Bounds {
         max_header_size: public.max_header_size.saturating_add(16 * 1024),
         max_headers: public.max_headers.saturating_add(16),
         places: listener::places(max_connections),
+        streams: listener::places(max_connections),
         ..public.clone()
     }
 }

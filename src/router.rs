@@ -87,6 +87,7 @@ impl Service for Router {
         let failure = match refusal {
             Refusal::Fragment => Failure::BadRequest("A request's target has no fragment (`#`)."),
             Refusal::PlainHttp => Failure::BadRequest("TLS is spoken here: use https instead of http."),
+            Refusal::OddSpace => Failure::BadRequest("A header's value begins or ends with a space."),
             Refusal::TargetTooLong => Failure::TargetTooLong,
             Refusal::HeadTooLarge => Failure::HeadTooLarge,
             Refusal::Panic => Failure::Internal,

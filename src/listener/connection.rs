@@ -40,6 +40,7 @@ pub async fn serve<S: Service>(
         biased;
         opened = tokio::time::timeout_at(deadline, open(stream, tls.as_ref())) => opened,
         () = connection.stop.cancelled() => return,
+        () = connection.cut.cancelled() => return,
     };
     match opened {
         Ok(Ok(Opened::Clear(stream, protocol, begun))) => {

@@ -6,14 +6,15 @@
 //! given up one after the other as soon as they are taken up.
 //!
 //! INVARIANT: a stream's work ends with its stream, and every stream's with the connection.
-//! INVARIANT: what all streams of a connection may make us hold is bounded by the constants below.
+//! INVARIANT: what a stream may make us hold is bounded by the constants below, and all listeners' streams together by their
+//! places, which are as many as those of connections: over HTTP/1.1 each would be a connection.
 //!
 //! Sources: RFC 9113 §5.1.2, §6.8, §8.2.3, §10.5; CVE-2023-44487 (rapid reset).
 
 use super::connection::{Connection, LENIENCE, caught};
 use super::reply::Reply;
 use super::wire::{Fresh, Wire};
-use super::{Refusal, Service};
+use super::{Bounds, Refusal, Service};
 use http::{HeaderMap, HeaderValue, header};
 use hyper::body::Incoming;
 use hyper::server::conn::http2;
@@ -26,7 +27,7 @@ use std::pin::pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::sync::Notify;
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -40,16 +41,16 @@ const MAX_EARLY_RESETS: usize = 20;
 /// So many streams may we have to reset for the peer's mistakes in a connection's life; then GOAWAY (CVE-2025-8671).
 const MAX_MISTAKES: usize = 100;
 
-/// How much of its body a stream may send ahead, and all streams together, bytes: one that nobody reads must not stop
-/// the others.
-const STREAM_WINDOW: u32 = 256 * 1024;
-const CONNECTION_WINDOW: u32 = 1024 * 1024;
+/// How much of its body a stream may send ahead, bytes; and all streams together: as much as each may, so that those that
+/// nobody reads do not stop the others.
+const STREAM_WINDOW: u32 = 128 * 1024;
+const CONNECTION_WINDOW: u32 = MAX_STREAMS * STREAM_WINDOW;
 
-/// How much of an answer waits for the browser's window, for each stream, bytes.
-const SEND_BUFFER: usize = 128 * 1024;
+/// How much of an answer waits for the browser, for each stream, bytes; a piece that was begun may pass it.
+const SEND_BUFFER: usize = 32 * 1024;
 
 /// How long a connection is silent before it is asked whether it is still there. Who stops in the middle of a header block
-/// or frame cannot answer, so this bounds slow heads, too.
+/// or frame cannot answer, so this bounds slow heads, too, once the preface is there.
 const PING: Duration = Duration::from_secs(20);
 
 /// So many streams may be given up before their answer; more only while most are waited for. Browsers give up what
@@ -72,7 +73,7 @@ pub async fn serve<S: Service>(
         cut,
         refused,
     } = connection;
-    let streams = Arc::new(Streams::new(bounds.idle_timeout));
+    let streams = Arc::new(Streams::new(&bounds, fresh.since));
     let tasks = Tasks {
         tracker: TaskTracker::new(),
         end: CancellationToken::new(),
@@ -95,19 +96,25 @@ pub async fn serve<S: Service>(
         let streams = streams.clone();
         service_fn(move |mut request: Request<Incoming>| {
             join_crumbs(request.headers_mut());
-            let refusal = refused.or(bounds.refusal(&request));
-            answer(service.clone(), request, peer, refusal, Stream::begin(&streams))
+            let refusal = refused
+                .or(bounds.refusal(&request))
+                .or(odd_space(request.headers()));
+            let stream = Stream::begin(&streams);
+            answer(
+                service.clone(),
+                request,
+                peer,
+                refusal,
+                stream,
+                bounds.streams.clone(),
+            )
         })
     };
     let engine = builder.serve_connection(TokioIo::new(wire), answer);
     let mut engine = pin!(engine);
-    let mut leaving = Leaving::Not;
+    // Since when nothing new is taken.
+    let mut leaving = None;
     loop {
-        let idle_at = streams.idle_at();
-        let look_at = match leaving {
-            Leaving::By(deadline) => deadline,
-            Leaving::Not | Leaving::WhenDone => idle_at,
-        };
         tokio::select! {
             // First: requests that have arrived before the stop are still served.
             biased;
@@ -123,18 +130,20 @@ pub async fn serve<S: Service>(
                 break;
             }
             // GOAWAY: the streams under way finish, no new ones are taken (RFC 9113 §6.8).
-            () = stop.cancelled(), if leaving == Leaving::Not => {
+            () = stop.cancelled(), if leaving.is_none() => {
                 engine.as_mut().graceful_shutdown();
-                leaving = Leaving::WhenDone;
+                leaving = Some(Instant::now());
             }
-            () = tokio::time::sleep_until(look_at) => {
-                if matches!(leaving, Leaving::By(_)) {
+            () = tokio::time::sleep_until(streams.patience(leaving)) => {
+                if streams.patience(leaving) > Instant::now() {
+                    continue;
+                }
+                // Who has said nothing yet, or nothing to our GOAWAY, is not waited for any longer.
+                if leaving.is_some() || !streams.have_begun() {
                     break;
                 }
-                if streams.idle_at() <= Instant::now() {
-                    engine.as_mut().graceful_shutdown();
-                    leaving = Leaving::By(Instant::now() + PARTING);
-                }
+                engine.as_mut().graceful_shutdown();
+                leaving = Some(Instant::now());
             }
         }
     }
@@ -143,23 +152,16 @@ pub async fn serve<S: Service>(
     tasks.tracker.wait().await;
 }
 
-/// Whether a connection is being closed by us.
-#[derive(PartialEq)]
-enum Leaving {
-    Not,
-    /// When its streams are.
-    WhenDone,
-    /// By then, whatever the other side does.
-    By(Instant),
-}
-
 async fn answer<S: Service>(
     service: S,
     request: Request<Incoming>,
     peer: SocketAddr,
     refusal: Option<Refusal>,
     mut stream: Stream,
+    places: Arc<Semaphore>,
 ) -> Result<Response<Reply<S::Body, Stream>>, Infallible> {
+    // As a connection beyond those that are allowed waits, so does a stream; the semaphore is never closed.
+    stream.place = places.acquire_owned().await.ok();
     let answered = match refusal {
         Some(refusal) => Err((refusal, Some(&request))),
         None => match caught(service.call(request, peer)).await {
@@ -197,6 +199,16 @@ fn join_crumbs(headers: &mut HeaderMap) {
     }
 }
 
+/// "A field value MUST NOT start or end with an ASCII whitespace character (ASCII SP or HTAB, 0x20 and 0x09)" (RFC 9113
+/// §8.2.1): in HTTP/1.1 it would be another value.
+fn odd_space(headers: &HeaderMap) -> Option<Refusal> {
+    let is_space = |byte: Option<&u8>| matches!(byte, Some(b' ' | b'\t'));
+    let mut values = headers.values().map(HeaderValue::as_bytes);
+    values
+        .any(|value| is_space(value.first()) || is_space(value.last()))
+        .then_some(Refusal::OddSpace)
+}
+
 /// Where the streams of a connection run; hyper starts a task for each.
 #[derive(Clone)]
 struct Tasks {
@@ -217,6 +229,7 @@ where
 
 /// The streams of one connection.
 struct Streams {
+    header_timeout: Duration,
     idle_timeout: Duration,
     count: Mutex<Count>,
     /// Told when it is enough.
@@ -224,22 +237,27 @@ struct Streams {
 }
 
 struct Count {
+    /// How many there have been, and how many are under way.
+    begun: u64,
     open: u64,
     /// Those that were answered, at least with a head; and those that were given up before.
     answered: u64,
     given_up: u64,
+    /// When the last one ended, or the connection came.
     idle_since: Instant,
 }
 
 impl Streams {
-    fn new(idle_timeout: Duration) -> Self {
+    fn new(bounds: &Bounds, since: Instant) -> Self {
         Self {
-            idle_timeout,
+            header_timeout: bounds.header_timeout,
+            idle_timeout: bounds.idle_timeout,
             count: Mutex::new(Count {
+                begun: 0,
                 open: 0,
                 answered: 0,
                 given_up: 0,
-                idle_since: Instant::now(),
+                idle_since: since,
             }),
             flooded: Notify::new(),
         }
@@ -249,15 +267,20 @@ impl Streams {
         self.count.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// When the connection has been idle for too long, as it looks now.
-    fn idle_at(&self) -> Instant {
+    fn have_begun(&self) -> bool {
+        self.count().begun > 0
+    }
+
+    /// Until when the connection may go on without a further stream, as it looks now.
+    fn patience(&self, leaving: Option<Instant>) -> Instant {
         let count = self.count();
-        let since = if count.open == 0 {
-            count.idle_since
-        } else {
-            Instant::now()
-        };
-        since + self.idle_timeout
+        match leaving {
+            // However long a stream takes: look again later.
+            _ if count.open > 0 => Instant::now() + PARTING,
+            Some(leaving) => count.idle_since.max(leaving) + PARTING,
+            None if count.begun == 0 => count.idle_since + self.header_timeout,
+            None => count.idle_since + self.idle_timeout,
+        }
     }
 }
 
@@ -265,14 +288,19 @@ impl Streams {
 struct Stream {
     streams: Arc<Streams>,
     answered: bool,
+    /// Its place among those of all connections.
+    place: Option<OwnedSemaphorePermit>,
 }
 
 impl Stream {
     fn begin(streams: &Arc<Streams>) -> Self {
-        streams.count().open += 1;
+        let mut count = streams.count();
+        count.begun += 1;
+        count.open += 1;
         Self {
             streams: streams.clone(),
             answered: false,
+            place: None,
         }
     }
 

@@ -61,6 +61,8 @@ pub struct Bounds {
     pub max_headers: usize,
     /// A place for each connection; listeners whose bounds are clones of each other share them.
     pub places: Arc<Semaphore>,
+    /// A place for each stream of HTTP/2, which can make us hold as much as a connection of HTTP/1.1.
+    pub streams: Arc<Semaphore>,
 }
 
 /// Places for so many connections at one time, at least one.
@@ -85,6 +87,8 @@ pub enum Refusal {
     Fragment,
     /// 400: it came in clear where TLS is spoken.
     PlainHttp,
+    /// 400: a header's value begins or ends with a space, which only HTTP/2 can send.
+    OddSpace,
     /// 414.
     TargetTooLong,
     /// 431: too many header lines, or too long.
@@ -98,7 +102,7 @@ impl Refusal {
     #[must_use]
     pub const fn status(self) -> StatusCode {
         match self {
-            Self::Fragment | Self::PlainHttp => StatusCode::BAD_REQUEST,
+            Self::Fragment | Self::PlainHttp | Self::OddSpace => StatusCode::BAD_REQUEST,
             Self::TargetTooLong => StatusCode::URI_TOO_LONG,
             Self::HeadTooLarge => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
             Self::Panic => StatusCode::INTERNAL_SERVER_ERROR,

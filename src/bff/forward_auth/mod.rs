@@ -90,9 +90,11 @@ impl Service for ForwardAuth {
         _peer: SocketAddr,
     ) -> Option<Response<Body>> {
         let failure = match refusal {
-            Refusal::Fragment | Refusal::PlainHttp | Refusal::TargetTooLong | Refusal::HeadTooLarge => {
-                NOT_ASKED
-            }
+            Refusal::Fragment
+            | Refusal::PlainHttp
+            | Refusal::OddSpace
+            | Refusal::TargetTooLong
+            | Refusal::HeadTooLarge => NOT_ASKED,
             Refusal::Panic => Failure::Internal,
         };
         let response = self.0.refuse(&failure, &Question::new(&self.0));

@@ -3,6 +3,7 @@
 use super::*;
 use hyper::client::conn::http2::{SendRequest, handshake};
 use hyper_util::rt::{TokioExecutor, TokioIo};
+use std::pin::pin;
 use tokio::task::JoinHandle;
 
 pub(super) struct Browser {
@@ -241,4 +242,118 @@ async fn lm_01_a_header_block_without_an_end_is_not_waited_for() {
         );
     }
     assert!(rig.asked().is_empty());
+}
+
+#[tokio::test]
+async fn lm_04_a_stream_too_many_waits_for_a_place_whatever_its_connection() {
+    let rig = rig(|bounds| bounds.streams = places(2)).await;
+    let (mut one, mut other) = (browser(&rig).await, browser(&rig).await);
+    let waiting = (one.start("/wait", &[]), one.start("/wait", &[]));
+    rig.echo.arrived.notified().await;
+    while rig.echo.asked.lock().unwrap().len() < 2 {
+        tokio::task::yield_now().await;
+    }
+    let third = other.start("/3", &[]);
+    let mut third = pin!(third);
+    assert!(timeout(Duration::from_millis(200), third.as_mut()).await.is_err());
+    assert_eq!(rig.asked().len(), 2);
+    rig.echo.release.notify_one();
+    assert_eq!(third.await.unwrap().status(), StatusCode::OK);
+    rig.echo.release.notify_one();
+    assert!(waiting.0.await.is_ok() && waiting.1.await.is_ok());
+}
+
+#[tokio::test]
+async fn lm_11_a_connection_without_streams_does_not_hold_a_stop_up() {
+    let rig = rig(|_| {}).await;
+    // Speaks once and then answers nothing, not even PING: a laptop that sleeps.
+    let mut asleep = rig.connect().await;
+    let hello = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0\0\0\x03\x01\x05\0\0\0\x01\x82\x87\x84";
+    asleep.write_all(hello).await.unwrap();
+    while rig.asked().is_empty() {
+        tokio::task::yield_now().await;
+    }
+    // And one that has not even begun.
+    let silent = rig.connect().await;
+    let began = Instant::now();
+    rig.stop.cancel();
+    rig.ended().await;
+    assert!(began.elapsed() < Duration::from_secs(9), "{:?}", began.elapsed());
+    drop((asleep, silent));
+}
+
+#[tokio::test]
+async fn a_request_that_meets_the_idle_close_is_answered() {
+    let rig = rig(|bounds| bounds.idle_timeout = Duration::from_millis(300)).await;
+    let mut stream = rig.connect().await;
+    let settings = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0\0\0\0\x04\x01\0\0\0\0";
+    stream.write_all(settings).await.unwrap();
+    stream
+        .write_all(b"\0\0\x03\x01\x05\0\0\0\x01\x82\x87\x84")
+        .await
+        .unwrap();
+    let goaway = [0, 0, 8, 7, 0, 0, 0, 0, 0];
+    read_until(&mut stream, &goaway).await;
+    // It was sent before the GOAWAY was seen, and takes longer than two sides need to part.
+    let mut waits = b"\0\0\x09\x01\x05\0\0\0\x03\x82\x87\x04\x05/wait".to_vec();
+    waits[2] = 9;
+    stream.write_all(&waits).await.unwrap();
+    rig.echo.arrived.notified().await;
+    let later = timeout(Duration::from_secs(6), read_until(&mut stream, b"waited")).await;
+    assert!(later.is_err(), "still under way");
+    rig.echo.release.notify_one();
+    timeout(PATIENCE, read_until(&mut stream, b"waited"))
+        .await
+        .expect("the answer");
+}
+
+#[tokio::test]
+async fn who_agrees_on_http2_and_says_nothing_is_not_waited_for() {
+    let folder = tempfile::tempdir().unwrap();
+    let pair = super::tls::pair();
+    let tls = Tls::watching(&super::tls::files(folder.path(), &pair)).unwrap();
+    let rig = rig_with(Some(tls), |bounds| bounds.header_timeout = Duration::from_secs(1)).await;
+    let began = Instant::now();
+    let mut stream = super::tls::connect(&rig, rustls::ALL_VERSIONS, &["h2"])
+        .await
+        .unwrap();
+    let mut scrap = [0; 64];
+    timeout(PATIENCE, async {
+        while let Ok(1..) = stream.read(&mut scrap).await {}
+    })
+    .await
+    .expect("the connection ends");
+    assert!(began.elapsed() < Duration::from_secs(5), "{:?}", began.elapsed());
+}
+
+#[tokio::test]
+async fn hp_12_a_value_with_space_around_it_is_refused() {
+    let rig = rig(|_| {}).await;
+    for value in [" b", "b ", "\tb", "b\t", " "] {
+        let mut stream = rig.connect().await;
+        let mut bytes = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0".to_vec();
+        let length = u8::try_from(value.len()).unwrap();
+        let block = [
+            b"\x82\x87\x84\x01\x01a\x00\x01x".as_slice(),
+            &[length],
+            value.as_bytes(),
+        ]
+        .concat();
+        bytes.extend([0, 0, u8::try_from(block.len()).unwrap(), 1, 5, 0, 0, 0, 1]);
+        bytes.extend(block);
+        stream.write_all(&bytes).await.unwrap();
+        timeout(PATIENCE, read_until(&mut stream, b"OddSpace true"))
+            .await
+            .expect("a refusal");
+    }
+    assert!(rig.asked().is_empty());
+}
+
+/// Reads until these bytes have come.
+async fn read_until(stream: &mut TcpStream, wanted: &[u8]) {
+    let mut seen = Vec::new();
+    while !seen.windows(wanted.len()).any(|window| window == wanted) {
+        let byte = stream.read_u8().await;
+        seen.push(byte.unwrap_or_else(|_| panic!("the end after {:?}", String::from_utf8_lossy(&seen))));
+    }
 }

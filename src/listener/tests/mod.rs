@@ -105,6 +105,7 @@ async fn rig_with(tls: Option<Tls>, change: impl FnOnce(&mut Bounds)) -> Rig {
         max_header_size: 32 * 1024,
         max_headers: 100,
         places: places(100),
+        streams: places(100),
     };
     change(&mut bounds);
     let socket = TcpListener::bind("127.0.0.1:0").await.unwrap();

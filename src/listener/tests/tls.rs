@@ -11,12 +11,12 @@ use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
 /// A pair in PEM, fresh.
-fn pair() -> (String, String) {
+pub(super) fn pair() -> (String, String) {
     let made = rcgen::generate_simple_self_signed(vec!["app.example".to_owned()]).unwrap();
     (made.cert.pem(), made.signing_key.serialize_pem())
 }
 
-fn files(folder: &Path, (cert, key): &(String, String)) -> TlsFiles {
+pub(super) fn files(folder: &Path, (cert, key): &(String, String)) -> TlsFiles {
     let files = TlsFiles {
         cert: folder.join("tls.crt"),
         key: folder.join("tls.key"),
@@ -79,25 +79,33 @@ impl ServerCertVerifier for Anyone {
     }
 }
 
+/// A fresh client's connection; a resumed session would show no certificate.
+pub(super) async fn connect(
+    rig: &Rig,
+    versions: &[&'static SupportedProtocolVersion],
+    alpn: &[&str],
+) -> std::io::Result<TlsStream<TcpStream>> {
+    let crypto = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let mut config = ClientConfig::builder_with_provider(crypto)
+        .with_protocol_versions(versions)
+        .unwrap()
+        .dangerous()
+        .with_custom_certificate_verifier(Arc::new(Anyone))
+        .with_no_client_auth();
+    config.alpn_protocols = alpn.iter().map(|name| name.as_bytes().to_vec()).collect();
+    config.resumption = rustls::client::Resumption::disabled();
+    let name = ServerName::try_from("app.example").unwrap();
+    let stream = rig.connect().await;
+    TlsConnector::from(Arc::new(config)).connect(name, stream).await
+}
+
 impl Secured {
     async fn connect(
         &self,
         versions: &[&'static SupportedProtocolVersion],
         alpn: &[&str],
     ) -> std::io::Result<TlsStream<TcpStream>> {
-        let crypto = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-        let mut config = ClientConfig::builder_with_provider(crypto)
-            .with_protocol_versions(versions)
-            .unwrap()
-            .dangerous()
-            .with_custom_certificate_verifier(Arc::new(Anyone))
-            .with_no_client_auth();
-        config.alpn_protocols = alpn.iter().map(|name| name.as_bytes().to_vec()).collect();
-        // Each client is a new one: a resumed session shows no certificate.
-        config.resumption = rustls::client::Resumption::disabled();
-        let name = ServerName::try_from("app.example").unwrap();
-        let stream = self.rig.connect().await;
-        TlsConnector::from(Arc::new(config)).connect(name, stream).await
+        connect(&self.rig, versions, alpn).await
     }
 
     /// The certificate that a new connection is shown.

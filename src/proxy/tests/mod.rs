@@ -117,6 +117,7 @@ async fn rig(upstream: SocketAddr, route: RouteSettings) -> Rig {
         max_header_size: 32 * 1024,
         max_headers: 100,
         places: listener::places(100),
+        streams: listener::places(100),
     };
     let mut bearer = HeaderValue::from_static("Bearer the-access-token");
     bearer.set_sensitive(true);
