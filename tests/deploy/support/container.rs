@@ -13,6 +13,8 @@ use tempfile::TempDir;
 pub const QUICK: Duration = Duration::from_mins(1);
 /// Where the image has its binary.
 pub const BINARY: &str = "/usr/local/bin/cloakroom";
+/// Where Debian and the base image have the authorities that everybody trusts.
+const AUTHORITIES: &str = "/etc/ssl/certs/ca-certificates.crt";
 /// The Debian packages whose libraries gcr.io/distroless/cc has, less the one for C++ and the one for OpenMP.
 const BASE: [&str; 2] = ["libc6", "libgcc-s1"];
 
@@ -42,6 +44,7 @@ impl Container {
             container.bind(Path::new(library), &format!("/usr{library}"));
         }
         container.bind(binary, BINARY);
+        container.bind(Path::new(AUTHORITIES), AUTHORITIES);
         container.file("/etc/nsswitch.conf", "hosts: files dns\n", 0o644);
         container
     }
