@@ -8,7 +8,7 @@ use crate::admin::Admin;
 use crate::bff::forward_auth::ForwardAuth;
 use crate::bff::{self, Bff};
 use crate::clock::Clock;
-use crate::config::{ProxyEnvironment, RouteSettings, RouteTable, Settings, StoreSettings};
+use crate::config::{ProxyEnvironment, RouteSettings, RouteTable, Server, Settings, StoreSettings};
 use crate::guard::{Gate, SessionCookie};
 use crate::listener::{self, Bounds, Socket, Tls};
 use crate::metrics::Metrics;
@@ -22,7 +22,9 @@ use crate::upstream::Upstream;
 use std::future::Future;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 use tokio::net::TcpListener;
+use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -105,24 +107,7 @@ fn target(route: &RouteSettings) -> Result<Target, String> {
 /// Not: dropping it cuts everything that is under way.
 pub async fn run(settings: Settings, parts: Parts, stop: impl Future<Output = ()>) -> Result<(), String> {
     let settings = Arc::new(settings);
-    let admin_socket = Socket {
-        tcp: bind(settings.server.admin, "server.admin").await?,
-        tls: None,
-    };
-    let mut public_sockets = Vec::new();
-    for address in &settings.server.listen {
-        public_sockets.push(Socket {
-            tcp: bind(*address, "server.listen").await?,
-            tls: parts.tls.clone(),
-        });
-    }
-    let forward_auth_socket = match settings.server.forward_auth {
-        Some(address) => Some(Socket {
-            tcp: bind(address, "server.forward_auth").await?,
-            tls: None,
-        }),
-        None => None,
-    };
+    let sockets = Sockets::bind(&settings.server, parts.tls.clone()).await?;
     let (tasks, tunnels, stopping, cut) = (
         TaskTracker::new(),
         TaskTracker::new(),
@@ -154,18 +139,18 @@ pub async fn run(settings: Settings, parts: Parts, stop: impl Future<Output = ()
     }
     let listeners = TaskTracker::new();
     let admin_stop = CancellationToken::new();
-    let admin_cut = CancellationToken::new();
     let admin_task = tasks.spawn(listener::serve(
-        admin_socket,
+        sockets.admin,
         Bounds {
             places: listener::places(256),
             ..bounds.clone()
         },
         admin.clone(),
+        // Whoever asks for health or metrics is not waited for.
+        CancellationToken::new(),
         admin_stop.clone(),
-        admin_cut.clone(),
     ));
-    for socket in public_sockets {
+    for socket in sockets.public {
         if let Ok(address) = socket.tcp.local_addr() {
             let tls = socket.tls.is_some();
             tracing::info!(%address, tls, public_url = settings.public_url.origin(), "listening");
@@ -178,7 +163,7 @@ pub async fn run(settings: Settings, parts: Parts, stop: impl Future<Output = ()
             cut.clone(),
         ));
     }
-    if let Some(socket) = forward_auth_socket {
+    if let Some(socket) = sockets.forward_auth {
         tracing::info!(address = ?socket.tcp.local_addr().ok(), dialect = ?settings.server.forward_auth_dialect, "listening for forward-auth");
         listeners.spawn(listener::serve(
             socket,
@@ -190,34 +175,89 @@ pub async fn run(settings: Settings, parts: Parts, stop: impl Future<Output = ()
     }
     listeners.close();
 
+    let under_way = UnderWay {
+        listeners,
+        tunnels,
+        stopping,
+        cut,
+        tasks,
+        admin_task,
+        admin_stop,
+    };
     stop.await;
     tracing::info!(delay = ?settings.server.drain_delay, "stopping: not ready any more, still accepting");
     admin.drain();
     tokio::time::sleep(settings.server.drain_delay).await;
     tracing::info!(timeout = ?settings.server.drain_timeout, "stopping: listeners closed, finishing what is under way");
-    stopping.cancel();
-    let deadline = tokio::time::Instant::now() + settings.server.drain_timeout;
-    let under_way = async {
-        listeners.wait().await;
-        // Only the listeners' requests open tunnels, and a tunnel is no longer its listener's.
-        tunnels.close();
-        tunnels.wait().await;
-    };
-    if tokio::time::timeout_at(deadline, under_way).await.is_err() {
-        tracing::warn!("stopping: cutting what is still under way");
-    }
-    cut.cancel();
-    admin_stop.cancel();
-    admin_cut.cancel();
-    // The sockets are closed now; what is left are refreshes and deletes, which must not be lost.
-    let _ = admin_task.await;
-    tasks.close();
-    let grace = deadline.max(tokio::time::Instant::now() + std::time::Duration::from_secs(1));
-    if tokio::time::timeout_at(grace, tasks.wait()).await.is_err() {
-        tracing::warn!("stopping: some background work did not finish in time");
-    }
+    under_way.finish(settings.server.drain_timeout).await;
     tracing::info!("stopped");
     Ok(())
+}
+
+/// All that is listened on.
+struct Sockets {
+    admin: Socket,
+    public: Vec<Socket>,
+    forward_auth: Option<Socket>,
+}
+
+impl Sockets {
+    async fn bind(server: &Server, tls: Option<Tls>) -> Result<Self, String> {
+        let admin = bind(server.admin, "server.admin", None).await?;
+        let mut public = Vec::new();
+        for address in &server.listen {
+            public.push(bind(*address, "server.listen", tls.clone()).await?);
+        }
+        let forward_auth = match server.forward_auth {
+            Some(address) => Some(bind(address, "server.forward_auth", None).await?),
+            None => None,
+        };
+        Ok(Self {
+            admin,
+            public,
+            forward_auth,
+        })
+    }
+}
+
+/// What runs while cloakroom serves.
+struct UnderWay {
+    listeners: TaskTracker,
+    /// Only the listeners' requests open tunnels, and a tunnel is no longer its listener's.
+    tunnels: TaskTracker,
+    /// Closes the listeners.
+    stopping: CancellationToken,
+    /// Cuts requests and tunnels.
+    cut: CancellationToken,
+    /// Everything else: refreshes, deletes, the admin listener.
+    tasks: TaskTracker,
+    admin_task: JoinHandle<()>,
+    admin_stop: CancellationToken,
+}
+
+impl UnderWay {
+    /// The second stage of stopping: what is under way finishes within `timeout`, or is cut.
+    async fn finish(self, timeout: Duration) {
+        self.stopping.cancel();
+        let deadline = tokio::time::Instant::now() + timeout;
+        let finished = async {
+            self.listeners.wait().await;
+            self.tunnels.close();
+            self.tunnels.wait().await;
+        };
+        if tokio::time::timeout_at(deadline, finished).await.is_err() {
+            tracing::warn!("stopping: cutting what is still under way");
+        }
+        self.cut.cancel();
+        self.admin_stop.cancel();
+        // The sockets are closed now; what is left are refreshes and deletes, which must not be lost.
+        let _ = self.admin_task.await;
+        self.tasks.close();
+        let grace = deadline.max(tokio::time::Instant::now() + Duration::from_secs(1));
+        if tokio::time::timeout_at(grace, self.tasks.wait()).await.is_err() {
+            tracing::warn!("stopping: some background work did not finish in time");
+        }
+    }
 }
 
 /// The bounds of the forward-auth listener: room for the few lines that an ingress adds to a head that the public listener
@@ -289,8 +329,9 @@ fn services(
     (router, forward_auth)
 }
 
-async fn bind(address: SocketAddr, key: &str) -> Result<TcpListener, String> {
-    TcpListener::bind(address).await.map_err(|error| {
+async fn bind(address: SocketAddr, key: &str, tls: Option<Tls>) -> Result<Socket, String> {
+    let tcp = TcpListener::bind(address).await.map_err(|error| {
         format!("cannot listen on {address} ({key}): {error}. Is another process using the port? Choose another, or stop it.")
-    })
+    })?;
+    Ok(Socket { tcp, tls })
 }

@@ -22,7 +22,7 @@ use crate::proxy::{self, Passage};
 use crate::session::{Session, SessionId};
 use crate::static_files::StaticFiles;
 use crate::upstream::Upstream;
-use http::{HeaderValue, Method, StatusCode, header};
+use http::{Method, StatusCode, header};
 use hyper::body::Incoming;
 use hyper::{Request, Response};
 use std::convert::Infallible;
@@ -130,7 +130,6 @@ impl Router {
             .notices
             .look(&inner.settings, way.peer, way.provenance, request.headers());
         let (method, headers) = (request.method().clone(), head::cookie_headers(&request));
-        let asked_upgrade = request.headers().contains_key(header::UPGRADE);
         let under_way = inner.metrics.begin();
         let mut route = "other";
         let (mut response, own) = match inner.way(request, &way, &mut route).await {
@@ -139,11 +138,6 @@ impl Router {
         };
         if own {
             answer::mark(&mut response, &inner.settings.public_url);
-        }
-        // What may follow was meant for another protocol, whoever refused to switch: it is not read as a request.
-        if asked_upgrade && response.status() != StatusCode::SWITCHING_PROTOCOLS {
-            let close = HeaderValue::from_static("close");
-            response.headers_mut().insert(header::CONNECTION, close);
         }
         drop(under_way);
         let status = response.status().as_u16();

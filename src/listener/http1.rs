@@ -4,7 +4,7 @@ use super::connection::{Connection, LENIENCE, caught};
 use super::reply::Reply;
 use super::wire::{Following, Fresh, Under, Wire};
 use super::{Refusal, Service};
-use http::header::CONNECTION;
+use http::header::{CONNECTION, UPGRADE};
 use http::{HeaderValue, Method, StatusCode};
 use http_body::Body as _;
 use hyper::body::Incoming;
@@ -85,7 +85,8 @@ async fn answer<S: Service>(
     is_last: bool,
     under_way: Under,
 ) -> Result<Response<Reply<S::Body, Under>>, Infallible> {
-    let is_last = is_last || request.method() == Method::CONNECT;
+    // What may follow CONNECT or an upgrade was meant for another protocol, whoever refused to switch.
+    let is_last = is_last || request.method() == Method::CONNECT || request.headers().contains_key(UPGRADE);
     let following = under_way.following();
     let mut response = match refusal {
         Some(refusal) => refuse(&service, refusal, Some(&request), peer, under_way),

@@ -93,7 +93,8 @@ pub async fn serve<S: Service>(
     let wire = Wire::unfollowed(fresh, &bounds);
     let answer = {
         let streams = streams.clone();
-        service_fn(move |request: Request<Incoming>| {
+        service_fn(move |mut request: Request<Incoming>| {
+            join_crumbs(request.headers_mut());
             let refusal = refused.or(bounds.refusal(&request));
             answer(service.clone(), request, peer, refusal, Stream::begin(&streams))
         })
@@ -154,12 +155,11 @@ enum Leaving {
 
 async fn answer<S: Service>(
     service: S,
-    mut request: Request<Incoming>,
+    request: Request<Incoming>,
     peer: SocketAddr,
     refusal: Option<Refusal>,
     mut stream: Stream,
 ) -> Result<Response<Reply<S::Body, Stream>>, Infallible> {
-    join_crumbs(request.headers_mut());
     let answered = match refusal {
         Some(refusal) => Err((refusal, Some(&request))),
         None => match caught(service.call(request, peer)).await {

@@ -79,7 +79,6 @@ pub async fn forward(
         return Err(Failure::TooLarge);
     }
     let is_websocket = websocket::is_upgrade(request.method(), request.version(), request.headers());
-    let asked_upgrade = request.headers().contains_key(http::header::UPGRADE);
     let takes_trailers = response::takes_trailers(request.headers());
     let browser = is_websocket.then(|| hyper::upgrade::on(&mut request));
 
@@ -123,9 +122,6 @@ pub async fn forward(
         };
         upgrade::accept(&mut parts.headers);
         upgrade::tunnel(browser, upstream, passage.tasks, passage.cut.clone());
-    } else if asked_upgrade {
-        // What the browser sent after its request was meant for another protocol: it is not read as a request.
-        upgrade::refuse(&mut parts.headers);
     }
     Ok(Response::from_parts(
         parts,

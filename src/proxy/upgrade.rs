@@ -56,11 +56,6 @@ pub fn accept(headers: &mut HeaderMap) {
     headers.insert(UPGRADE, WEBSOCKET);
 }
 
-/// Says to the browser that the connection ends with this answer.
-pub fn refuse(headers: &mut HeaderMap) {
-    headers.insert(CONNECTION, HeaderValue::from_static("close"));
-}
-
 /// Joins the two connections as soon as both have switched, until either ends or `cut` is cancelled.
 pub fn tunnel(browser: OnUpgrade, upstream: OnUpgrade, tasks: &TaskTracker, cut: CancellationToken) {
     let joined = async {

@@ -41,8 +41,8 @@ async fn a_browser_signs_in_calls_and_signs_out_over_http2() {
     assert_eq!(world.chrome.promise(many).await, json!(vec![200; 40]));
 
     let upload =
-        "fetch('/api/echo', { method: 'POST', body: 'x'.repeat(300000) }).then((answer) => answer.status)";
-    assert_eq!(world.chrome.promise(upload).await, 200);
+        "fetch('/api/upload', { method: 'POST', body: 'x'.repeat(300000) }).then((answer) => answer.json())";
+    assert_eq!(world.chrome.promise(upload).await, json!({ "length": 300_000 }));
     world.chrome.click("#logout-post").await;
     world.chrome.arrives_at(&world.url("/")).await;
     world.chrome.text("#state", "signed out").await;

@@ -8,6 +8,7 @@ use crate::support::jar::Site;
 use crate::support::redis::Redis;
 use crate::support::rig::Rig;
 use crate::support::tls::{Authority, tls_port_to};
+use crate::support::until;
 use crate::support::upstream::Upstream;
 use crate::support::wire::Wire;
 use rustls::pki_types::ServerName;
@@ -87,8 +88,10 @@ async fn oa_03_an_upstream_that_nobody_vouches_for_gets_no_request() {
         );
         assert_eq!(upstream.count(), 0);
         // The log says why, the browser does not.
-        let log = rig.cloakroom.log();
-        assert!(log.contains("invalid peer certificate"), "{log}");
+        until(5, "the reason in the log", || {
+            rig.cloakroom.log().contains("invalid peer certificate")
+        })
+        .await;
         assert!(!reply.text().contains("certificate"), "{}", reply.text());
     }
 }

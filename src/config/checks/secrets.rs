@@ -9,7 +9,7 @@ pub fn check(settings: &Settings, findings: &mut Findings<'_>) {
     for (path, source) in all(settings) {
         if let Err(problem) = source.current() {
             findings.refuse(&path, problem);
-        } else if source.is_plain() && findings.is_in_file(&path) {
+        } else if source.is_plain() && !is_bare_redis_url(source) && findings.is_in_file(&path) {
             findings.warn(
                 &path,
                 "stands in the config itself; use { file: PATH } or { env: NAME }",
@@ -32,6 +32,14 @@ pub fn file_under<'s>(settings: &'s Settings, folder: &Path) -> Option<&'s Path>
         .into_iter()
         .filter_map(|(_, source)| source.path())
         .find(is_in)
+}
+
+/// Whether this is the URL of a Redis without user and password: nothing that has to be hidden.
+fn is_bare_redis_url(source: &SecretSource) -> bool {
+    source.current().is_ok_and(|text| {
+        let text = text.expose();
+        (text.starts_with("redis://") || text.starts_with("rediss://")) && !text.contains('@')
+    })
 }
 
 /// Every secret with its key. A single one that could be a list has the index 0.

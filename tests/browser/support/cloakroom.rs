@@ -146,8 +146,8 @@ pub fn config(origin: &str, ports: &Ports, op: &Provider, upstream: &Upstream, w
     let (same_site, session) = (wish.same_site, wish.session);
     let Ports { public, admin, .. } = ports;
     let tls = ports.tls.as_ref().map_or_else(String::new, |folder| {
-        let (cert, key) = (folder.join("tls.crt"), folder.join("tls.key"));
-        format!(", tls: {{ cert: {cert:?}, key: {key:?} }}")
+        let folder = folder.display();
+        format!(", tls: {{ cert: {folder}/tls.crt, key: {folder}/tls.key }}")
     });
     let (asked, routes) = match &ports.behind {
         None => (

@@ -17,7 +17,6 @@ pub use upstream::Upstream;
 
 use crate::ingresses::{Ingress, Kind, Places};
 use serde_json::{Value, json};
-use std::net::TcpListener;
 use tempfile::TempDir;
 
 /// What differs from test to test.
@@ -87,11 +86,16 @@ impl World {
             .map_or(ports.public, |behind| behind.ingress);
         let scheme = if wish.tls { "https" } else { "http" };
         let origin = format!("{scheme}://app.localhost:{seen}");
-        // Nobody else may take an ingress's port while the others start, which have to know it.
-        let reserved = ports
-            .behind
-            .as_ref()
-            .map(|behind| TcpListener::bind(("127.0.0.1", behind.ingress)).expect("a free port"));
+        // First of all, so that nobody else takes its port, which the others have to know.
+        let ingress = wish.behind.zip(ports.behind.as_ref()).map(|(kind, behind)| {
+            let places = Places {
+                ingress: behind.ingress,
+                public: ports.public,
+                forward_auth: behind.forward_auth,
+                app: upstream.port(),
+            };
+            Ingress::start(kind, places)
+        });
         let provider = Provider::start(&json!({
             "issuer_host": "op.localhost", "login": wish.login, "access_token_ttl": wish.token_ttl, "rotate": true,
             "clients": [{
@@ -106,16 +110,6 @@ impl World {
         }
         let config = cloakroom::config(&origin, &ports, &provider, &upstream, &wish);
         let app = Cloakroom::run(folder.path(), origin, ports.admin, &config).await;
-        drop(reserved);
-        let ingress = wish.behind.zip(ports.behind).map(|(kind, behind)| {
-            let places = Places {
-                ingress: behind.ingress,
-                public: ports.public,
-                forward_auth: behind.forward_auth,
-                app: upstream.port(),
-            };
-            Ingress::start(kind, places)
-        });
         let chrome = Chrome::start(wish.prefs).await;
         Self {
             chrome,

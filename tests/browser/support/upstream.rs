@@ -9,7 +9,6 @@ use hyper::body::{Frame, Incoming};
 use hyper_util::rt::TokioIo;
 use serde_json::json;
 use std::convert::Infallible;
-use std::future::ready;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio_tungstenite::WebSocketStream;
@@ -31,7 +30,7 @@ pub struct Seen {
 #[derive(Clone, Default)]
 struct Memory(Arc<Mutex<Vec<Seen>>>);
 
-/// The API: `/api/whoami` and whatever else as JSON, `/api/ws` echo, `/api/events` ticks, `/docs/*` pages; and for an
+/// The API: `/api/whoami` and whatever else as JSON, `/api/ws` echo, `/api/events` ticks, `/api/upload` reads, `/docs/*` pages; and for an
 /// ingress that serves it alone, the app itself.
 pub struct Upstream {
     server: Server,
@@ -42,7 +41,16 @@ impl Upstream {
     pub async fn start() -> Self {
         let memory = Memory::default();
         let (known, tasks) = (memory.clone(), TaskTracker::new());
-        let server = Server::start(move |request| ready(serve(request, &known, &tasks))).await;
+        let server = Server::start(move |request: Request<Incoming>| {
+            let (known, tasks) = (known.clone(), tasks.clone());
+            async move {
+                if request.uri().path() == "/api/upload" {
+                    return read(request).await;
+                }
+                serve(request, &known, &tasks)
+            }
+        })
+        .await;
         Self { server, memory }
     }
 
@@ -116,6 +124,13 @@ fn serve(mut request: Request<Incoming>, memory: &Memory, tasks: &TaskTracker) -
             json!({ "path": path, "authorized": authorized }).to_string(),
         ),
     }
+}
+
+/// How long the body was, once all of it is there.
+async fn read(request: Request<Incoming>) -> Answer {
+    let body = request.into_body().collect().await;
+    let length = body.ok().map(|body| body.to_bytes().len());
+    answer("application/json", json!({ "length": length }).to_string())
 }
 
 /// A WebSocket that says everything back.

@@ -6,7 +6,7 @@ use super::free_port;
 use super::rig::Rig;
 use crate::ingresses::{Ingress, Kind, Places};
 use serde_json::json;
-use std::net::{SocketAddr, TcpListener};
+use std::net::SocketAddr;
 
 /// An ingress and what is behind it. Dropped in this order.
 pub struct Behind {
@@ -25,9 +25,17 @@ impl Behind {
     /// With a changed config.
     pub async fn with(kind: Kind, change: impl FnOnce(Config) -> Config) -> Self {
         let (port, forward_auth) = (free_port(), free_port());
-        // Nobody else may take it while cloakroom starts, which has to know it.
-        let reserved = TcpListener::bind(("127.0.0.1", port)).unwrap();
+        let mut ingress = None;
         let rig = Rig::with(|config| {
+            // First of all, so that nobody else takes its port, which cloakroom has to know.
+            let app = config.value["routes"][0]["upstream"].as_str().unwrap();
+            let places = Places {
+                ingress: port,
+                public: config.port,
+                forward_auth,
+                app: app.rsplit(':').next().unwrap().parse().unwrap(),
+            };
+            ingress = Some(Ingress::start(kind, places));
             let mut config = config
                 .set("public_url", format!("http://app.localhost:{port}"))
                 .set("server.trusted_proxies", json!(["127.0.0.0/8"]))
@@ -44,15 +52,8 @@ impl Behind {
             change(config)
         })
         .await;
-        let places = Places {
-            ingress: port,
-            public: rig.config.port,
-            forward_auth,
-            app: rig.upstream.address.port(),
-        };
-        drop(reserved);
         Self {
-            _ingress: Ingress::start(kind, places),
+            _ingress: ingress.unwrap(),
             port,
             rig,
         }

@@ -290,6 +290,9 @@ async fn a_refresh_that_fails_and_one_that_ends_a_session_are_audited() {
         .with_ansi(false)
         .with_writer(std::sync::Mutex::new(log.reopen().unwrap()))
         .finish();
+    // Where a process has one subscriber, tracing asks the thread that comes to an event first whether anybody wants it,
+    // once for all; that may be another test's. Where it has two, it asks both.
+    let _second = tracing::Dispatch::new(tracing_subscriber::registry());
     let _guard = tracing::subscriber::set_default(subscriber);
     let (world, id, _) = expired().await;
     world.provider.with(|state| {
