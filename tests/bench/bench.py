@@ -12,7 +12,7 @@ import load
 import machine
 import table
 from processes import Trouble
-from rig import ROOT, Rig, at_the_side
+from rig import ROOT, Rig, end_in_order, step_aside
 
 # The protocols by which the load comes: their title, TLS, HTTP/2.
 PROTOCOLS = {"h1": ("HTTP/1.1", False, False), "h2c": ("HTTP/2, clear", False, True), "tls": ("TLS, HTTP/1.1", True, False), "h2": ("TLS, HTTP/2", True, True)}
@@ -70,7 +70,8 @@ def measure(rig, protocol, row, chosen):
 
 def main():
     chosen = arguments()
-    at_the_side()
+    end_in_order()
+    step_aside()
     before, began = machine.load_average(), time.monotonic()
     results, invalid = {case: [] for case in chosen.cases}, {}
     with tempfile.TemporaryDirectory(prefix="cloakroom-bench-") as run, Rig(Path(run), ROOT / "target/release/cloakroom") as rig:

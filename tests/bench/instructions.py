@@ -10,7 +10,7 @@ from statistics import mean
 import build
 import callgrind
 from processes import Trouble
-from rig import Rig, at_the_side, MEMORY
+from rig import MEMORY, Rig, end_in_order, step_aside
 
 ROUTES = {
     "open route": lambda rig, stack, wrapper: rig.start_cloakroom(stack, False, MEMORY, wrapper=wrapper),
@@ -27,10 +27,11 @@ def main():
     chosen = parser.parse_args()
     if chosen.repeats < 1:
         parser.error("--repeats is at least 1")
-    at_the_side()
+    end_in_order()
     try:
         commits = [build.resolve(name) for name in (chosen.before, chosen.after)]
         binaries = [build.commit(commit) for commit in commits]
+        step_aside()
         with tempfile.TemporaryDirectory(prefix="cloakroom-bench-") as run, Rig(Path(run), None) as rig:
             rig.begin()
             report(chosen, commits, count(rig, binaries, chosen.repeats))

@@ -12,7 +12,7 @@ import build
 import load
 from bench import PROTOCOLS, ROWS
 from processes import Trouble
-from rig import Rig, at_the_side
+from rig import Rig, end_in_order, step_aside
 
 SECONDS, SAMPLES_PER_SECOND = 6, 997
 
@@ -26,9 +26,10 @@ def main():
     if chosen.protocol not in protocols:
         parser.error(f"{chosen.row} is measured with {' '.join(protocols)} only")
     title, tls, http2 = PROTOCOLS[chosen.protocol]
-    at_the_side()
+    end_in_order()
     try:
         binary = build.working_tree()
+        step_aside()
         with tempfile.TemporaryDirectory(prefix="cloakroom-bench-") as run, Rig(Path(run), binary) as rig, contextlib.ExitStack() as stack:
             rig.begin()
             sut = recipe(rig, stack, tls, http2)
@@ -43,10 +44,10 @@ def main():
             if perf.returncode:
                 raise Trouble(f"perf does not work here; tests/bench/instructions shows the dearest functions by callgrind. {complaint}")
             report = subprocess.run(
-                ["perf", "report", "-i", data, "--stdio", "--no-children", "--sort", "dso,symbol"], capture_output=True, text=True, timeout=120)
+                ["perf", "report", "-i", data, "--stdio", "--no-children", "--sort", "dso,symbol"], capture_output=True, text=True, timeout=300)
     except (Trouble, OSError, subprocess.SubprocessError) as trouble:
         sys.exit(str(trouble))
-    lines = re.findall(r"^ +([\d.]+%) +(\S+) +\[(.)\] (.*?) *$", report.stdout, re.M)
+    lines = re.findall(r"^ +([\d.]+%) +(\S+) +\[(.)\] (.+?)(?:  .*)?$", report.stdout, re.M)
     kernel = sum(float(share[:-1]) for share, _, ring, _ in lines if ring == "k")
     print(f"{name}, {title}: {found['cpu_us']:.1f} µs of CPU per request, {kernel:.0f} % of it in the kernel. The ten dearest:\n")
     print("| share | µs | where | function |\n| --: | --: | --- | --- |")

@@ -24,13 +24,17 @@ SESSION = "__Host-Http-cloakroom"
 MEMORY = "store: { memory: {} }"
 
 
-def at_the_side():
-    """Keeps this process and the load generators that it starts off the core of what is measured; a signal ends it in order."""
+def end_in_order():
+    """From now on a signal ends this program as an error would: whatever it has started ends first."""
+    for name in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(name, lambda number, _frame: sys.exit(128 + number))
+
+
+def step_aside():
+    """Keeps this process, and the load generators that it starts, off the core of what is measured. Builds want both: they come first."""
     if not {SUT_CORE, OTHER_CORE} <= os.sched_getaffinity(0):
         sys.exit("Two cores are needed: one for what is measured, one for all the rest.")
     os.sched_setaffinity(0, {OTHER_CORE})
-    for name in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(name, lambda number, _frame: sys.exit(128 + number))
 
 
 class Template(string.Template):
