@@ -24,7 +24,9 @@ impl Bff {
         // What cannot be decoded is no `return_to`, and no error either (contract 3.2).
         let parameters = query::readable(visit.query.unwrap_or_default());
         let return_to = self.return_to_in(&parameters);
-        if let Some(page) = self.stuck(visit.headers, visit.provenance.site, false) {
+        // Behind an ingress nobody but the login sees the circle of lost sessions.
+        let is_gone = self.is_lost_again(visit.headers).await;
+        if let Some(page) = self.stuck(visit.headers, visit.provenance.site, is_gone) {
             return Ok(page);
         }
         // From another site nobody chooses anything but where it leads (contract 3.1).

@@ -5,7 +5,7 @@
 
 use super::Bff;
 use crate::answer::{self, Body, Link};
-use crate::guard::authenticate::Presented;
+use crate::guard::authenticate::{self, Caller, Presented};
 use crate::protocol::fetch_metadata::Site;
 use crate::protocol::origin::PublicUrl;
 use http::{HeaderMap, Response, StatusCode, header};
@@ -59,6 +59,19 @@ impl Bff {
             response.headers_mut().append(header::SET_COOKIE, cookie);
         }
         Some(response)
+    }
+
+    /// Whether a browser with a circle's worth of logins brings a session that the store does not know. The store is asked
+    /// only then; one that does not answer ends nothing.
+    pub(super) async fn is_lost_again(&self, headers: &HeaderMap) -> bool {
+        let logins = self
+            .attempts
+            .finished_within(headers, self.clock.now(), JUST_SIGNED_IN);
+        logins >= CIRCLE
+            && matches!(
+                authenticate::authenticate(&self.cookie, &self.sessions, headers).await,
+                Ok(Caller::Gone)
+            )
     }
 
     /// A browser brings a session that the store does not know. That is how sessions end; so soon after a login it is how

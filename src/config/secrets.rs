@@ -177,7 +177,7 @@ impl WatchedFile {
                     return Err(problem);
                 };
                 if seen.complaint.as_ref() != Some(&problem) {
-                    tracing::warn!("a secret cannot be read again, its last value stays in use: {problem}");
+                    tracing::warn!("a file cannot be read again, its last content stays in use: {problem}");
                     seen.complaint = Some(problem);
                 }
                 Ok(last_good)

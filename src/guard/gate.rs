@@ -12,9 +12,9 @@ use crate::answer::Failure;
 use crate::config::{Auth, Csrf, Destination, RouteSettings, RouteTable};
 use crate::protocol::fetch_metadata::Site;
 use crate::protocol::path::RequestPath;
-use crate::protocol::websocket;
+use crate::protocol::{framing, host, websocket};
 use crate::session::{FreshError, Session, SessionId, Sessions};
-use http::{HeaderMap, HeaderValue, Method, Version};
+use http::{HeaderMap, HeaderValue, Method, Uri, Version, header};
 use std::sync::Arc;
 
 /// The longest request target, bytes.
@@ -78,6 +78,32 @@ pub struct Living {
     pub bearer: HeaderValue,
     /// The session as a refresh has just left it; `None`: it is as it was.
     pub renewed: Option<Arc<Session>>,
+}
+
+/// What must hold of any request's head, whoever sends it (contract 2.8): it can be read in one way only, and expects
+/// nothing that is not done here. The host that it is for.
+///
+/// # Errors
+/// [`Failure::BadRequest`], [`Failure::ExpectationFailed`]
+pub fn check_head<'a>(
+    version: Version,
+    method: &Method,
+    target: &'a Uri,
+    headers: &'a HeaderMap,
+) -> Result<&'a str, Failure> {
+    let host = host::authority(version, method, target, headers).map_err(Failure::BadRequest)?;
+    if !framing::is_plain(headers) {
+        return Err(Failure::BadRequest(
+            "The request's body is framed in a way that is not taken here.",
+        ));
+    }
+    // "A server that receives an Expect field value containing a member other than 100-continue MAY respond with a 417
+    // (Expectation Failed) status code", and none that came over HTTP/1.0 counts (RFC 9110 §10.1.1).
+    let expects_else = |line: &HeaderValue| !line.as_bytes().eq_ignore_ascii_case(b"100-continue");
+    if version > Version::HTTP_10 && headers.get_all(header::EXPECT).iter().any(expects_else) {
+        return Err(Failure::ExpectationFailed);
+    }
+    Ok(host)
 }
 
 /// Methods that nobody forwards (contract 4.2).

@@ -3,7 +3,8 @@
 //! Stands at the edge of both ways: `proxy` calls it before it adds headers of its own, so that nothing a browser
 //! names in `Connection` or spells in another way can take away or stand beside what cloakroom says.
 //!
-//! Sources: RFC 9110 §7.6.1; the `_` variants: CGI, WSGI and their kin read `X_Forwarded_For` as `X-Forwarded-For`.
+//! Sources: RFC 9110 §7.6.1; the variants: CGI, WSGI and their kin read `X_Forwarded_For`, and some `X.Forwarded.For`, as
+//! `X-Forwarded-For`.
 
 use http::header::{CONNECTION, HeaderName};
 use http::{HeaderMap, HeaderValue};
@@ -19,17 +20,22 @@ pub fn remove(headers: &mut HeaderMap) {
     remove_if(headers, is_hop_by_hop);
 }
 
-/// Removes what only we may say of a request: who asks, for which host and path, by which method. In any case and with
-/// `_` for `-`. `Authorization` stays where the route passes it.
+/// Removes what only we may say of a request: who asks, for which host and path, by which method. In any case and
+/// spelling. `Authorization` stays where the route passes it.
 pub fn drop_spoofable(headers: &mut HeaderMap, pass_authorization: bool) {
     remove_if(headers, |name| {
-        if name.contains('_') {
-            let name = name.replace('_', "-");
-            is_spoofable(&name) || is_hop_by_hop(&name) || name == "content-length"
-        } else {
-            is_spoofable(name) && !(pass_authorization && name == "authorization")
-        }
+        is_disguised(name) || is_spoofable(name) && !(pass_authorization && name == "authorization")
     });
+}
+
+/// Whether a name, in lower case, is one of those that only a connection or a proxy may write, in another spelling:
+/// whatever is neither a letter nor a digit may become the same sign further on.
+pub(super) fn is_disguised(name: &str) -> bool {
+    let is_sign = |c: char| !c.is_ascii_alphanumeric() && c != '-';
+    name.contains(is_sign) && {
+        let name = name.replace(is_sign, "-");
+        is_spoofable(&name) || is_hop_by_hop(&name) || name == "content-length"
+    }
 }
 
 /// The names that a comma-separated header lists; what is no header name is passed over.
@@ -58,13 +64,19 @@ fn is_hop_by_hop(name: &str) -> bool {
 }
 
 /// Whether a header of this name, in lower case, is for proxies alone to write.
-pub(super) fn is_spoofable(name: &str) -> bool {
+fn is_spoofable(name: &str) -> bool {
     matches!(
         name,
         "authorization"
             | "forwarded"
             | "x-forwarded"
             | "x-real-ip"
+            | "x-client-ip"
+            | "x-cluster-client-ip"
+            | "true-client-ip"
+            | "cf-connecting-ip"
+            | "client-cert"
+            | "client-cert-chain"
             | "x-rewrite-url"
             | "x-http-method-override"
             | "x-http-method"
@@ -72,9 +84,15 @@ pub(super) fn is_spoofable(name: &str) -> bool {
             | "x-request-id"
             // What CGI would hand on as HTTP_PROXY.
             | "proxy"
-    ) || ["x-forwarded-", "x-original-", "x-auth-request-", "proxy-"]
-        .iter()
-        .any(|family| name.starts_with(family))
+    ) || [
+        "x-forwarded-",
+        "x-original-",
+        "x-auth-request-",
+        "x-envoy-",
+        "proxy-",
+    ]
+    .iter()
+    .any(|family| name.starts_with(family))
 }
 
 /// Removes every header whose name is told.
@@ -143,6 +161,13 @@ mod tests {
             "X-Forwarded-User",
             "X-Forwarded-Anything",
             "X-Real-IP",
+            "X-Client-IP",
+            "X-Cluster-Client-IP",
+            "True-Client-IP",
+            "CF-Connecting-IP",
+            "X-Envoy-External-Address",
+            "Client-Cert",
+            "Client-Cert-Chain",
             "X-Original-URL",
             "X-Original-Method",
             "X-Rewrite-URL",
@@ -158,6 +183,7 @@ mod tests {
             let lower = name.to_ascii_lowercase();
             let upper = name.to_ascii_uppercase();
             let under = name.replace('-', "_");
+            let dotted = name.replace('-', ".");
             let last = name
                 .rsplitn(2, '-')
                 .collect::<Vec<_>>()
@@ -165,18 +191,20 @@ mod tests {
                 .rev()
                 .collect::<Vec<_>>()
                 .join("_");
-            for spelling in [name, &lower, &upper, &under, &last] {
-                let mut headers = map(&[
-                    (spelling, "evil"),
-                    (spelling, "twice"),
-                    ("x-mine", "1"),
-                    ("x_other", "1"),
-                ]);
+            for spelling in [name, &lower, &upper, &under, &dotted, &last] {
+                let mine = [("x-mine", "1"), ("x_other", "1"), ("x.third", "1")];
+                let mut headers = map(&mine);
+                headers.extend(map(&[(spelling, "evil"), (spelling, "twice")]));
                 drop_spoofable(&mut headers, false);
-                assert_eq!(headers, map(&[("x-mine", "1"), ("x_other", "1")]), "{spelling}");
+                assert_eq!(headers, map(&mine), "{spelling}");
             }
         }
-        for framing in ["content_length", "transfer_encoding", "Content_Length"] {
+        for framing in [
+            "content_length",
+            "transfer_encoding",
+            "Content_Length",
+            "content.length",
+        ] {
             let mut headers = map(&[(framing, "5")]);
             drop_spoofable(&mut headers, false);
             assert!(headers.is_empty(), "{framing}");

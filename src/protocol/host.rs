@@ -47,13 +47,6 @@ pub fn authority<'a>(
         Some(_) if target.scheme().is_none() && method != Method::CONNECT => {
             Err("only CONNECT names an authority instead of a path")
         }
-        Some(_)
-            if target
-                .scheme_str()
-                .is_some_and(|scheme| !matches!(scheme, "http" | "https")) =>
-        {
-            Err("the target's scheme is neither http nor https")
-        }
         // "When a proxy receives a request with an absolute-form of request-target, the proxy MUST ignore the
         // received Host header field (if any)" (RFC 9112 §3.2.2).
         Some(authority) if is_authority(authority.as_str()) => Ok(authority.as_str()),

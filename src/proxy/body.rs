@@ -4,7 +4,8 @@
 //! one that seems whole.
 //!
 //! Only time in which the upstream waits for the browser counts: a browser that a slow upstream holds back is not slow.
-//! Once the upstream's head is there, the two may talk as slowly as they like.
+//! Once the upstream's head is there, the two may talk as slowly as they like, as far as this goes: over HTTP/1.1 the
+//! listener ends a connection on which a body of a known length stands still for a minute while somebody waits for it.
 
 use crate::answer::Failure;
 use crate::protocol::BodyError;

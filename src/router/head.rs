@@ -2,8 +2,7 @@
 
 use crate::answer::{self, Body, Failure};
 use crate::guard::gate;
-use crate::protocol::{framing, host};
-use http::{HeaderValue, Response, StatusCode, Version, header};
+use http::{Response, StatusCode, Version, header};
 use hyper::Request;
 use hyper::body::Incoming;
 
@@ -12,21 +11,13 @@ use hyper::body::Incoming;
 /// # Errors
 /// [`Failure::BadRequest`], [`Failure::MethodNotAllowed`], [`Failure::ExpectationFailed`]
 pub(super) fn check(request: &Request<Incoming>) -> Result<&str, Failure> {
-    let (method, headers) = (request.method(), request.headers());
-    let host =
-        host::authority(request.version(), method, request.uri(), headers).map_err(Failure::BadRequest)?;
-    if !framing::is_plain(headers) {
-        return Err(Failure::BadRequest(
-            "The request's body is framed in a way that is not taken here.",
-        ));
-    }
-    gate::check_method(method)?;
-    // "A server that receives an Expect field value containing a member other than 100-continue MAY respond with a 417
-    // (Expectation Failed) status code", and none that came over HTTP/1.0 counts (RFC 9110 §10.1.1).
-    let expects_else = |line: &HeaderValue| !line.as_bytes().eq_ignore_ascii_case(b"100-continue");
-    if request.version() > Version::HTTP_10 && headers.get_all(header::EXPECT).iter().any(expects_else) {
-        return Err(Failure::ExpectationFailed);
-    }
+    let host = gate::check_head(
+        request.version(),
+        request.method(),
+        request.uri(),
+        request.headers(),
+    )?;
+    gate::check_method(request.method())?;
     // ":path" "MUST NOT be empty for 'http' or 'https' URIs; […] that do not contain a path component MUST include a value
     // of '/'" (RFC 9113 §8.3.1). An absolute target of HTTP/1.1 may leave the path out.
     if request.version() == Version::HTTP_2 && target(request).starts_with('?') {

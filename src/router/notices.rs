@@ -101,7 +101,7 @@ impl Notices {
             tracing::warn!(
                 host, %peer, unsaid, public_url = settings.public_url.origin(),
                 "answered 421 to a request for another host name: use the address of public_url, and let the proxy in \
-                 front keep Host (nginx: proxy_set_header Host $host)"
+                 front keep Host (nginx: proxy_set_header Host $http_host)"
             );
         }
     }

@@ -828,3 +828,55 @@ async fn decisions_are_counted_by_route() {
         assert!(metrics.contains(line), "{line}\n{metrics}");
     }
 }
+
+#[tokio::test]
+async fn hp_04_hp_05_hp_08_the_questions_own_head_is_judged_like_any_other() {
+    for dialect in Dialect::BOTH {
+        let asked = Asked::start(dialect).await;
+        let browser = asked.rig.signed_in().await;
+        let good = asked.question("GET", "/api/x").fetched().of(&browser);
+        assert_eq!(
+            asked.status(&good.clone().with("Expect", "100-continue")).await,
+            200
+        );
+        for (question, status) in [
+            (good.clone().with("Host", "cloakroom"), 400),
+            (good.clone().without_host(), 400),
+            (good.clone().without_host().with("Host", "clo ak"), 400),
+            (good.clone().without_host().with("Host", "x@cloakroom"), 400),
+            (good.clone().without_host().with("Host", ""), 400),
+            (good.clone().with("Transfer-Encoding", "gzip, chunked"), 400),
+            (good.clone().with("Expect", "something-else"), 403),
+        ] {
+            let reply = asked.ask(&question).await;
+            assert_eq!(reply.status, status, "{dialect:?} {question:?}");
+            assert!(reply.headers("authorization").is_empty());
+        }
+    }
+}
+
+#[tokio::test]
+async fn what_strangers_can_bring_about_is_a_warning_once() {
+    let asked = Asked::start(Dialect::Nginx).await;
+    for _ in 0..5 {
+        for question in [
+            asked
+                .question("GET", "/api/x")
+                .set("X-Original-URL", "https://evil.example/"),
+            asked.question("GET", "/api/x").set("X-Original-URL", "nothing"),
+            asked.question("GET", "/api/x").with("X_Forwarded_For", "1.1.1.1"),
+            asked.question("GET", "/bff/user"),
+        ] {
+            assert_eq!(asked.status(&question).await, 403);
+        }
+    }
+    let log = asked.rig.cloakroom.log();
+    let warnings: Vec<_> = log
+        .lines()
+        .filter(|line| line.contains("WARN") && line.contains("forward-auth was asked"))
+        .collect();
+    assert_eq!(warnings.len(), 4, "{log}");
+    for warning in warnings {
+        assert!(warning.contains("request_id"), "{warning}");
+    }
+}

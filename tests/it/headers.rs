@@ -5,7 +5,7 @@ use crate::support::rig::Rig;
 use crate::support::upstream::Play;
 use crate::support::wire::values;
 
-const PROTECTED: [&str; 31] = [
+const PROTECTED: [&str; 38] = [
     "Authorization",
     "Proxy-Authorization",
     "Proxy-Authenticate",
@@ -25,6 +25,13 @@ const PROTECTED: [&str; 31] = [
     "X-Forwarded-Client-Cert",
     "X-Forwarded-Anything",
     "X-Real-IP",
+    "X-Client-IP",
+    "X-Cluster-Client-IP",
+    "True-Client-IP",
+    "CF-Connecting-IP",
+    "X-Envoy-External-Address",
+    "Client-Cert",
+    "Client-Cert-Chain",
     "X-Original-URL",
     "X-Original-URI",
     "X-Original-Method",
@@ -69,7 +76,9 @@ async fn hp_14_fh_01_fh_04_oa_10_class_d_no_spelling_of_a_header_of_ours_gets_pa
         ("/api/public/x", true),
     ] {
         for name in PROTECTED {
+            // All with `_` at once, and the one that is dotted throughout.
             let mut request = Request::fetch("GET", path).with("X-Mine_too", "1");
+            request = request.with(&name.replace('-', "."), "evil");
             for spelling in spellings(name) {
                 request = request.with(&spelling, "evil");
             }

@@ -328,6 +328,12 @@ async fn hp_12_a_body_is_as_long_as_it_says_or_it_is_no_request() {
         ("something where it says nothing", vec!["0"], vec![b"hello"]),
         ("nothing where it says something", vec!["5"], vec![b""]),
         ("two lengths", vec!["5", "6"], vec![b"hello"]),
+        ("hp_04: one length twice", vec!["5", "5"], vec![b"hello"]),
+        (
+            "hp_04: one length in two spellings",
+            vec!["5", "05"],
+            vec![b"hello"],
+        ),
         ("a list of lengths", vec!["5, 5"], vec![b"hello"]),
         ("a sign", vec!["+5"], vec![b"hello"]),
     ] {

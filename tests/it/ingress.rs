@@ -20,7 +20,7 @@ use tokio::task::JoinSet;
 const CORPUS: &str = include_str!("../corpus/path_match.tsv");
 
 /// What a browser may not say of itself, of whom it speaks for and of what the app should see.
-const PROTECTED: [&str; 26] = [
+const PROTECTED: [&str; 34] = [
     "Authorization",
     "X-Auth-Request-User",
     "X-Auth-Request-Email",
@@ -35,11 +35,19 @@ const PROTECTED: [&str; 26] = [
     "X-Forwarded-Prefix",
     "X-Forwarded-Uri",
     "X-Forwarded-Method",
+    "X-Forwarded-Server",
     "X-Forwarded-User",
     "X-Forwarded-Email",
     "X-Forwarded-Groups",
     "X-Forwarded-Access-Token",
     "X-Real-IP",
+    "X-Client-IP",
+    "X-Cluster-Client-IP",
+    "True-Client-IP",
+    "CF-Connecting-IP",
+    "X-Envoy-External-Address",
+    "Client-Cert",
+    "Client-Cert-Chain",
     "X-Original-URL",
     "X-Original-URI",
     "X-Original-Method",
@@ -729,5 +737,54 @@ async fn a_host_that_is_not_ours_and_old_http_get_nothing() {
         let bytes = format!("GET /api/x HTTP/1.0\r\nHost: {host}\r\n{cookie}\r\n");
         let (reply, _) = raw(ingress.address(), bytes.as_bytes()).await;
         assert_eq!(reply.unwrap().status, 200, "{kind}");
+    }
+}
+
+#[tokio::test]
+async fn class_n_an_app_that_leads_nginx_to_the_question_gets_no_answer_of_it_out() {
+    let ingress = Behind::start(Kind::Nginx).await;
+    let mut browser = ingress.signed_in().await;
+    let answer = "HTTP/1.1 200 OK\r\nX-Accel-Redirect: /_cloakroom\r\nContent-Length: 0\r\n\r\n";
+    ingress.rig.upstream.on("/api/led", Play::bytes(answer));
+    // Whatever a browser sees is searched for tokens; the names must not be there either.
+    let reply = browser.fetch("GET", "/api/led").await;
+    assert_eq!(ingress.rig.upstream.last().target, "/api/led");
+    for name in [
+        "authorization",
+        "x-auth-request-user",
+        "x-auth-request-email",
+        "x-auth-request-groups",
+        "x-auth-request-redirect",
+    ] {
+        assert_eq!(reply.header(name), None, "{name}");
+    }
+}
+
+#[tokio::test]
+async fn sessions_that_are_lost_again_and_again_end_on_a_page() {
+    for kind in Kind::ALL {
+        let ingress = Behind::start(kind).await;
+        let mut browser = ingress.browser();
+        for round in 0..3 {
+            let (reply, trace) = browser
+                .follow("/pages/x", Site::None, &ingress.rig.rogue, 8)
+                .await;
+            assert_eq!(reply.status, 200, "{kind} {round} {trace:#?}");
+            // The store forgets it; the browser does not.
+            let kept = browser.jar.clone();
+            let request = Request::fetch("POST", "/bff/logout").with("Accept", "application/json");
+            assert_eq!(browser.send(request).await.status, 200, "{kind}");
+            browser.jar = kept;
+        }
+        let (reply, trace) = browser
+            .follow("/pages/x", Site::None, &ingress.rig.rogue, 8)
+            .await;
+        assert_eq!(reply.status, 400, "{kind} {trace:#?}");
+        assert!(reply.page().contains("lost again and again"), "{kind}");
+        let log = ingress.rig.cloakroom.log();
+        assert!(
+            log.contains("brings a session that the store does not know"),
+            "{kind} {log}"
+        );
     }
 }

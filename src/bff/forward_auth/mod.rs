@@ -11,6 +11,7 @@
 //! | no session, anything else         | 401, `Location`         | the same                                       |
 //! | store or provider away            | 503                     | the same                                       |
 //! | everything else, doubts included  | 403                     | the same                                       |
+//! | the question's own head is faulty | 400                     | the same                                       |
 //!
 //! nginx lets no 302 through from here, so it is told where a navigation goes by `X-Auth-Request-Redirect`. A navigation
 //! from another site without its Strict cookie goes to `login/resume`, which asks again from our own origin.
@@ -19,6 +20,7 @@
 //! INVARIANT: no answer sets or clears a cookie. Ingresses differ in what they pass on of it, and half of it would be worse
 //! than nothing; what a browser asks on the public listener next (`/bff/user`, the login) does it.
 
+mod complaints;
 mod identity;
 
 use super::Bff;
@@ -29,7 +31,8 @@ use crate::guard::csrf::Provenance;
 use crate::guard::gate::{self, Admitted, Head, Yet};
 use crate::listener::{Refusal, Service};
 use crate::metrics::Metrics;
-use crate::protocol::original_request::{self, Original};
+use crate::protocol::original_request::{self, Original, Unclear};
+use complaints::{Complaint, Complaints};
 use http::request::Parts;
 use http::{HeaderName, HeaderValue, Method, Request, Response, StatusCode, header};
 use hyper::body::Incoming;
@@ -51,6 +54,7 @@ struct Inner {
     gate: Arc<Gate>,
     bff: Arc<Bff>,
     metrics: Arc<Metrics>,
+    complaints: Complaints,
 }
 
 /// What is known of a question as soon as it is known, for the answer and the log.
@@ -72,6 +76,7 @@ impl ForwardAuth {
             gate,
             bff,
             metrics,
+            complaints: Complaints::default(),
         }))
     }
 }
@@ -122,10 +127,18 @@ impl Inner {
         let begun = Instant::now();
         let under_way = self.metrics.begin();
         let mut question = Question::new(self);
-        let response = match self.decide(&mut parts, peer, &mut question).await {
-            Ok(response) => response,
-            Err(failure) => self.refuse(&failure, &question),
+        let decided = match self.check_question(&parts, peer, &question.request_id) {
+            Ok(()) => self.decide(&mut parts, &mut question).await.map_err(|failure| {
+                tracing::debug!(
+                    request_id = question.request_id,
+                    ?failure,
+                    "forward-auth lets a request not pass"
+                );
+                narrowed(&failure)
+            }),
+            Err(failure) => Err(failure),
         };
+        let response = decided.unwrap_or_else(|failure| self.refuse(&failure, &question));
         drop(under_way);
         let (status, route) = (response.status().as_u16(), question.label);
         self.metrics
@@ -141,28 +154,28 @@ impl Inner {
     async fn decide<'a>(
         &'a self,
         parts: &mut Parts,
-        peer: SocketAddr,
         question: &mut Question<'a>,
     ) -> Result<Response<Body>, Failure> {
         let settings = &*self.settings;
-        self.check_question(parts, peer)?;
+        let complain = |complaint| self.complaints.note(&complaint, &question.request_id);
         if settings.server.forward_auth_dialect == Dialect::Forwarded {
             original_request::restore_upgrade(&mut parts.headers);
         }
-        let original = self.original(parts)?;
+        let original = self.original(parts).map_err(|unclear| {
+            complain(Complaint::Unclear(unclear));
+            Failure::Forbidden("It is not clear which request is asked about.")
+        })?;
         let provenance = Provenance::of(&original.method, &parts.headers, &settings.public_url);
         question.navigation = provenance.navigation;
         question.login = settings.public_url.url(&self.bff.login_for(&original.target));
         // 6.3, 2.8: our own host only, on every route.
         if !settings.public_url.is_host(original.host) {
-            tracing::info!("forward-auth was asked about a host that is not public_url's: 403");
+            complain(Complaint::OtherHost);
             return Err(Failure::Misdirected);
         }
         // An ingress would let these through, beside what we say or instead of it.
         if original_request::poses_as_somebody(&parts.headers) {
-            tracing::info!(
-                "forward-auth was asked about a request with headers that only a proxy may write, in another spelling or of another name: 403"
-            );
+            complain(Complaint::Posing);
             return Err(Failure::Forbidden(
                 "The request brings headers that only a proxy may write.",
             ));
@@ -175,9 +188,7 @@ impl Inner {
             Destination::Nowhere => return Err(Failure::NotFound),
             Destination::Own => {
                 question.label = &settings.prefix;
-                tracing::warn!(
-                    "forward-auth was asked about cloakroom's own endpoints: send them to server.listen"
-                );
+                complain(Complaint::Own);
                 return Err(Failure::Forbidden(
                     "This address is not served behind forward-auth.",
                 ));
@@ -193,7 +204,14 @@ impl Inner {
             provenance,
             request_id: &question.request_id,
         };
-        match self.gate.admit(route, &head).await? {
+        let admitted = self.gate.admit(route, &head).await;
+        // 3.6: as on the public listener.
+        if let Ok(Admitted::Not(Yet::SignedIn { is_gone: true }))
+        | Err(Failure::Unauthenticated { clear_cookie: true }) = admitted
+        {
+            self.bff.note_gone(head.headers);
+        }
+        match admitted? {
             Admitted::Not(yet) => Ok(self.elsewhere_first(yet, &original.target, question)),
             Admitted::As(None) => Ok(identity::nobody()),
             // 4.7, 4.8: with a token that lives.
@@ -209,32 +227,36 @@ impl Inner {
         }
     }
 
-    /// Whether somebody asks who may, and the one thing that can be asked (6.1, 6.3).
-    fn check_question(&self, parts: &Parts, peer: SocketAddr) -> Result<(), Failure> {
+    /// Whether somebody asks who may, and the one thing that can be asked (6.1, 6.3), with a head like any other's (2.8).
+    fn check_question(&self, parts: &Parts, peer: SocketAddr, request_id: &str) -> Result<(), Failure> {
         let peer = peer.ip().to_canonical();
         let trusted = &self.settings.server.trusted_proxies;
         if !trusted.iter().any(|net| net.contains(&peer)) {
-            tracing::warn!(%peer, "forward-auth was asked by a peer that is not in server.trusted_proxies: 403");
+            self.complaints.note(&Complaint::Stranger(peer), request_id);
             return Err(Failure::Forbidden("Only a trusted proxy may ask here."));
         }
         // A query is passed over: Caddy leaves the original request's there.
         if parts.method != Method::GET || parts.uri.path() != "/" {
-            tracing::warn!("forward-auth was asked for something other than `GET /`: 403");
+            self.complaints.note(&Complaint::Other, request_id);
             return Err(NOT_ASKED);
         }
-        Ok(())
+        let checked = gate::check_head(parts.version, &parts.method, &parts.uri, &parts.headers);
+        checked.map(drop).map_err(|failure| {
+            self.complaints.note(&Complaint::Head, request_id);
+            match failure {
+                // 2.8: "400 everywhere".
+                Failure::BadRequest(_) => failure,
+                failure => narrowed(&failure),
+            }
+        })
     }
 
     /// What is asked about, in the configured dialect (6.3).
-    fn original<'p>(&self, parts: &'p Parts) -> Result<Original<'p>, Failure> {
-        let read = match self.settings.server.forward_auth_dialect {
+    fn original<'p>(&self, parts: &'p Parts) -> Result<Original<'p>, Unclear> {
+        match self.settings.server.forward_auth_dialect {
             Dialect::Forwarded => original_request::from_forwarded(&parts.headers),
             Dialect::Nginx => original_request::from_nginx(&parts.headers),
-        };
-        read.map_err(|unclear| {
-            tracing::warn!(%unclear, "forward-auth cannot tell what it is asked about: 403");
-            Failure::Forbidden("It is not clear which request is asked about.")
-        })
+        }
     }
 
     /// Sends a navigation without a session elsewhere (4.1, 6.2).
@@ -256,7 +278,6 @@ impl Inner {
 
     fn refuse(&self, failure: &Failure, question: &Question<'_>) -> Response<Body> {
         gate::audit(failure, question.label, &question.request_id);
-        let failure = narrowed(failure);
         let login_path = self.bff.login_path();
         let mut response = failure.answer(Asking {
             request_id: &question.request_id,

@@ -50,6 +50,8 @@ pub struct Question {
     pub fields: Fields,
     /// Its request line without the version.
     pub start: String,
+    /// Whether it begins with a `Host` of its own.
+    pub has_host: bool,
 }
 
 impl Question {
@@ -68,6 +70,12 @@ impl Question {
     /// With this value instead.
     pub fn set(self, name: &str, value: &str) -> Self {
         self.without(name).with(name, value)
+    }
+
+    /// Without the `Host` that every question has.
+    pub fn without_host(mut self) -> Self {
+        self.has_host = false;
+        self
     }
 
     /// With this browser's session.
@@ -92,7 +100,10 @@ impl Question {
 
     /// Asks, on a connection of its own.
     pub async fn ask(&self, port: u16) -> Reply {
-        let mut text = format!("{} HTTP/1.1\r\nHost: cloakroom\r\n", self.start);
+        let mut text = format!("{} HTTP/1.1\r\n", self.start);
+        if self.has_host {
+            text.push_str("Host: cloakroom\r\n");
+        }
         for (name, value) in &self.fields {
             write!(text, "{name}: {value}\r\n").unwrap();
         }
@@ -148,6 +159,7 @@ impl Asked {
         let question = Question {
             fields: Vec::new(),
             start: "GET /".to_owned(),
+            has_host: true,
         };
         match self.dialect {
             Dialect::Forwarded => question
