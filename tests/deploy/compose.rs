@@ -1,14 +1,13 @@
 //! The Compose file: judged by the Compose specification's schema, and held against the config and the realm beside it.
 //! `tests/deploy/keycloak.rs` runs the same files against a real Keycloak.
 
-use crate::support::compose::{cloakroom, compose, config, initialised, redis, words};
+use crate::support::compose::{cloakroom, compose, config, init, initialised, redis, words};
 use crate::support::container::{BINARY, QUICK, together};
-use crate::support::{checkout, list, longest_stop, outcome, port, read, seconds, string, succeeds, tool};
+use crate::support::{checkout, list, longest_stop, outcome, port, read, seconds, string, tool};
 use serde_json::{Value, json};
 use std::fs;
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::Path;
-use std::process::Command;
 use tempfile::TempDir;
 
 fn realm() -> Value {
@@ -62,8 +61,13 @@ fn init_makes_each_secret_once_and_for_its_group_alone() {
     assert_eq!(made.permissions().mode() & 0o777, 0o750);
     let group = format!("SECRETS_GROUP={}\n", made.gid());
     assert_eq!(fs::read_to_string(folder.path().join(".env")).unwrap(), group);
-    succeeds(&mut Command::new(folder.path().join("init")));
+    init(&folder);
     assert_eq!(secrets(folder.path()), first, "a second run changes nothing");
+    let mode = fs::metadata(checkout("deploy/compose/init"))
+        .unwrap()
+        .permissions()
+        .mode();
+    assert_eq!(mode & 0o111, 0o111, "it can be called by its name");
     for ignored in ["/deploy/compose/.env", "/deploy/compose/secrets"] {
         assert!(
             read(".gitignore").lines().any(|line| line == ignored),

@@ -21,8 +21,14 @@ pub fn config() -> Value {
 pub fn initialised() -> TempDir {
     let folder = TempDir::new().unwrap();
     fs::copy(checkout("deploy/compose/init"), folder.path().join("init")).unwrap();
-    succeeds(&mut Command::new(folder.path().join("init")));
+    init(&folder);
     folder
+}
+
+/// Runs `init`. By its shell: a file that was written a moment ago cannot be executed itself while another test, which is
+/// about to start something, still has a copy of its descriptor.
+pub fn init(folder: &TempDir) {
+    succeeds(Command::new("sh").arg(folder.path().join("init")));
 }
 
 /// A command of a service, as its container gets it.
