@@ -57,17 +57,17 @@ fn init_makes_each_secret_once_and_for_its_group_alone() {
         );
         assert_eq!(first.iter().filter(|(_, other)| other == secret).count(), 1);
     }
-    let made = fs::metadata(folder.path().join("secrets")).unwrap();
-    assert_eq!(made.permissions().mode() & 0o777, 0o750);
-    let group = format!("SECRETS_GROUP={}\n", made.gid());
+    let folder_of_secrets = fs::metadata(folder.path().join("secrets")).unwrap();
+    assert_eq!(folder_of_secrets.permissions().mode() & 0o777, 0o750);
+    let group = format!("SECRETS_GROUP={}\n", folder_of_secrets.gid());
     assert_eq!(fs::read_to_string(folder.path().join(".env")).unwrap(), group);
     init(&folder);
     assert_eq!(secrets(folder.path()), first, "a second run changes nothing");
-    let mode = fs::metadata(checkout("deploy/compose/init"))
+    let shipped = fs::metadata(checkout("deploy/compose/init"))
         .unwrap()
         .permissions()
         .mode();
-    assert_eq!(mode & 0o111, 0o111, "it can be called by its name");
+    assert_eq!(shipped & 0o111, 0o111, "it can be called by its name");
     for ignored in ["/deploy/compose/.env", "/deploy/compose/secrets"] {
         assert!(
             read(".gitignore").lines().any(|line| line == ignored),
