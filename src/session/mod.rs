@@ -9,6 +9,7 @@
 
 mod ending;
 pub mod id;
+mod index;
 mod lifetime;
 pub mod login_attempt;
 mod logout_value;
@@ -21,6 +22,7 @@ mod testing;
 mod tests;
 
 pub use id::SessionId;
+pub use index::{Listed, NoReference, Reference, Whose};
 pub use record::{NewSession, Session, Tokens};
 pub use refresh::{Freshness, RefreshAt};
 
@@ -60,6 +62,23 @@ pub enum SessionError {
     Elsewhere,
 }
 
+/// Why a session did not begin.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum BeginError {
+    /// It could not be kept.
+    #[error(transparent)]
+    Session(#[from] SessionError),
+    /// Its login had not finished when the provider logged its user out (standards LO-17).
+    #[error("the provider has logged this user out meanwhile")]
+    LoggedOut,
+}
+
+impl From<StoreError> for BeginError {
+    fn from(error: StoreError) -> Self {
+        Self::Session(error.into())
+    }
+}
+
 /// Why there is no living access token for a session that was there.
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum FreshError {
@@ -88,6 +107,7 @@ pub struct Sessions {
     providers: Vec<Arc<dyn RefreshAt>>,
     lifetime: Lifetime,
     refresh_before: Duration,
+    max_per_user: Option<usize>,
     clock: Clock,
     tasks: TaskTracker,
     metrics: Arc<Metrics>,
@@ -128,6 +148,7 @@ impl Sessions {
                 .collect(),
             lifetime: Lifetime::new(settings),
             refresh_before: settings.refresh_before,
+            max_per_user: settings.max_per_user,
             clock,
             tasks,
             metrics,
@@ -139,14 +160,14 @@ impl Sessions {
         }
     }
 
-    /// Begins a session, always under a new id.
+    /// Begins a session, always under a new id. A user's oldest sessions end where that makes too many.
     ///
     /// # Errors
-    /// [`SessionError`]; then there is no session that anybody knows the id of.
+    /// [`BeginError`]; then there is no session that anybody knows the id of.
     ///
     /// # Cancel safety
     /// Dropped, it may leave a record whose id nobody knows, until its time ends.
-    pub async fn begin(&self, new: NewSession) -> Result<(SessionId, Session), SessionError> {
+    pub async fn begin(self: &Arc<Self>, new: NewSession) -> Result<(SessionId, Session), BeginError> {
         let provider = self
             .provider(&new.provider)
             .ok_or(SessionError::Unreadable("no such provider"))?;
@@ -155,12 +176,26 @@ impl Sessions {
             version: 1,
             provider,
         };
-        let id = SessionId::random();
+        let (id, record) = (SessionId::random(), &opened.payload);
+        let (hash, issuer) = (id.store_key(), opened.provider.issuer());
         let sealed = self.seal(&id, &opened)?;
-        let ttl = self.lifetime.ttl(&opened.payload, self.clock.now());
-        self.store
-            .create(self.key(Kind::Session, id.store_key()), sealed.into(), ttl)
+        // The order decides races with a logout at the provider: see `index`.
+        self.enlist(hash, record, issuer, opened.provider.client_id())
             .await?;
+        let ttl = self.lifetime.ttl(record, self.clock.now());
+        self.store
+            .create(self.key(Kind::Session, hash), sealed.into(), ttl)
+            .await?;
+        let refused = match self.is_logged_out(record, issuer).await {
+            Ok(false) => None,
+            Ok(true) => Some(BeginError::LoggedOut),
+            Err(error) => Some(error.into()),
+        };
+        if let Some(refused) = refused {
+            let _repeated_in_the_background = self.end_known(hash).await;
+            return Err(refused);
+        }
+        self.keep_few(issuer, &record.sub).await;
         Ok((id, self.session(&opened)))
     }
 

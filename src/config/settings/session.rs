@@ -30,6 +30,8 @@ pub struct SessionSettings {
     #[serde(with = "units::duration")]
     #[schemars(with = "units::DurationText")]
     pub refresh_before: Duration,
+    /// The most sessions of one user of one provider at one time; beyond it the oldest ends. No bound by default.
+    pub max_per_user: Option<usize>,
     /// The claims that `/bff/user` shows.
     pub claims: Vec<String>,
     /// Session encryption keys: the first seals, all open. A memory store makes its own.
@@ -170,6 +172,7 @@ impl Default for SessionSettings {
             idle_timeout: Duration::from_mins(30),
             absolute_timeout: Duration::from_hours(12),
             refresh_before: Duration::from_mins(1),
+            max_per_user: None,
             claims: [
                 "sub",
                 "name",
