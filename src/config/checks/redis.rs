@@ -43,7 +43,8 @@ pub fn check(redis: &RedisSettings, at: &KeyPath, findings: &mut Findings<'_>) {
     if let Some(sentinel) = &redis.sentinel {
         let at_sentinel = at.key("sentinel");
         if sentinel.master.is_empty() || !sentinel.master.bytes().all(|b| b.is_ascii_graphic()) {
-            let message = "is no name; wanted: the one that the sentinels monitor the primary under, such as mymaster";
+            let message =
+                "is no name; wanted: the one that the sentinels monitor the primary under, such as mymaster";
             findings.refuse(&at_sentinel.key("master"), message);
         }
         let sentinels = several(&sentinel.urls, &at_sentinel.key("urls"), "sentinels", findings);
@@ -54,7 +55,12 @@ pub fn check(redis: &RedisSettings, at: &KeyPath, findings: &mut Findings<'_>) {
             }
         }
         let theirs = sentinels.iter().any(|(_, url)| password(url.expose()));
-        user_without_password(&sentinel.user, theirs || sentinel.password.is_some(), &at_sentinel, findings);
+        user_without_password(
+            &sentinel.user,
+            theirs || sentinel.password.is_some(),
+            &at_sentinel,
+            findings,
+        );
         if theirs && redis.password.is_none() {
             let message = "holds the sentinels' own password, and the primary is logged in to without any; set `session.store.redis.password` where the primary wants one too";
             findings.warn(&at_sentinel.key("urls"), message);
@@ -62,7 +68,12 @@ pub fn check(redis: &RedisSettings, at: &KeyPath, findings: &mut Findings<'_>) {
         has_password = false;
         urls.extend(sentinels);
     }
-    user_without_password(&redis.user, has_password || redis.password.is_some(), at, findings);
+    user_without_password(
+        &redis.user,
+        has_password || redis.password.is_some(),
+        at,
+        findings,
+    );
     unused_tls(redis, &urls, at, findings);
     let prefix = &redis.key_prefix;
     if prefix.len() > 128 || !prefix.bytes().all(|b| b.is_ascii_graphic()) {
@@ -71,7 +82,7 @@ pub fn check(redis: &RedisSettings, at: &KeyPath, findings: &mut Findings<'_>) {
             quoted(prefix)
         );
         findings.refuse(&at.key("key_prefix"), message);
-    } else if prefix.contains(['{', '}']) {
+    } else if redis.cluster.is_some() && prefix.contains(['{', '}']) {
         // The hash tag is the first {…} of a key: one in the prefix would put every session on one node.
         let message = format!(
             "found {}; wanted: no {{ or }}, which say where in a cluster a key is",
@@ -103,7 +114,10 @@ fn several(
     findings: &mut Findings<'_>,
 ) -> Vec<(KeyPath, Secret)> {
     if sources.is_empty() {
-        findings.refuse(at, format!("is empty; wanted: the URLs of some {what}, such as redis://HOST:PORT"));
+        findings.refuse(
+            at,
+            format!("is empty; wanted: the URLs of some {what}, such as redis://HOST:PORT"),
+        );
     }
     let urls: Vec<_> = sources
         .iter()
@@ -127,7 +141,8 @@ fn only_database_zero(
     at: &KeyPath,
     findings: &mut Findings<'_>,
 ) {
-    let message = "is another database than 0, the only one that a cluster has; use `key_prefix` to keep things apart";
+    let message =
+        "is another database than 0, the only one that a cluster has; use `key_prefix` to keep things apart";
     if redis.database.is_some_and(|number| number != 0) {
         findings.refuse(at, message);
     }
@@ -150,12 +165,7 @@ fn user_without_password(
 }
 
 /// What TLS only is for.
-fn unused_tls(
-    redis: &RedisSettings,
-    urls: &[(KeyPath, Secret)],
-    at: &KeyPath,
-    findings: &mut Findings<'_>,
-) {
+fn unused_tls(redis: &RedisSettings, urls: &[(KeyPath, Secret)], at: &KeyPath, findings: &mut Findings<'_>) {
     if urls.is_empty() || urls.iter().any(|(_, url)| is_tls(url.expose())) {
         return;
     }
@@ -164,7 +174,10 @@ fn unused_tls(
         ("client_cert", redis.client_cert.is_some()),
     ] {
         if is_set {
-            findings.warn(&at.key(name), "is not used, as Redis is reached without TLS; use rediss://");
+            findings.warn(
+                &at.key(name),
+                "is not used, as Redis is reached without TLS; use rediss://",
+            );
         }
     }
 }

@@ -7,7 +7,6 @@ use super::tls::Tls;
 use crate::config::{RedisSettings, SecretSource};
 use redis::{ConnectionAddr, ConnectionInfo, IntoConnectionInfo};
 use rustls::pki_types::ServerName;
-use std::sync::Arc;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpStream, UnixStream};
 use tokio_rustls::TlsConnector;
@@ -145,6 +144,17 @@ impl Target {
         now.is_ok_and(|info| matches!(info.addr(), ConnectionAddr::TcpTls { .. }))
     }
 
+    /// Where it is.
+    pub(super) fn address(&self) -> Option<Address> {
+        match self.current().ok()?.addr() {
+            ConnectionAddr::Tcp(host, port) | ConnectionAddr::TcpTls { host, port, .. } => Some(Address {
+                host: host.clone(),
+                port: *port,
+            }),
+            _ => None,
+        }
+    }
+
     /// The same login at a server that this one told of.
     pub(super) fn at(&self, address: &Address) -> Result<ConnectionInfo, String> {
         let info = self.current()?;
@@ -154,7 +164,7 @@ impl Target {
 }
 
 /// Opens a byte stream to a server.
-pub(super) async fn open(address: &ConnectionAddr, tls: &Arc<Tls>) -> Result<Box<dyn Stream>, Fault> {
+pub(super) async fn open(address: &ConnectionAddr, tls: &Tls) -> Result<Box<dyn Stream>, Fault> {
     let named = |error: std::io::Error| Fault::said(format!("{address}: {error}"));
     match address {
         ConnectionAddr::Tcp(host, port) => Ok(Box::new(tcp(host, *port).await.map_err(named)?)),
