@@ -34,6 +34,7 @@ mod parts;
 mod paths;
 mod proxying;
 mod real_provider;
+mod redis_failover;
 mod refresh;
 mod return_to;
 mod routes;
