@@ -108,7 +108,7 @@ impl Cluster {
     /// What of the settings cannot be used.
     pub(super) fn new(
         settings: &RedisSettings,
-        seeds: Vec<Target>,
+        seeds: &[Target],
         tls: Arc<Tls>,
         news: Arc<News>,
     ) -> Result<Arc<Self>, String> {

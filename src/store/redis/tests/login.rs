@@ -3,10 +3,12 @@
 use super::{CANARY, KEY, MINUTE, make_certificates, recovers, words_of_failure};
 use crate::config::{SecretSource, TlsFiles};
 use crate::store::Store;
-use crate::store::testing::{RedisServer, free_port, settings};
+use crate::store::testing::{RedisServer, becomes, free_port, settings};
 use bytes::Bytes;
 use std::path::Path;
 use std::time::{Duration, Instant};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio_util::task::TaskTracker;
 
 const SESSION: Bytes = Bytes::from_static(b"x");
 
@@ -116,6 +118,90 @@ async fn se_07_a_user_who_may_not_say_how_long_a_list_lives_leaves_none_for_ever
     let why = failed[0].outcome.as_ref().unwrap_err();
     assert!(why.contains("NOPERM") && why.contains("+pexpire"), "{why}");
     assert_eq!(server.keys(), []);
+}
+
+/// A port that leads to this server, and forgets to say how long a value lives.
+async fn forgets_times_to_live(server: &RedisServer) -> u16 {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let (port, server) = (listener.local_addr().unwrap().port(), server.port);
+    let connections = TaskTracker::new();
+    connections.clone().spawn(async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            connections.spawn(async move {
+                let onward = tokio::net::TcpStream::connect(("127.0.0.1", server))
+                    .await
+                    .unwrap();
+                let (mut from, mut back) = stream.into_split();
+                let (mut answers, mut onward) = onward.into_split();
+                let there = async {
+                    let mut buffer = vec![0; 65536];
+                    while let Ok(n @ 1..) = from.read(&mut buffer).await {
+                        let mut piece = buffer[..n].to_vec();
+                        let find = |in_what: &[u8], what: &[u8]| {
+                            in_what.windows(what.len()).position(|window| window == what)
+                        };
+                        let said = b"$2\r\nPX\r\n$5\r\n10000\r\n";
+                        if let Some(begin) = find(&piece, b"*5\r\n$3\r\nSET\r\n")
+                            && let Some(end) = find(&piece, said)
+                        {
+                            piece.drain(end..end + said.len());
+                            piece[begin + 1] = b'3';
+                        }
+                        if onward.write_all(&piece).await.is_err() {
+                            return;
+                        }
+                    }
+                };
+                tokio::join!(there, tokio::io::copy(&mut answers, &mut back))
+                    .1
+                    .ok();
+            });
+        }
+    });
+    port
+}
+
+/// The one step that fails, and what it says.
+async fn only_failure(store: &Store) -> (String, String) {
+    let steps = store.check_online().await;
+    let mut failed = steps.iter().filter(|step| step.outcome.is_err());
+    let step = failed
+        .next()
+        .unwrap_or_else(|| panic!("nothing fails: {steps:?}"));
+    assert!(failed.next().is_none(), "{steps:?}");
+    (step.tried.clone(), step.outcome.clone().unwrap_err())
+}
+
+#[tokio::test]
+async fn se_07_the_online_check_finds_keys_that_live_for_ever() {
+    let server = RedisServer::start();
+    let port = forgets_times_to_live(&server).await;
+    let store = Store::redis(&settings(&format!("redis://127.0.0.1:{port}"))).unwrap();
+    let (tried, why) = only_failure(&store).await;
+    assert_eq!(tried, "time to live");
+    assert!(why.contains("lives for ever"), "{why}");
+}
+
+#[tokio::test]
+async fn the_online_check_finds_a_replica_although_it_takes_writes() {
+    let primary = RedisServer::start();
+    let port = primary.port.to_string();
+    let replica = RedisServer::start_with(&["--replicaof", "127.0.0.1", &port, "--replica-read-only", "no"]);
+    becomes("a replica in step", || {
+        replica
+            .cli(&["INFO", "replication"])
+            .contains("master_link_status:up")
+    });
+    let (tried, why) = only_failure(&replica.store()).await;
+    assert_eq!(tried, "role");
+    assert!(
+        why.contains("replica-read-only") && why.contains("primary"),
+        "{why}"
+    );
+    replica.cli(&["CONFIG", "SET", "replica-read-only", "yes"]);
+    let (tried, why) = only_failure(&replica.store()).await;
+    assert_eq!(tried, "write");
+    assert!(why.contains("READONLY"), "{why}");
 }
 
 fn secured(folder: &Path, port: u16) -> RedisServer {

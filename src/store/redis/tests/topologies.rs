@@ -153,7 +153,7 @@ async fn fa_01_a_failover_in_a_cluster_loses_nothing_and_is_followed_at_once() {
     fill(&store).await;
     let keys = servers.nodes[0].count();
     becomes("a replica with all of it", || {
-        servers.nodes[3..].iter().map(|node| node.count()).sum::<usize>() == 64
+        servers.nodes[3..].iter().map(RedisServer::count).sum::<usize>() == 64
     });
     assert!(keys > 0);
     servers.nodes[0].kill();
