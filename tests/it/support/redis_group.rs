@@ -329,3 +329,58 @@ impl Group {
         }
     }
 }
+
+/// One server that nobody has told anything: a sentinel that watches nobody, or a node of no cluster.
+pub struct Bare {
+    /// Where it listens.
+    pub port: u16,
+    child: Child,
+    _folder: TempDir,
+}
+
+impl Bare {
+    /// Starts a `--sentinel` or a node of a `cluster`, without TLS or password.
+    pub async fn start(what: &str) -> Self {
+        let (port, folder) = (port_with_bus(), TempDir::new().unwrap());
+        let mut command = Command::new("redis-server");
+        command.current_dir(folder.path());
+        let listen = ["--port", &port.to_string(), "--bind", "127.0.0.1"];
+        if what == "cluster" {
+            command
+                .args(listen)
+                .args(["--save", "", "--cluster-enabled", "yes"]);
+        } else {
+            std::fs::write(folder.path().join("sentinel.conf"), "").unwrap();
+            command.arg("sentinel.conf").args(listen).arg(what);
+        }
+        let quiet = command
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null());
+        let bare = Self {
+            port,
+            child: quiet.spawn().unwrap(),
+            _folder: folder,
+        };
+        until(10, "a server", || bare.ask(&["PING"]) == "PONG").await;
+        bare
+    }
+
+    /// What it answers.
+    pub fn ask(&self, arguments: &[&str]) -> String {
+        let mut cli = Command::new("redis-cli");
+        let output = cli
+            .args(["-p", &self.port.to_string()])
+            .args(arguments)
+            .output()
+            .unwrap();
+        String::from_utf8_lossy(&output.stdout).trim().to_owned()
+    }
+}
+
+impl Drop for Bare {
+    fn drop(&mut self) {
+        let _ended = self.child.kill();
+        let _reaped = self.child.wait();
+    }
+}
