@@ -34,6 +34,8 @@ mod parts;
 mod paths;
 mod proxying;
 mod real_provider;
+mod redis_failover;
+mod redis_faults;
 mod refresh;
 mod return_to;
 mod routes;
