@@ -12,6 +12,7 @@
 use super::lifetime::Lifetime;
 use crate::clock::UnixTime;
 use crate::secret::{AccessToken, IdToken, RefreshToken};
+use bytes::Bytes;
 use http::HeaderValue;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
@@ -42,11 +43,10 @@ pub struct Tokens {
 
 impl Tokens {
     /// The value of `Authorization` for the upstream (RFC 6750 §2.1), marked sensitive so that it is neither logged
-    /// nor indexed. `None`: the provider's token holds what no header can.
-    #[must_use]
-    pub fn bearer(&self) -> Option<HeaderValue> {
-        let text = Zeroizing::new(["Bearer ", self.access_token.expose()].concat());
-        let mut value = HeaderValue::from_str(&text).ok()?;
+    /// nor indexed, and wiped when its last copy goes. `None`: the provider's token holds what no header can.
+    fn bearer(&self) -> Option<HeaderValue> {
+        let text = Zeroizing::new(["Bearer ", self.access_token.expose()].concat().into_bytes());
+        let mut value = HeaderValue::from_maybe_shared(Bytes::from_owner(text)).ok()?;
         value.set_sensitive(true);
         Some(value)
     }
@@ -90,6 +90,8 @@ pub struct Session {
     pub absolute_end: UnixTime,
     /// The stored record's version.
     pub version: u64,
+    /// `Authorization: Bearer …`, made once. `None`: the provider's token holds what no header can.
+    pub bearer: Option<HeaderValue>,
 }
 
 /// Why a record cannot be written or read.
@@ -119,6 +121,9 @@ pub(super) struct Payload {
     /// A refresh token is kept whose answer's ID token could not be checked; the next answer's must be.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub(super) unconfirmed: bool,
+    /// How often the refresh token was shown to the provider, as far as no answer of its told what became of it.
+    #[serde(default, skip_serializing_if = "is_none")]
+    pub(super) shown: u32,
     /// What a newer release wrote beside.
     #[serde(flatten)]
     beside: Map<String, Value>,
@@ -136,6 +141,7 @@ impl Payload {
             begun: now,
             used: now,
             unconfirmed: false,
+            shown: 0,
             beside: Map::new(),
         }
     }
@@ -154,6 +160,7 @@ impl Payload {
             idle_end,
             absolute_end,
             version,
+            bearer: self.tokens.bearer(),
         }
     }
 
@@ -189,6 +196,11 @@ impl Payload {
             },
         }
     }
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes references")]
+const fn is_none(count: &u32) -> bool {
+    *count == 0
 }
 
 /// Writes up to the capacity, and no further.
