@@ -44,7 +44,7 @@ impl Bff {
         visit: &Visit<'_>,
         body: Incoming,
     ) -> Result<Response<Body>, Failure> {
-        // §2.5: "The OP uses an HTTP POST to the registered Back-Channel Logout URI"
+        // §2.5: the provider asks by HTTP POST.
         if visit.method != Method::POST {
             return Err(Failure::MethodNotAllowed("POST"));
         }
@@ -84,29 +84,33 @@ impl Bff {
     }
 
     /// Does what the token says. False: it was done before.
-    async fn log_out(&self, provider: &Provider, said: &LogoutToken) -> Result<bool, SessionError> {
+    async fn log_out(&self, provider: &Provider, logout: &LogoutToken) -> Result<bool, SessionError> {
         let issuer = &provider.settings().issuer;
-        let (seen, left) = (self.seen(issuer, &said.jti), said.until.since(self.clock.now()));
+        let (seen, left) = (
+            self.seen(issuer, &logout.jti),
+            logout.until.since(self.clock.now()),
+        );
         // §2.6 (8): "Optionally verify that another Logout Token with the same jti value has not been recently received";
         // asked before anything is done, because the user may have signed in anew since.
         if self.store.read(seen).await?.is_some() {
             return Ok(false);
         }
-        let (sub, sid) = (said.sub.as_deref(), said.sid.as_deref());
+        let (user, session) = (logout.sub.as_deref(), logout.sid.as_deref());
         self.sessions
-            .log_out_at_provider(issuer, sub, sid, said.issued)
+            .log_out_at_provider(issuer, user, session, logout.issued)
             .await?;
-        // §2.7: "If the RP supports … sid …, … the RP … MUST clear any state associated with the identified session(s)";
-        // whoever is not found is logged out already.
-        let mut whose = match (sid, sub) {
+        // §2.7: a session is found by the sid, or all of the user's by the sub; whoever is not found is logged out already.
+        // §2.4: "If a sid Claim is not present, the intent is that all sessions at the RP for the End-User identified by the
+        // iss and sub Claims be logged out".
+        let mut whose = match (session, user) {
             (Some(sid), _) => self.sessions.find(Whose::Sid { issuer, sid }).await?,
             (None, Some(sub)) => self.sessions.find(Whose::Sub { issuer, sub }).await?,
             (None, None) => Vec::new(),
         };
-        whose.retain(|listed| sub.is_none_or(|sub| listed.sub == sub));
-        // §2.7 also wants refresh tokens revoked that were issued without offline_access. That cannot be done here: they
-        // are sealed under a key that takes the browser's cookie to derive (contract 5.2). They are gone with the record,
-        // and the provider that ended its own session can end them by itself.
+        whose.retain(|listed| user.is_none_or(|user| listed.sub == user));
+        // §2.7: "Refresh tokens issued without the offline_access property to a session being logged out SHOULD be revoked".
+        // That cannot be done here: they are sealed under a key that takes the browser's cookie to derive (contract 5.2).
+        // They are gone with the record, and the provider that ended its own session can end them by itself.
         self.end_listed(&whose, "backchannel").await?;
         // Now, and not before: what did not succeed may come again.
         Ok(self.store.claim(seen, &MARK, left).await?)
@@ -164,7 +168,7 @@ impl Bff {
 
 /// Reads a form of at most [`LONGEST_FORM`].
 async fn read_form(headers: &HeaderMap, body: Incoming) -> Result<Vec<(String, String)>, Failure> {
-    // §2.5: "The POST body uses the application/x-www-form-urlencoded encoding"
+    // §2.5: the body is application/x-www-form-urlencoded.
     let mut types = headers.get_all(header::CONTENT_TYPE).iter();
     let (kind, None) = (types.next(), types.next()) else {
         return Err(Failure::BadRequest("The request has more than one Content-Type."));
@@ -190,8 +194,8 @@ async fn read_form(headers: &HeaderMap, body: Incoming) -> Result<Vec<(String, S
         .ok_or(Failure::BadRequest("The request's body is no form."))
 }
 
-/// §2.5: "The POST body uses … a logout_token parameter"; "the POST body MAY contain other values … Values that are not
-/// understood by the implementation MUST be ignored".
+/// §2.5: there is a `logout_token`; "Values that are not understood by the implementation MUST be ignored", and one that
+/// comes twice is not understood in one way only.
 fn logout_token(form: &[(String, String)]) -> Result<&str, Failure> {
     match query::find(form, "logout_token") {
         Parameter::One(token) => Ok(token),

@@ -4,7 +4,8 @@
 //! Nobody signs this call and no cookie comes with it (a frame on the provider's page is another site's), so it may be
 //! anybody's: what it takes is to know the provider's own session id, which only the provider and those know whom it told.
 //!
-//! INVARIANT: only sessions end that the index shows for this very issuer and `sid`; tokens are not revoked.
+//! INVARIANT: only sessions end that the index shows for this very issuer and `sid`; tokens are not revoked, and no mark
+//! keeps a login out.
 //! INVARIANT: the answer is the same whether there was such a session or not.
 
 use super::{Bff, Visit};
@@ -25,7 +26,8 @@ impl Bff {
             return Err(Failure::MethodNotAllowed("GET"));
         }
         let parameters = query::parse(visit.query.unwrap_or_default()).unwrap_or_default();
-        // §2: "If either is included, both MUST be"; without them it would be the cookie's session, and none comes.
+        // Front-Channel Logout §2: iss and sid come together or not at all. Without them it would be the cookie's session
+        // that ends, and no cookie comes.
         let (Parameter::One(issuer), Parameter::One(sid)) =
             (query::find(&parameters, "iss"), query::find(&parameters, "sid"))
         else {

@@ -68,7 +68,7 @@ visit --output form http://localhost:8180/realms/demo/protocol/openid-connect/lo
 action=$(sed -n 's/.*<form[^>]* action="\([^"]*\)".*/\1/p' form | sed 's/&amp;/\&/g')
 code=$(sed -n 's/.*name="session_code" value="\([^"]*\)".*/\1/p' form)
 [ -n "$action" ] || fail "there is no form to sign out with: $(head -c 2000 form)"
-visit --output answer --data-urlencode "session_code=$code" --data-urlencode confirmLogout=Logout "$action"
+visit --output answer --data-urlencode "session_code=$code" --data-urlencode confirmLogout=Logout "http://localhost:8180$action"
 [ "$(fetch --output /dev/null --write-out '%{http_code}' "$app/bff/user")" = 401 ] || fail "signed out at Keycloak, and the session is still there: $(head -c 2000 answer)"
 "#;
 

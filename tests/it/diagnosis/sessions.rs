@@ -256,13 +256,8 @@ async fn a_sign_out_at_the_provider_that_is_not_heard() {
     } = rig;
     // One that has no keys yet and gets none.
     let stranger = Cloakroom::start(&config.replica()).await;
-    rogue.script(|script| {
-        drop(
-            script
-                .raw
-                .insert("/jwks", b"HTTP/1.1 500 X\r\nContent-Length: 0\r\n\r\n".to_vec()),
-        )
-    });
+    let broken = b"HTTP/1.1 500 X\r\nContent-Length: 0\r\n\r\n".to_vec();
+    rogue.script(|script| drop(script.raw.insert("/jwks", broken)));
     assert_eq!(post(&stranger, &public, &token).await.status, 503);
     entry.log(&stranger.log());
     entry.settle(&cloakroom).await;
