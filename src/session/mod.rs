@@ -17,7 +17,7 @@ pub mod record;
 pub mod refresh;
 pub mod seal;
 #[cfg(test)]
-mod testing;
+pub(crate) mod testing;
 #[cfg(test)]
 mod tests;
 
@@ -26,11 +26,11 @@ pub use index::{Listed, NoReference, Reference, Whose};
 pub use record::{NewSession, Session, Tokens};
 pub use refresh::{Freshness, RefreshAt};
 
-use crate::clock::Clock;
+use crate::clock::{Clock, UnixTime};
 use crate::config::SessionSettings;
 use crate::metrics::Metrics;
 use crate::seldom::Seldom;
-use crate::store::{Kind, Replaced, Store, StoreError, StoreKey};
+use crate::store::{Kind, Replaced, Store, StoreError, StoreKey, Watch};
 use lifetime::Lifetime;
 use record::{Payload, RecordError};
 use refresh::{Flights, Leases};
@@ -208,9 +208,20 @@ impl Sessions {
         Ok(self.read(id).await?.map(|opened| self.session(&opened)))
     }
 
+    /// News of a session: they wake whoever has it open, and [`Self::look_up`] says what has become of it.
+    #[must_use]
+    pub fn watch(&self, id: &SessionId) -> Watch {
+        self.store.watch(self.key(Kind::Session, id.store_key()).hash)
+    }
+
     /// Notes that the session was used. Writes at most once per tenth of the idle timeout, in the background.
     pub fn touch(self: &Arc<Self>, id: &SessionId, session: &Session) {
-        if !self.lifetime.is_worth_noting(session.used, self.clock.now()) {
+        self.touch_since(id, session.used);
+    }
+
+    /// As [`Self::touch`], for who knows of a session only when it was last used.
+    pub fn touch_since(self: &Arc<Self>, id: &SessionId, used: UnixTime) {
+        if !self.lifetime.is_worth_noting(used, self.clock.now()) {
             return;
         }
         let Some(turn) = Turn::take(self, id.store_key()) else {
