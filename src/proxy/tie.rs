@@ -129,7 +129,7 @@ impl Tie {
 
     /// Looks the session up, in turn; anew where there are news meanwhile, for an answer that is long in coming may hang
     /// on a connection that is no more.
-    async fn look_up(&self, news: &mut Watch) -> Result<Option<Session>, SessionError> {
+    async fn look_up(&self, news: &mut Watch) -> Result<Option<Arc<Session>>, SessionError> {
         let _turn = self.streams.turns.acquire().await;
         loop {
             tokio::select! {
@@ -144,4 +144,3 @@ impl Tie {
         sleep(end.since(self.streams.clock.now()).clamp(AT_LEAST, AT_LATEST))
     }
 }
-

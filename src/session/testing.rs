@@ -217,7 +217,7 @@ impl World {
         self.sessions.begin(new_session(&self.clock)).await.unwrap()
     }
 
-    pub(crate) async fn look_up(&self, id: &SessionId) -> Option<Session> {
+    pub(crate) async fn look_up(&self, id: &SessionId) -> Option<Arc<Session>> {
         self.sessions.look_up(id).await.unwrap()
     }
 

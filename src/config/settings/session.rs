@@ -35,7 +35,9 @@ pub struct SessionSettings {
     pub claims: Vec<String>,
     /// Session encryption keys: the first seals, all open. A memory store makes its own.
     pub keys: Vec<SecretSource>,
-    /// A local cache of opened sessions, or `off`. Not used yet.
+    /// Opened sessions in this process's memory, or `off`: the store is read on every request. What is kept counts only
+    /// while the store says that it is still so; a Redis that cannot tell (`CLIENT TRACKING`, Redis 6) is read on every
+    /// request all the same.
     pub cache: Cache,
     /// Where sessions are kept.
     pub store: StoreSettings,
@@ -93,6 +95,10 @@ pub struct CacheLimits {
     pub ttl: Duration,
     /// The most sessions in it.
     pub max: usize,
+    /// The most memory that they take.
+    #[serde(with = "units::size")]
+    #[schemars(with = "units::SizeText")]
+    pub max_size: u64,
 }
 
 /// Where sessions are kept: exactly one of these.
@@ -201,6 +207,7 @@ impl Default for CacheLimits {
         Self {
             ttl: Duration::from_secs(30),
             max: 10_000,
+            max_size: 64 * 1024 * 1024,
         }
     }
 }
