@@ -174,10 +174,10 @@ fn what_is_no_frame_is_found_at_once() {
         assert!(Follower::new(*sender).follow(bytes).is_err(), "{bytes:x?}");
         for at in 0..bytes.len() {
             let mut follower = Follower::new(*sender);
-            let followed = follower
+            let outcome = follower
                 .follow(&bytes[..at])
                 .and_then(|_| follower.follow(&bytes[at..]));
-            assert!(followed.is_err(), "{bytes:x?} cut at {at}");
+            assert!(outcome.is_err(), "{bytes:x?} cut at {at}");
         }
     }
     for (sender, bytes, found) in wrong {

@@ -14,7 +14,7 @@ use crate::answer::Body;
 use crate::protocol::BodyError;
 use bytes::Bytes;
 use http::{HeaderMap, header};
-use http_body::{Body as _, Frame, SizeHint};
+use http_body::{Frame, SizeHint};
 use http_body_util::BodyExt;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -123,3 +123,7 @@ impl Drop for EventStream {
         self.watcher.abort();
     }
 }
+
+#[cfg(test)]
+#[path = "event_stream_tests.rs"]
+mod tests;

@@ -102,11 +102,11 @@ impl Tie {
         let sessions = &self.streams.sessions;
         let mut news = sessions.watch(&self.id);
         let mut absolute_end = self.absolute_end;
-        loop {
+        while self.streams.clock.now() < absolute_end {
             let found = tokio::select! {
                 found = self.look_up(&mut news) => found,
                 // However long the answer takes.
-                () = self.sleep_until(absolute_end) => return,
+                () = self.sleep_until(absolute_end) => continue,
             };
             let end = match found {
                 Ok(None) => return,
@@ -139,8 +139,12 @@ impl Tie {
         }
     }
 
-    /// Sleeps until that time of day, or for [`AT_LATEST`].
+    /// Sleeps until that time of day, but no longer than [`AT_LATEST`].
     fn sleep_until(&self, end: UnixTime) -> impl Future<Output = ()> + use<> {
         sleep(end.since(self.streams.clock.now()).clamp(AT_LEAST, AT_LATEST))
     }
 }
+
+#[cfg(test)]
+#[path = "tie_tests.rs"]
+mod tests;

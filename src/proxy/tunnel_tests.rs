@@ -57,12 +57,11 @@ const MASK: [u8; 4] = [9, 8, 7, 6];
 fn frame(sender: Sender, first: u8, length: u16) -> Vec<u8> {
     let masked = if sender == Sender::Browser { 0x80 } else { 0 };
     let mut frame = vec![first];
-    match u8::try_from(length) {
-        Ok(short @ ..126) => frame.push(masked | short),
-        _ => {
-            frame.push(masked | 126);
-            frame.extend(length.to_be_bytes());
-        }
+    if length < 126 {
+        frame.push(masked | u8::try_from(length).unwrap());
+    } else {
+        frame.push(masked | 126);
+        frame.extend(length.to_be_bytes());
     }
     if masked != 0 {
         frame.extend(MASK);
