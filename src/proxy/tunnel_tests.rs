@@ -60,7 +60,7 @@ fn frame(sender: Sender, first: u8, length: u16) -> Vec<u8> {
     if length < 126 {
         frame.push(masked | u8::try_from(length).unwrap());
     } else {
-        frame.push(masked | 126);
+        frame.push(masked + 126);
         frame.extend(length.to_be_bytes());
     }
     if masked != 0 {
