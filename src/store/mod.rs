@@ -65,6 +65,20 @@ pub enum Kind {
 }
 
 impl Kind {
+    /// All of them.
+    const ALL: [Self; 10] = [
+        Self::Session,
+        Self::RefreshLock,
+        Self::AttemptClaim,
+        Self::AttemptResult,
+        Self::LogoutContinuation,
+        Self::UserIndex,
+        Self::SidIndex,
+        Self::LogoutMark,
+        Self::LogoutToken,
+        Self::Probe,
+    ];
+
     /// The word in the key's text.
     const fn word(self) -> &'static str {
         match self {

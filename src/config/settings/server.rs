@@ -74,7 +74,7 @@ pub enum Dialect {
 #[derive(Clone, Debug, PartialEq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct TlsFiles {
-    /// The listener's own certificate first, then its chain.
+    /// The own certificate first, then its chain.
     pub cert: PathBuf,
     /// The certificate's private key, not encrypted.
     pub key: PathBuf,
