@@ -362,3 +362,10 @@ impl Outage {
         }
     }
 }
+
+impl Store {
+    /// As if the link to a server had been lost and were there again.
+    pub(crate) fn link_is_back(&self) {
+        self.changes.note_all();
+    }
+}

@@ -42,6 +42,7 @@ mod refresh;
 mod return_to;
 mod routes;
 mod sessions;
+mod streams;
 mod support;
 mod tls;
 mod tokens;
