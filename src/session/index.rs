@@ -247,8 +247,10 @@ impl Sessions {
                     tracing::error!(?set, "an entry of the session index was tampered with");
                     continue;
                 };
-                if self.refused.holds(&listed.hash) || !self.is_there(member).await? {
+                if !self.is_there(member).await? {
                     gone.push(member);
+                } else if self.refused.holds(&listed.hash) {
+                    // Over for this replica; others have to find it until its delete is confirmed.
                 } else if found.iter().all(|other| other.hash != listed.hash) {
                     found.push(listed);
                 }
@@ -286,10 +288,23 @@ impl Sessions {
         };
         let plain = serde_json::to_vec(&mark).map_err(|_| SessionError::Unreadable("it has no mark"))?;
         let sealed = self.keys.seal(Purpose::LogoutMark, &[], &[issuer], &plain);
-        if let Some(key) = self.names(&whose, Kind::LogoutMark).first() {
-            self.store.create(*key, sealed.into(), MARK).await?;
+        let Some(key) = self.names(&whose, Kind::LogoutMark).first().copied() else {
+            return Ok(());
+        };
+        // A token that was held up on its way does not take back what a later one said.
+        if let (Whose::Sub { .. }, Some(there)) = (&whose, self.store.read(key).await?)
+            && self
+                .open_mark(issuer, &there.sealed)
+                .is_some_and(|there| there.at >= at)
+        {
+            return Ok(());
         }
-        Ok(())
+        Ok(self.store.create(key, sealed.into(), MARK).await?)
+    }
+
+    fn open_mark(&self, issuer: &str, sealed: &[u8]) -> Option<Mark> {
+        let plain = self.keys.open(Purpose::LogoutMark, &[], &[issuer], sealed).ok()?;
+        serde_json::from_slice(&plain).ok()
     }
 
     /// Whether the provider has logged this session out before it began: asked after its record was written.
@@ -302,13 +317,8 @@ impl Sessions {
                 let Some(found) = self.store.read(key).await? else {
                     continue;
                 };
-                let mark = self
-                    .keys
-                    .open(Purpose::LogoutMark, &[], &[issuer], &found.sealed)
-                    .ok();
-                let mark: Option<Mark> = mark.and_then(|plain| serde_json::from_slice(&plain).ok());
                 // One that cannot be read was left by somebody: better one login too many refused.
-                let Some(mark) = mark else {
+                let Some(mark) = self.open_mark(issuer, &found.sealed) else {
                     return Ok(true);
                 };
                 let holds = match whose {
@@ -576,6 +586,32 @@ mod tests {
                 "{named:?}"
             );
         }
+    }
+
+    #[tokio::test]
+    async fn lo_17_an_older_logout_token_that_comes_late_takes_nothing_back() {
+        let world = World::new();
+        let new = of(&world, "alice", "s1");
+        for at in [world.clock.now(), BEGIN.minus(Duration::from_mins(5))] {
+            let logout = world
+                .sessions
+                .log_out_at_provider(ISSUER, Some("alice"), None, at);
+            logout.await.unwrap();
+        }
+        assert!(matches!(
+            world.sessions.begin(new).await,
+            Err(BeginError::LoggedOut)
+        ));
+    }
+
+    #[tokio::test]
+    async fn lo_07_a_session_that_is_refused_here_is_still_found_elsewhere() {
+        let world = World::new();
+        let id = begin(&world, "alice", "s1").await;
+        world.store.outage.begin(&["delete"], Fails::Before);
+        assert!(world.sessions.end_known(id.store_key()).await.is_err());
+        assert_eq!(found(&world, sub("alice")).await, []);
+        assert_eq!(found(&world.another(), sub("alice")).await.len(), 1);
     }
 
     #[tokio::test]
