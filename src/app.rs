@@ -13,6 +13,7 @@ use crate::guard::{Gate, SessionCookie};
 use crate::listener::{self, Bounds, Socket, Tls};
 use crate::metrics::Metrics;
 use crate::provider::Provider;
+use crate::proxy::Streams;
 use crate::router::{Inner, Notices, Router, Target};
 use crate::session::Sessions;
 use crate::session::seal::KeyRing;
@@ -319,7 +320,7 @@ fn services(
     }));
     let gate = Arc::new(Gate {
         routes,
-        sessions,
+        sessions: sessions.clone(),
         cookie: SessionCookie::new(&settings.session),
     });
     let forward_auth = ForwardAuth::new(settings.clone(), gate.clone(), bff.clone(), metrics.clone());
@@ -327,6 +328,7 @@ fn services(
         settings: settings.clone(),
         gate,
         targets,
+        streams: Streams::new(sessions, clock.clone()),
         bff,
         metrics,
         clock,

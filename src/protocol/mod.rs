@@ -22,6 +22,7 @@ pub mod query;
 pub mod return_to;
 pub mod token_response;
 pub mod websocket;
+pub mod websocket_frames;
 
 #[cfg(test)]
 pub(crate) mod signing;
