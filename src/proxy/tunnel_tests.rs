@@ -315,7 +315,8 @@ async fn what_is_no_websocket_is_not_passed_on() {
             &mut rig.upstream
         };
         sender.write_all(&bytes).await.unwrap();
-        let ended = rig.joined.await.unwrap();
+        let ended = timeout(Duration::from_secs(5), rig.joined).await;
+        let ended = ended.expect("it is cut").unwrap();
         assert_eq!(ended.unwrap_err().kind(), io::ErrorKind::InvalidData);
         assert_eq!(read_all(&mut rig.browser).await, b"");
         assert_eq!(read_all(&mut rig.upstream).await, b"");
