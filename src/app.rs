@@ -136,6 +136,8 @@ pub async fn run(settings: Settings, parts: Parts, stop: impl Future<Output = ()
             provider = registered.provider,
             redirect_uri = registered.redirect_uri,
             post_logout_redirect_uri = registered.post_logout_redirect_uri,
+            backchannel_logout_uri = registered.backchannel_logout_uri,
+            frontchannel_logout_uri = registered.frontchannel_logout_uri,
             "the provider has to know these addresses, to the letter"
         );
     }

@@ -196,13 +196,13 @@ impl Inner {
             Destination::Nowhere => return Err(Failure::NotFound),
             Destination::Own => {
                 *label = &self.settings.prefix;
-                // 2.8: the prefix answers under its own name only.
-                if !ours {
+                // 2.8: the prefix answers under its own name only, and one endpoint under further ones.
+                if !ours && !self.bff.is_reached_at(host, &path) {
                     let failure = Failure::Misdirected;
                     self.note(&failure, way, host, request.headers());
                     return Err(failure);
                 }
-                let (parts, _) = request.into_parts();
+                let (parts, body) = request.into_parts();
                 let visit = Visit {
                     method: &parts.method,
                     headers: &parts.headers,
@@ -212,7 +212,7 @@ impl Inner {
                     provenance: way.provenance,
                     request_id: &way.request_id,
                 };
-                return self.bff.answer(visit).await;
+                return self.bff.answer(visit, body).await;
             }
             Destination::Route(number, route) => (number, route),
         };

@@ -13,6 +13,7 @@ pub mod id_token;
 pub mod json;
 pub mod jwks;
 pub mod jws;
+pub mod logout_token;
 pub mod metadata;
 pub mod origin;
 pub mod original_request;

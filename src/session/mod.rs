@@ -187,15 +187,17 @@ impl Sessions {
         let (hash, issuer) = (id.store_key(), opened.provider.issuer());
         let sealed = self.seal(&id, &opened)?;
         // The order decides races with a logout at the provider: see `index`.
-        self.enlist(hash, record, issuer, opened.provider.client_id())
-            .await?;
         let ttl = self.lifetime.ttl(record, self.clock.now());
         self.store
             .create(self.key(Kind::Session, hash), sealed.into(), ttl)
             .await?;
-        let refused = match self.is_logged_out(record, issuer).await {
-            Ok(false) => None,
-            Ok(true) => Some(BeginError::LoggedOut),
+        let client_id = opened.provider.client_id();
+        let refused = match self.enlist(hash, record, issuer, client_id).await {
+            Ok(()) => match self.is_logged_out(record, issuer).await {
+                Ok(false) => None,
+                Ok(true) => Some(BeginError::LoggedOut),
+                Err(error) => Some(error.into()),
+            },
             Err(error) => Some(error.into()),
         };
         if let Some(refused) = refused {

@@ -60,13 +60,15 @@ pub enum Kind {
     LogoutMark,
     /// A logout token has been taken.
     LogoutToken,
+    /// A session was ended a moment ago: the mark that keeps a write from being done again after a failover.
+    Ended,
     /// Written, read and deleted by `cloakroom check --online`.
     Probe,
 }
 
 impl Kind {
     /// All of them.
-    const ALL: [Self; 10] = [
+    const ALL: [Self; 11] = [
         Self::Session,
         Self::RefreshLock,
         Self::AttemptClaim,
@@ -76,6 +78,7 @@ impl Kind {
         Self::SidIndex,
         Self::LogoutMark,
         Self::LogoutToken,
+        Self::Ended,
         Self::Probe,
     ];
 
@@ -91,6 +94,7 @@ impl Kind {
             Self::SidIndex => "sid",
             Self::LogoutMark => "logged-out",
             Self::LogoutToken => "logout-token",
+            Self::Ended => "ended",
             Self::Probe => "probe",
         }
     }
