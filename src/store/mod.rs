@@ -56,6 +56,8 @@ pub enum Kind {
     UserIndex,
     /// The sessions of one session at a provider: a set.
     SidIndex,
+    /// What lists show of one session: a set of one.
+    Summary,
     /// A user or a provider's session was logged out at the provider, until no login begun before it can finish.
     LogoutMark,
     /// A logout token has been taken.
@@ -66,7 +68,7 @@ pub enum Kind {
 
 impl Kind {
     /// All of them.
-    const ALL: [Self; 10] = [
+    const ALL: [Self; 11] = [
         Self::Session,
         Self::RefreshLock,
         Self::AttemptClaim,
@@ -74,6 +76,7 @@ impl Kind {
         Self::LogoutContinuation,
         Self::UserIndex,
         Self::SidIndex,
+        Self::Summary,
         Self::LogoutMark,
         Self::LogoutToken,
         Self::Probe,
@@ -89,6 +92,7 @@ impl Kind {
             Self::LogoutContinuation => "logout",
             Self::UserIndex => "user",
             Self::SidIndex => "sid",
+            Self::Summary => "summary",
             Self::LogoutMark => "logged-out",
             Self::LogoutToken => "logout-token",
             Self::Probe => "probe",
