@@ -12,6 +12,7 @@
 #![expect(clippy::too_many_lines, reason = "a table of cases is as long as it has rows")]
 #![expect(clippy::format_collect, reason = "clarity before speed")]
 
+mod admin;
 mod callback;
 mod command_line;
 mod csrf;
