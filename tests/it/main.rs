@@ -13,6 +13,7 @@
 #![expect(clippy::format_collect, reason = "clarity before speed")]
 
 mod admin;
+mod audit;
 mod callback;
 mod command_line;
 mod csrf;
