@@ -19,7 +19,7 @@ pub mod record;
 pub mod refresh;
 pub mod seal;
 #[cfg(test)]
-mod testing;
+pub(crate) mod testing;
 #[cfg(test)]
 mod tests;
 
@@ -28,7 +28,7 @@ pub use index::{Listed, NoReference, Reference, Whose};
 pub use record::{NewSession, Session, Tokens};
 pub use refresh::{Freshness, RefreshAt};
 
-use crate::clock::Clock;
+use crate::clock::{Clock, UnixTime};
 use crate::config::SessionSettings;
 use crate::metrics::Metrics;
 use crate::seldom::Seldom;
@@ -256,7 +256,12 @@ impl Sessions {
 
     /// Notes that the session was used. Writes at most once per tenth of the idle timeout, in the background.
     pub fn touch(self: &Arc<Self>, id: &SessionId, session: &Session) {
-        if !self.lifetime.is_worth_noting(session.used, self.clock.now()) {
+        self.touch_since(id, session.used);
+    }
+
+    /// As [`Self::touch`], for who knows of a session only when it was last used.
+    pub fn touch_since(self: &Arc<Self>, id: &SessionId, used: UnixTime) {
+        if !self.lifetime.is_worth_noting(used, self.clock.now()) {
             return;
         }
         let Some(turn) = Turn::take(self, id.store_key()) else {

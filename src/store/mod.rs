@@ -62,6 +62,8 @@ pub enum Kind {
     LogoutMark,
     /// A logout token has been taken.
     LogoutToken,
+    /// A session was ended a moment ago: the mark that keeps a write from being done again after a failover.
+    Ended,
     /// Written, read and deleted by `cloakroom check --online`.
     Probe,
 }
@@ -79,6 +81,7 @@ impl Kind {
         Self::Summary,
         Self::LogoutMark,
         Self::LogoutToken,
+        Self::Ended,
         Self::Probe,
     ];
 
@@ -95,6 +98,7 @@ impl Kind {
             Self::Summary => "summary",
             Self::LogoutMark => "logged-out",
             Self::LogoutToken => "logout-token",
+            Self::Ended => "ended",
             Self::Probe => "probe",
         }
     }

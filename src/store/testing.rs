@@ -2,7 +2,7 @@
 
 use super::{Store, StoreError};
 use crate::config::{RedisSettings, SecretSource, Sentinel};
-use std::net::TcpListener;
+use std::net::{TcpListener, TcpStream};
 use std::process::{Child, Command, Stdio};
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
@@ -17,7 +17,7 @@ pub(crate) struct RedisServer {
     child: Child,
     pub(crate) port: u16,
     pub(crate) folder: TempDir,
-    arguments: Vec<String>,
+    pub(crate) arguments: Vec<String>,
 }
 
 impl RedisServer {
@@ -72,7 +72,10 @@ impl RedisServer {
         command
             .arg("--port")
             .arg(port.to_string())
-            .args("--bind 127.0.0.1 --appendonly no --logfile log --save".split(' '))
+            .args(
+                "--bind 127.0.0.1 --appendonly no --repl-diskless-sync-delay 0 --logfile log --save"
+                    .split(' '),
+            )
             .args(["", "--dir"])
             .arg(folder.path())
             .args(arguments)
@@ -114,6 +117,14 @@ impl RedisServer {
         assert!(self.becomes_ready());
     }
 
+    /// As [`Self::start_again`], with what it saved; it may still be loading that.
+    pub(crate) fn start_again_loading(&mut self) {
+        self.child = Self::spawn(self.port, &self.folder, &self.arguments);
+        becomes("a server that listens", || {
+            TcpStream::connect(("127.0.0.1", self.port)).is_ok()
+        });
+    }
+
     /// Sends the server process a signal (`STOP`, `CONT`).
     pub(crate) fn signal(&self, signal: &str) {
         let status = Command::new("kill")
@@ -144,6 +155,11 @@ impl RedisServer {
         SecretSource::plain(&format!("redis://127.0.0.1:{}", self.port))
     }
 
+    /// How many keys it has.
+    pub(crate) fn count(&self) -> usize {
+        self.cli(&["DBSIZE"]).parse().unwrap_or(0)
+    }
+
     pub(crate) fn settings(&self) -> RedisSettings {
         settings(&format!("redis://127.0.0.1:{}", self.port))
     }
@@ -161,7 +177,7 @@ impl Drop for RedisServer {
 }
 
 /// A port that nobody listens on now, nor on the one that Redis gives its cluster bus for it.
-fn free_port() -> u16 {
+pub(crate) fn free_port() -> u16 {
     loop {
         let free = TcpListener::bind("127.0.0.1:0").unwrap();
         let port = free.local_addr().unwrap().port();
@@ -254,7 +270,7 @@ impl Clustered {
         becomes("a cluster", || {
             all.nodes.iter().all(|node| {
                 node.cli(&["CLUSTER", "INFO"]).contains("cluster_state:ok")
-                    && node.cli(&["CLUSTER", "NODES"]).matches(" slave ").count() == 3 * replicas
+                    && node.cli(&["CLUSTER", "NODES"]).matches("slave ").count() == 3 * replicas
             })
         });
         all
@@ -344,5 +360,12 @@ impl Outage {
                 Err(StoreError("outage".into()))
             }
         }
+    }
+}
+
+impl Store {
+    /// As if the link to a server had been lost and were there again.
+    pub(crate) fn link_is_back(&self) {
+        self.changes.note_all();
     }
 }

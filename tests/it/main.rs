@@ -14,12 +14,14 @@
 
 mod admin;
 mod audit;
+mod backchannel;
 mod callback;
 mod command_line;
 mod csrf;
 mod diagnosis;
 mod forward_auth;
 mod framing;
+mod frontchannel;
 mod headers;
 mod http2;
 mod http2_floods;
@@ -36,10 +38,13 @@ mod parts;
 mod paths;
 mod proxying;
 mod real_provider;
+mod redis_failover;
+mod redis_faults;
 mod refresh;
 mod return_to;
 mod routes;
 mod sessions;
+mod streams;
 mod support;
 mod tls;
 mod tokens;

@@ -49,14 +49,14 @@ pub fn check(redis: &RedisSettings, at: &KeyPath, findings: &mut Findings<'_>) {
         }
         let sentinels = several(&sentinel.urls, &at_sentinel.key("urls"), "sentinels", findings);
         for (key, url) in &sentinels {
-            if database(url.expose()) != "" {
+            if !database(url.expose()).is_empty() {
                 let message = "names a database, which sentinels do not have; the primary's goes into `session.store.redis.database`";
                 findings.refuse(key, message);
             }
         }
         let theirs = sentinels.iter().any(|(_, url)| password(url.expose()));
         user_without_password(
-            &sentinel.user,
+            sentinel.user.as_ref(),
             theirs || sentinel.password.is_some(),
             &at_sentinel,
             findings,
@@ -69,7 +69,7 @@ pub fn check(redis: &RedisSettings, at: &KeyPath, findings: &mut Findings<'_>) {
         urls.extend(sentinels);
     }
     user_without_password(
-        &redis.user,
+        redis.user.as_ref(),
         has_password || redis.password.is_some(),
         at,
         findings,
@@ -154,7 +154,7 @@ fn only_database_zero(
 }
 
 fn user_without_password(
-    user: &Option<String>,
+    user: Option<&String>,
     has_password: bool,
     at: &KeyPath,
     findings: &mut Findings<'_>,

@@ -30,7 +30,8 @@ pub struct Server {
     pub forward_auth: Option<SocketAddr>,
     /// How the ingress names the original request.
     pub forward_auth_dialect: Dialect,
-    /// Further names for back-channel logout from inside the cluster. Not used yet.
+    /// Further host names under which the provider may call `/bff/backchannel-logout`, and nothing else, from inside the
+    /// cluster: with a port, on that one; without, on any.
     pub hosts: Vec<String>,
     /// Certificate and key for TLS on `listen`, with HTTP/2 by ALPN. The files are read again when they change.
     pub tls: Option<TlsFiles>,

@@ -108,7 +108,7 @@ impl Cluster {
     /// What of the settings cannot be used.
     pub(super) fn new(
         settings: &RedisSettings,
-        seeds: Vec<Target>,
+        seeds: &[Target],
         tls: Arc<Tls>,
         news: Arc<News>,
     ) -> Result<Arc<Self>, String> {
@@ -296,6 +296,11 @@ impl Cluster {
                     Some(ranges) => return Ok(ranges),
                     None => fault = Fault::said("a node tells its slots in words that are not understood"),
                 },
+                Ok(Err(why)) if why.code() == Some("ERR") => {
+                    let wrong =
+                        format!("{host}: it is no node of a cluster: name it in `session.store.redis.url`");
+                    fault = Fault::said(wrong);
+                }
                 Ok(Err(why)) => fault = why,
                 Err(_) => fault = Fault::said(format!("{host}: it does not tell the cluster's slots")),
             }

@@ -94,7 +94,13 @@ impl Fault {
             Self::Redis(error) => error,
             Self::Said(words) => return words.clone(),
         };
-        let remedy = match error.code() {
+        // Of a command in a script.
+        let in_script = error.detail().is_some_and(|detail| {
+            detail.starts_with("ACL failure in script")
+                || detail.starts_with("The user executing the script can't")
+        });
+        let code = if in_script { Some("NOPERM") } else { error.code() };
+        let remedy = match code {
             Some("NOAUTH") => "it wants a password: set one in `session.store.redis`",
             Some("WRONGPASS") => return REFUSES_US.to_owned(),
             Some("NOPERM") => {
@@ -127,11 +133,14 @@ impl Fault {
                 "it is a node of a cluster: name some of its nodes in `session.store.redis.cluster`"
             }
             _ if error.kind() == ErrorKind::AuthenticationFailed => return REFUSES_US.to_owned(),
+            _ if error.is_io_error() && error.to_string().ends_with("CertificateRequired") => {
+                return "the server wants a certificate: set `session.store.redis.client_cert`".to_owned();
+            }
             // The connection's own words: an errno, a TLS alert, "terminated".
             _ if error.is_io_error() => return error.to_string(),
             _ => "see the server's log",
         };
-        match error.code() {
+        match code {
             Some(code) if code.len() <= 16 && code.bytes().all(|b| b.is_ascii_uppercase()) => {
                 format!("the server says {code}: {remedy}")
             }

@@ -98,6 +98,10 @@ impl Live {
                     info.addr()
                 )));
             }
+            // Before anything is asked over this connection: nobody finds a session missing that was lost in a failover.
+            if let Some(recent) = news.and_then(|news| news.recent.as_ref()) {
+                recent.repeat(&mut connection).await;
+            }
             let tracked = match (news, tells) {
                 (Some(news), Ok(())) => track(&mut connection, role, news).await,
                 (_, tells) => tells,

@@ -3,6 +3,7 @@
 //! INVARIANT: what cannot be understood counts as a change of everything.
 
 use super::key_of;
+use super::repeat::Recent;
 use crate::seldom::Seldom;
 use crate::store::changes::Changes;
 use redis::{PushInfo, PushKind, Value};
@@ -17,6 +18,8 @@ const SAID_EVERY: Duration = Duration::from_mins(10);
 pub(super) struct News {
     pub(super) changes: Arc<Changes>,
     pub(super) key_prefix: String,
+    /// What is written again at a server that may not have got it.
+    pub(super) recent: Option<Arc<Recent>>,
     /// That there is no news has been said.
     pub(super) none: Seldom,
     /// That the server drops sessions has been said.
@@ -24,10 +27,11 @@ pub(super) struct News {
 }
 
 impl News {
-    pub(super) fn new(changes: Arc<Changes>, key_prefix: &str) -> Arc<Self> {
+    pub(super) fn new(changes: Arc<Changes>, key_prefix: &str, recent: Option<Arc<Recent>>) -> Arc<Self> {
         Arc::new(Self {
             changes,
             key_prefix: key_prefix.to_owned(),
+            recent,
             none: Seldom::every(SAID_EVERY),
             eviction: Seldom::every(SAID_EVERY),
         })

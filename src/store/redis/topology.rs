@@ -54,7 +54,12 @@ impl Topology {
                     .enumerate()
                     .map(|(i, url)| Target::new(format!("session.store.redis.cluster[{i}]"), url, login()));
                 let seeds = seeds.collect::<Result<Vec<_>, _>>()?;
-                Self::Cluster(Cluster::new(settings, seeds, Arc::clone(&tls), Arc::clone(news))?)
+                Self::Cluster(Cluster::new(
+                    settings,
+                    &seeds,
+                    Arc::clone(&tls),
+                    Arc::clone(news),
+                )?)
             }
             _ => return Err("`session.store.redis` needs one of `url`, `sentinel` and `cluster`".into()),
         };
