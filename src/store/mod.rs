@@ -70,7 +70,7 @@ pub enum Kind {
 
 impl Kind {
     /// All of them.
-    const ALL: [Self; 11] = [
+    const ALL: [Self; 12] = [
         Self::Session,
         Self::RefreshLock,
         Self::AttemptClaim,

@@ -119,6 +119,13 @@ async fn post(browser: &mut Browser, site: &str) -> u16 {
     browser.send(request).await.status
 }
 
+async fn backchannel(scene: &Scene, token: &str) -> u16 {
+    let request = Request::bare("POST", "/bff/backchannel-logout")
+        .with("Content-Type", "application/x-www-form-urlencoded")
+        .body(format!("logout_token={token}"));
+    scene.rig.browser().send(request).await.status
+}
+
 #[tokio::test]
 async fn ob_02_each_audit_event_comes_with_its_fields_and_names_the_session_by_its_reference() {
     let token = canary("admin-token");
@@ -191,6 +198,22 @@ async fn ob_02_each_audit_event_comes_with_its_fields_and_names_the_session_by_i
         (&fields["was_there"], &fields["provider"]),
         (&json!(true), &json!("main"))
     );
+
+    // The provider.
+    let (_, session) = scene.new().await;
+    let sid = scene.rig.rogue.sid();
+    let token = scene
+        .rig
+        .rogue
+        .logout_token(&json!({ "sub": "alice", "sid": sid }));
+    assert_eq!(backchannel(&scene, &token).await, 200);
+    let fields = scene.event("logout").await;
+    assert_eq!(
+        (&fields["session"], &fields["cause"]),
+        (&session, &json!("backchannel"))
+    );
+    assert_eq!(backchannel(&scene, &token).await, 400);
+    scene.event("logout_refused").await;
 
     // An administrator.
     let (_, session) = scene.new().await;
