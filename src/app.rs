@@ -87,6 +87,18 @@ impl Parts {
             clock,
         })
     }
+
+    fn sessions(&self, settings: &Settings, tasks: &TaskTracker) -> Arc<Sessions> {
+        Arc::new(Sessions::new(
+            self.store.clone(),
+            self.keys.clone(),
+            &settings.session,
+            &self.providers,
+            self.clock.clone(),
+            tasks.clone(),
+            self.metrics.clone(),
+        ))
+    }
 }
 
 fn target(route: &RouteSettings) -> Result<Target, String> {
@@ -115,15 +127,7 @@ pub async fn run(settings: Settings, parts: Parts, stop: impl Future<Output = ()
         CancellationToken::new(),
         CancellationToken::new(),
     );
-    let sessions = Arc::new(Sessions::new(
-        parts.store.clone(),
-        parts.keys.clone(),
-        &settings.session,
-        &parts.providers,
-        parts.clock.clone(),
-        tasks.clone(),
-        parts.metrics.clone(),
-    ));
+    let sessions = parts.sessions(&settings, &tasks);
     let admin = Admin::new(
         settings.clone(),
         parts.store.clone(),

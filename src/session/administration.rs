@@ -169,7 +169,7 @@ mod tests {
         let other = replica(
             &world.store,
             keys,
-            &[world.provider.clone()],
+            std::slice::from_ref(&world.provider),
             &world.clock,
             &world.tasks,
         );
