@@ -16,8 +16,7 @@
 //     scopes            further scopes beside openid, offline_access, profile, email, groups and orders.read
 //     accounts          claims by username, over the defaults of `claimsOf`; any username may sign in
 //     default_max_age   as in client metadata; absent by default
-//     log               true: every token call is remembered (GET /control/log), and what stands after the last dot of a basic client
-//                       secret is no part of it but the caller's own name, so that the log can tell replicas apart
+//     log               true: every token call is remembered (GET /control/log); replicas that call /token?by=NAME are told apart
 //
 // When it serves, one line of JSON on stdout: {"issuer":…,"port":…,"control":…}. Everything else goes to stderr. It exits
 // when its stdin closes, so it never outlives the test that holds the other end.
@@ -194,13 +193,8 @@ const pause = (milliseconds) => new Promise((resolve) => { setTimeout(resolve, m
 // What came of one token call; times in milliseconds since the epoch. `ended` is when the answer was on its way (`delivered`) or the
 // connection closed without it; `refresh_token` and `access_token` are what was issued, so `worked` and 400 together are a refusal.
 function remember(req, res, form) {
-  const [scheme, credentials] = (req.headers.authorization ?? '').split(' ');
-  const basic = Buffer.from(credentials ?? '', 'base64').toString();
-  const at = basic.lastIndexOf('.');
-  if (scheme !== 'Basic' || at < 0) return null;
-  req.headers.authorization = `Basic ${Buffer.from(basic.slice(0, at)).toString('base64')}`;
   const call = {
-    at: Date.now(), by: basic.slice(at + 1), grant: form.get('grant_type'), presented: form.get('refresh_token'), luck: null,
+    at: Date.now(), by: new URL(req.url, 'http://x').searchParams.get('by'), grant: form.get('grant_type'), presented: form.get('refresh_token'), luck: null,
     worked: false, status: null, refresh_token: null, access_token: null, sub: null, issued: null, ended: null, delivered: false,
   };
   log.push(call);

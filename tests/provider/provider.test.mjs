@@ -56,9 +56,9 @@ async function signIn(op, extra = {}) {
   return { landed, verifier };
 }
 
-function token(op, form) {
+function token(op, form, query = '') {
   const authorization = `Basic ${Buffer.from('app:secret').toString('base64')}`;
-  return fetch(`${op.issuer}/token`, { method: 'POST', headers: { authorization }, body: new URLSearchParams(form) });
+  return fetch(`${op.issuer}/token${query}`, { method: 'POST', headers: { authorization }, body: new URLSearchParams(form) });
 }
 
 async function tokens(op, extra) {
@@ -128,9 +128,7 @@ test('token calls are counted, answered with a status, cut before the work and c
 
 test('the log tells who called, what came of it, and whether the answer was delivered', async (t) => {
   const op = await start(t, { log: true });
-  const call = (name, form) => fetch(`${op.issuer}/token`, {
-    method: 'POST', headers: { authorization: `Basic ${Buffer.from(`app:secret.${name}`).toString('base64')}` }, body: new URLSearchParams(form),
-  });
+  const call = (name, form) => token(op, form, `?by=${name}`);
   const { landed, verifier } = await signIn(op, { login_hint: 'bob' });
   const grant = { grant_type: 'authorization_code', code: landed.searchParams.get('code'), redirect_uri: redirectUri, code_verifier: verifier };
   const got = await (await call('a1', grant)).json();
