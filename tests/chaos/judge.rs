@@ -223,12 +223,13 @@ impl<'a> Case<'a> {
                 let dead = self.was_dead(call.by.as_deref(), over);
                 call.renewed() && (!call.delivered || dead) && !self.was_used(call, Millis::MAX)
             });
+            let cut_off = lost.is_some_and(|call| call.luck.as_deref() == Some("drop_after"));
             match lost {
-                Some(call) if !call.delivered && call.luck.is_some() => {
-                    self.count("lost: the answer was lost")
-                }
-                Some(call) if self.was_dead(call.by.as_deref(), over) => {
+                Some(call) if !cut_off && self.was_dead(call.by.as_deref(), over) => {
                     self.count("lost: the answer died with its replica");
+                }
+                Some(call) if !call.delivered && call.luck.is_some() => {
+                    self.count("lost: the answer was lost");
                 }
                 _ => {
                     self.count("lost: unexplained");
@@ -323,7 +324,12 @@ impl<'a> Case<'a> {
                 Outcome::Answer(503, code, true) => {
                     let cause = self.explain(visit, code);
                     self.count(cause.unwrap_or("requests: 503, unexplained"));
-                    cause.is_none().then(|| format!("503 {code} for no reason"))
+                    cause.is_none().then(|| {
+                        format!(
+                            "503 {code} for no reason, after {}",
+                            self.story(&visit.session, visit.ended)
+                        )
+                    })
                 }
                 Outcome::Answer(status, code, _) => Some(format!("{status} {code}")),
             };
@@ -384,6 +390,30 @@ impl<'a> Case<'a> {
             .iter()
             .any(|fault| held(fault.replica, fault.until));
         cut.then_some("requests: 503, a lease behind a broken way to Redis")
+    }
+
+    /// What is known of a session's last half minute before then.
+    fn story(&self, session: &str, until: Millis) -> String {
+        let ago = |at: Millis| format!("{:>6} ms before its end: ", until - at);
+        let mut lines = Vec::new();
+        for call in self.calls.get(session).into_iter().flatten() {
+            lines.push((call.at, format!("{call:?}")));
+        }
+        for visit in &self.visits[session] {
+            lines.push((visit.sent, format!("{visit:?}")));
+        }
+        for death in &self.evidence.deaths {
+            lines.push((death.at, format!("{death:?}")));
+        }
+        for fault in &self.evidence.faults {
+            lines.push((fault.from, format!("{fault:?}")));
+        }
+        lines.retain(|(at, _)| *at <= until && *at + LEASE + LONGEST_WAIT >= until);
+        lines.sort();
+        lines
+            .into_iter()
+            .map(|(at, line)| format!("\n  {}{line}", ago(at)))
+            .collect()
     }
 
     fn verdict(mut self) -> Verdict {
