@@ -47,6 +47,11 @@ struct StoreLabel {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct FoundLabel {
+    source: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct KindLabel {
     kind: &'static str,
 }
@@ -63,6 +68,8 @@ pub struct Metrics {
     refreshes: Family<RefreshLabels, Counter>,
     store_durations: Family<StoreLabel, Histogram, fn() -> Histogram>,
     store_errors: Family<StoreLabel, Counter>,
+    found_in_memory: Counter,
+    found_in_store: Counter,
     evicted: Counter,
     under_way: Gauge,
 }
@@ -78,6 +85,8 @@ fn store_buckets() -> Histogram {
 impl Default for Metrics {
     fn default() -> Self {
         let mut registry = Registry::with_prefix("cloakroom");
+        let lookups = Family::<FoundLabel, Counter>::default();
+        let found_in = |source| lookups.get_or_create(&FoundLabel { source }).clone();
         let metrics = Self {
             requests: Family::default(),
             durations: Family::new_with_constructor(request_buckets),
@@ -87,6 +96,8 @@ impl Default for Metrics {
             refreshes: Family::default(),
             store_durations: Family::new_with_constructor(store_buckets),
             store_errors: Family::default(),
+            found_in_memory: found_in("memory"),
+            found_in_store: found_in("store"),
             evicted: Counter::default(),
             under_way: Gauge::default(),
             registry: Registry::default(),
@@ -111,6 +122,11 @@ impl Default for Metrics {
             "logins",
             "Logins finished, by provider, outcome and reason",
             metrics.logins.clone(),
+        );
+        registry.register(
+            "session_lookups",
+            "Sessions looked for, by where the answer came from",
+            lookups.clone(),
         );
         registry.register(
             "logouts",
@@ -214,6 +230,16 @@ impl Metrics {
         if !ok {
             self.store_errors.get_or_create(&StoreLabel { operation }).inc();
         }
+    }
+
+    /// A session was looked for, and the answer came from this process's memory.
+    pub fn session_found_in_memory(&self) {
+        self.found_in_memory.inc();
+    }
+
+    /// A session was looked for, and the answer came from the store.
+    pub fn session_found_in_store(&self) {
+        self.found_in_store.inc();
     }
 
     /// A full memory store ended a session.

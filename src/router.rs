@@ -267,7 +267,7 @@ impl Inner {
         route: &RouteSettings,
         number: usize,
         way: &Way,
-        caller: Option<(SessionId, Box<Session>)>,
+        caller: Option<(SessionId, Arc<Session>)>,
     ) -> Result<Response<Body>, Failure> {
         let upstream = match &self.targets[number] {
             Target::Files(files) if route.strip_prefix => {

@@ -24,7 +24,7 @@ use crate::provider::{Provider, ProviderError, advice};
 use crate::secret::AuthorizationCode;
 use crate::session::login_attempt::{LIFETIME, LoginAttempt, Opened, hash_of_state};
 use crate::session::seal::Purpose;
-use crate::session::{NewSession, SessionError, SessionId, Tokens};
+use crate::session::{BeginError, NewSession, SessionError, SessionId, Tokens};
 use crate::store::{Kind, StoreKey};
 use bytes::Bytes;
 use http::{Method, Response, header};
@@ -270,9 +270,12 @@ impl Bff {
                     .revoke(answer.refresh_token.as_ref(), Some(&answer.access_token))
                     .await;
                 Outcome::Failed(match error {
-                    SessionError::Store(_) => Trouble::StoreAway,
+                    BeginError::Session(SessionError::Store(_)) => Trouble::StoreAway,
                     // Too large: that will be no better in a little while.
-                    SessionError::Unreadable(_) | SessionError::Elsewhere => Trouble::BadAnswer,
+                    BeginError::Session(SessionError::Unreadable(_) | SessionError::Elsewhere) => {
+                        Trouble::BadAnswer
+                    }
+                    BeginError::LoggedOut => Trouble::LoggedOut,
                 })
             }
         }

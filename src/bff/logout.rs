@@ -19,6 +19,7 @@ use crate::protocol::query::{self, Parameter};
 use crate::secret::Secret;
 use crate::session::{Session, SessionError};
 use http::{HeaderValue, Method, Response, StatusCode, header};
+use std::sync::Arc;
 use std::time::Duration;
 
 /// How long a logout may wait for the provider.
@@ -30,7 +31,7 @@ struct Ending {
     /// the ends of real sessions while the store is away.
     hashes: Vec<([u8; 32], bool)>,
     /// The session of the cookie, opened: only its tokens can be revoked.
-    opened: Option<Box<Session>>,
+    opened: Option<Arc<Session>>,
     /// The provider that the user is signed out at.
     provider: Option<String>,
     /// Whether the browser's cookies are cleared.
@@ -180,7 +181,7 @@ impl Bff {
     /// Notes the cookie's session for its end, opened for the sake of its tokens.
     async fn open_for_logout(&self, ending: &mut Ending, id: &crate::session::SessionId) {
         match self.sessions.look_up(id).await {
-            Ok(session) => ending.opened = session.map(Box::new),
+            Ok(session) => ending.opened = session,
             Err(SessionError::Store(_)) => ending.store_away = true,
             // It can be deleted all the same.
             Err(SessionError::Unreadable(_) | SessionError::Elsewhere) => {}

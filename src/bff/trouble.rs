@@ -30,6 +30,8 @@ pub(super) enum Trouble {
     AnswerLost,
     /// The session store does not answer.
     StoreAway,
+    /// The provider has logged the user out meanwhile.
+    LoggedOut,
 }
 
 impl Trouble {
@@ -101,6 +103,12 @@ impl Trouble {
                 "store_away",
                 "Sign-in is not available",
                 "Sessions cannot be kept at the moment. Please try again in a little while.",
+            ),
+            Self::LoggedOut => (
+                S::BAD_REQUEST,
+                "logged_out",
+                "This sign-in was ended",
+                "The sign-in service has signed you out meanwhile. Please start again.",
             ),
         }
     }

@@ -9,6 +9,7 @@ use crate::protocol::cookie::{self, SameSite};
 use crate::seldom::Seldom;
 use crate::session::{Session, SessionError, SessionId, Sessions};
 use http::{HeaderMap, HeaderValue};
+use std::sync::Arc;
 use std::time::Duration;
 
 /// The session cookie, as configured.
@@ -95,7 +96,7 @@ pub enum Caller {
     /// The store is healthy, and the cookie's session is gone.
     Gone,
     /// Somebody with a session.
-    Known(SessionId, Box<Session>),
+    Known(SessionId, Arc<Session>),
 }
 
 /// Finds the caller: at most one round trip to the store.
@@ -111,7 +112,7 @@ pub async fn authenticate(
         return Ok(Caller::Anonymous);
     };
     match sessions.look_up(&id).await {
-        Ok(Some(session)) => Ok(Caller::Known(id, Box::new(session))),
+        Ok(Some(session)) => Ok(Caller::Known(id, session)),
         Ok(None) => Ok(Caller::Gone),
         Err(SessionError::Elsewhere) => Ok(Caller::Anonymous),
         Err(error) => Err(unavailable(&error)),

@@ -54,7 +54,7 @@ pub struct Head<'a> {
 #[derive(Debug)]
 pub enum Admitted {
     /// As somebody, or as nobody in particular.
-    As(Option<(SessionId, Box<Session>)>),
+    As(Option<(SessionId, Arc<Session>)>),
     /// Not yet: a navigation that has to go elsewhere first.
     Not(Yet),
 }
@@ -241,7 +241,7 @@ impl Gate {
                 if !satisfies(session, &route.require) {
                     return Err(lacking(session, route, request_id));
                 }
-                let bearer = session.tokens.bearer().ok_or(Failure::ProviderUnavailable)?;
+                let bearer = session.bearer.clone().ok_or(Failure::ProviderUnavailable)?;
                 Ok(Some(Living { bearer, renewed }))
             }
             // A session that is gone: anonymous where that is allowed.

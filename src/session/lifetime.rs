@@ -48,6 +48,11 @@ impl Lifetime {
         self.ends(record).0.since(now) + GRACE
     }
 
+    /// How long the store keeps what names a session that begins now: longer than its record.
+    pub(super) fn index_ttl(&self) -> Duration {
+        self.absolute + 2 * GRACE
+    }
+
     /// Whether a use now is worth a write: at most one in a tenth of the idle timeout.
     pub(super) fn is_worth_noting(&self, used: UnixTime, now: UnixTime) -> bool {
         now.since(used) >= self.idle / 10

@@ -1,14 +1,16 @@
 //! What a session is, how long it lives, one refresh at a time.
 //!
-//! On a request's way this comes after `guard` has found the cookie and before `proxy` sends the token: one read of
-//! the store and one opening a request, and now and then a write behind it.
+//! On a request's way this comes after `guard` has found the cookie and before `proxy` sends the token: the session comes
+//! from memory (`cache`), or with one read of the store and one opening; and now and then there is a write behind it.
 //!
 //! INVARIANT: a record is written by compare-and-swap on its version only, and only where it is: nothing here revives
 //! a session that ended, and an older write never wins (design §4, 2).
 //! INVARIANT: "there is none" (`None`) and "it cannot be said" ([`SessionError`]) are different types.
 
+mod cache;
 mod ending;
 pub mod id;
+mod index;
 mod lifetime;
 pub mod login_attempt;
 mod logout_value;
@@ -21,6 +23,7 @@ mod testing;
 mod tests;
 
 pub use id::SessionId;
+pub use index::{Listed, NoReference, Reference, Whose};
 pub use record::{NewSession, Session, Tokens};
 pub use refresh::{Freshness, RefreshAt};
 
@@ -28,7 +31,8 @@ use crate::clock::Clock;
 use crate::config::SessionSettings;
 use crate::metrics::Metrics;
 use crate::seldom::Seldom;
-use crate::store::{Kind, Replaced, Store, StoreError, StoreKey};
+use crate::store::{Kind, Replaced, Store, StoreError, StoreKey, Ticket, Watch};
+use cache::Cache;
 use lifetime::Lifetime;
 use record::{Payload, RecordError};
 use refresh::{Flights, Leases};
@@ -60,6 +64,23 @@ pub enum SessionError {
     Elsewhere,
 }
 
+/// Why a session did not begin.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum BeginError {
+    /// It could not be kept.
+    #[error(transparent)]
+    Session(#[from] SessionError),
+    /// Its login had not finished when the provider logged its user out (standards LO-17).
+    #[error("the provider has logged this user out meanwhile")]
+    LoggedOut,
+}
+
+impl From<StoreError> for BeginError {
+    fn from(error: StoreError) -> Self {
+        Self::Session(error.into())
+    }
+}
+
 /// Why there is no living access token for a session that was there.
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum FreshError {
@@ -88,9 +109,11 @@ pub struct Sessions {
     providers: Vec<Arc<dyn RefreshAt>>,
     lifetime: Lifetime,
     refresh_before: Duration,
+    max_per_user: Option<usize>,
     clock: Clock,
     tasks: TaskTracker,
     metrics: Arc<Metrics>,
+    cache: Option<Cache>,
     refused: ending::Refused,
     touching: Mutex<HashSet<[u8; 32]>>,
     flights: Flights,
@@ -128,9 +151,11 @@ impl Sessions {
                 .collect(),
             lifetime: Lifetime::new(settings),
             refresh_before: settings.refresh_before,
+            max_per_user: settings.max_per_user,
             clock,
             tasks,
             metrics,
+            cache: Cache::new(&settings.cache),
             refused: ending::Refused::default(),
             touching: Mutex::default(),
             flights: Flights::default(),
@@ -139,14 +164,14 @@ impl Sessions {
         }
     }
 
-    /// Begins a session, always under a new id.
+    /// Begins a session, always under a new id. A user's oldest sessions end where that makes too many.
     ///
     /// # Errors
-    /// [`SessionError`]; then there is no session that anybody knows the id of.
+    /// [`BeginError`]; then there is no session that anybody knows the id of.
     ///
     /// # Cancel safety
     /// Dropped, it may leave a record whose id nobody knows, until its time ends.
-    pub async fn begin(&self, new: NewSession) -> Result<(SessionId, Session), SessionError> {
+    pub async fn begin(self: &Arc<Self>, new: NewSession) -> Result<(SessionId, Session), BeginError> {
         let provider = self
             .provider(&new.provider)
             .ok_or(SessionError::Unreadable("no such provider"))?;
@@ -155,22 +180,65 @@ impl Sessions {
             version: 1,
             provider,
         };
-        let id = SessionId::random();
+        let (id, record) = (SessionId::random(), &opened.payload);
+        let (hash, issuer) = (id.store_key(), opened.provider.issuer());
         let sealed = self.seal(&id, &opened)?;
-        let ttl = self.lifetime.ttl(&opened.payload, self.clock.now());
-        self.store
-            .create(self.key(Kind::Session, id.store_key()), sealed.into(), ttl)
+        // The order decides races with a logout at the provider: see `index`.
+        self.enlist(hash, record, issuer, opened.provider.client_id())
             .await?;
+        let ttl = self.lifetime.ttl(record, self.clock.now());
+        self.store
+            .create(self.key(Kind::Session, hash), sealed.into(), ttl)
+            .await?;
+        let refused = match self.is_logged_out(record, issuer).await {
+            Ok(false) => None,
+            Ok(true) => Some(BeginError::LoggedOut),
+            Err(error) => Some(error.into()),
+        };
+        if let Some(refused) = refused {
+            let _repeated_in_the_background = self.end_known(hash).await;
+            return Err(refused);
+        }
+        self.keep_few(issuer, &record.sub).await;
         Ok((id, self.session(&opened)))
     }
 
-    /// Finds a session: one round trip, no write. `None`: the store is healthy and there is none (gone, idle or
-    /// absolute end reached, not ours, tampered with), or it ended here and only its delete is not confirmed yet.
+    /// Finds a session: from memory while that counts (contract 4.10), else with one round trip; no write. `None`: the
+    /// store is healthy and there is none (gone, idle or absolute end reached, not ours, tampered with), or it ended here
+    /// and only its delete is not confirmed yet.
     ///
     /// # Errors
     /// [`SessionError`]: answer 503.
-    pub async fn look_up(&self, id: &SessionId) -> Result<Option<Session>, SessionError> {
-        Ok(self.read(id).await?.map(|opened| self.session(&opened)))
+    pub async fn look_up(&self, id: &SessionId) -> Result<Option<Arc<Session>>, SessionError> {
+        let hash = id.store_key();
+        if let Some(session) = self.cached(&hash) {
+            self.metrics.session_found_in_memory();
+            return Ok(Some(session));
+        }
+        let (opened, ticket, size) = self.read_with_ticket(id, hash).await?;
+        self.metrics.session_found_in_store();
+        let Some(opened) = opened else {
+            return Ok(None);
+        };
+        let session = Arc::new(self.session(&opened));
+        if let Some(cache) = &self.cache {
+            cache.keep(&self.store, hash, &session, ticket, size);
+        }
+        Ok(Some(session))
+    }
+
+    fn cached(&self, hash: &[u8; 32]) -> Option<Arc<Session>> {
+        let session = self.cache.as_ref()?.find(&self.store, hash)?;
+        // Asked after it was found, so that an end that failed meanwhile is seen. Whether it is over for its age is for
+        // the record to say.
+        let counts = !self.refused.holds(hash) && self.clock.now() < session.idle_end;
+        counts.then_some(session)
+    }
+
+    /// News of a session: whoever keeps something open for it looks it up when this wakes.
+    #[must_use]
+    pub fn watch(&self, id: &SessionId) -> Watch {
+        self.store.watch(self.key(Kind::Session, id.store_key()).hash)
     }
 
     /// Notes that the session was used. Writes at most once per tenth of the idle timeout, in the background.
@@ -265,20 +333,25 @@ impl Sessions {
     }
 
     async fn read(&self, id: &SessionId) -> Result<Option<Opened>, SessionError> {
-        let hash = id.store_key();
+        Ok(self.read_with_ticket(id, id.store_key()).await?.0)
+    }
+
+    /// The session in the store, what tells whether it is still so, and the size of its record in bytes.
+    async fn read_with_ticket(
+        &self,
+        id: &SessionId,
+        hash: [u8; 32],
+    ) -> Result<(Option<Opened>, Ticket, usize), SessionError> {
         let key = self.key(Kind::Session, hash);
-        let record = self.store.read(key).await?;
+        let (record, ticket) = self.store.read_with_ticket(key).await?;
         // Asked after the read, so that an end that failed meanwhile is seen.
-        if self.refused.holds(&hash) {
-            return Ok(None);
-        }
-        let Some(record) = record else {
-            return Ok(None);
+        let Some(record) = record.filter(|_| !self.refused.holds(&hash)) else {
+            return Ok((None, ticket, 0));
         };
-        let Some(opened) = self.open(id, key, &record)? else {
-            return Ok(None);
-        };
-        Ok(Some(opened).filter(|opened| !self.lifetime.is_over(&opened.payload, self.clock.now())))
+        let opened = self.open(id, key, &record)?;
+        let now = self.clock.now();
+        let opened = opened.filter(|opened| !self.lifetime.is_over(&opened.payload, now));
+        Ok((opened, ticket, record.sealed.len()))
     }
 
     /// Opens a record. `None`: it is not this session's, or none of ours.

@@ -12,6 +12,7 @@
 use super::lifetime::Lifetime;
 use crate::clock::UnixTime;
 use crate::secret::{AccessToken, IdToken, RefreshToken};
+use bytes::Bytes;
 use http::HeaderValue;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
@@ -42,11 +43,10 @@ pub struct Tokens {
 
 impl Tokens {
     /// The value of `Authorization` for the upstream (RFC 6750 §2.1), marked sensitive so that it is neither logged
-    /// nor indexed. `None`: the provider's token holds what no header can.
-    #[must_use]
-    pub fn bearer(&self) -> Option<HeaderValue> {
-        let text = Zeroizing::new(["Bearer ", self.access_token.expose()].concat());
-        let mut value = HeaderValue::from_str(&text).ok()?;
+    /// nor indexed, and wiped when its last copy goes. `None`: the provider's token holds what no header can.
+    fn bearer(&self) -> Option<HeaderValue> {
+        let text = Zeroizing::new(["Bearer ", self.access_token.expose()].concat().into_bytes());
+        let mut value = HeaderValue::from_maybe_shared(Bytes::from_owner(text)).ok()?;
         value.set_sensitive(true);
         Some(value)
     }
@@ -90,6 +90,8 @@ pub struct Session {
     pub absolute_end: UnixTime,
     /// The stored record's version.
     pub version: u64,
+    /// `Authorization: Bearer …`, made once. `None`: the provider's token holds what no header can.
+    pub bearer: Option<HeaderValue>,
 }
 
 /// Why a record cannot be written or read.
@@ -154,6 +156,7 @@ impl Payload {
             idle_end,
             absolute_end,
             version,
+            bearer: self.tokens.bearer(),
         }
     }
 

@@ -58,6 +58,10 @@ pub enum Purpose {
     AttemptResult,
     /// The way on after a JSON logout.
     LogoutContinuation,
+    /// What lists show of a session.
+    Listing,
+    /// What a logout at the provider leaves.
+    LogoutMark,
 }
 
 impl Purpose {
@@ -68,6 +72,8 @@ impl Purpose {
             Self::FinishedAttempt => "finished-attempt",
             Self::AttemptResult => "attempt-result",
             Self::LogoutContinuation => "logout-continuation",
+            Self::Listing => "listing",
+            Self::LogoutMark => "logout-mark",
         }
     }
 }
@@ -299,6 +305,20 @@ impl KeyRing {
         let signed = hmac::sign(&self.keys().first.signatures, &self.signed(purpose, message));
         signature.copy_from_slice(signed.as_ref());
         signature
+    }
+
+    /// As [`Self::sign`], with each of the keys, the first key's first: what was named under a key that has been rotated
+    /// since is found under its old name.
+    #[must_use]
+    pub fn sign_with_all(&self, purpose: &'static str, message: &[u8]) -> Vec<[u8; 32]> {
+        let signed = self.signed(purpose, message);
+        let keys = self.keys();
+        let signatures = keys.all().map(|key| {
+            let mut signature = [0; 32];
+            signature.copy_from_slice(hmac::sign(&key.signatures, &signed).as_ref());
+            signature
+        });
+        signatures.collect()
     }
 
     /// Whether any of the keys signed `message` for this deployment and `purpose`. Takes the same time for every

@@ -217,7 +217,7 @@ impl World {
         self.sessions.begin(new_session(&self.clock)).await.unwrap()
     }
 
-    pub(crate) async fn look_up(&self, id: &SessionId) -> Option<Session> {
+    pub(crate) async fn look_up(&self, id: &SessionId) -> Option<Arc<Session>> {
         self.sessions.look_up(id).await.unwrap()
     }
 
@@ -244,7 +244,17 @@ pub(crate) fn replica(
     clock: &Clock,
     tasks: &TaskTracker,
 ) -> Arc<Sessions> {
-    let settings = SessionSettings::default();
+    replica_with(store, keys, providers, clock, tasks, SessionSettings::default())
+}
+
+pub(crate) fn replica_with(
+    store: &Arc<Store>,
+    keys: KeyRing,
+    providers: &[Arc<Scripted>],
+    clock: &Clock,
+    tasks: &TaskTracker,
+    settings: SessionSettings,
+) -> Arc<Sessions> {
     Arc::new(Sessions::new(
         Arc::clone(store),
         Arc::new(keys),

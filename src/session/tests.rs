@@ -27,8 +27,8 @@ async fn a_session_comes_back_as_it_began() {
             session.tokens.refresh_token.as_ref().unwrap().expose(),
             "refresh-0"
         );
-        assert_eq!(session.tokens.bearer().unwrap(), "Bearer access-0");
-        assert!(session.tokens.bearer().unwrap().is_sensitive());
+        assert_eq!(session.bearer.as_ref().unwrap(), "Bearer access-0");
+        assert!(session.bearer.as_ref().unwrap().is_sensitive());
         assert_eq!((&session.provider[..], &session.sub[..]), ("main", "canary-sub"));
     }
     assert!(world.look_up(&SessionId::random()).await.is_none());
@@ -348,7 +348,7 @@ async fn se_11_a_newer_releases_record_is_read_safely_or_not_at_all() {
     }
 }
 
-async fn begin_with(world: &World, groups: usize, id_token: usize) -> Result<Session, SessionError> {
+async fn begin_with(world: &World, groups: usize, id_token: usize) -> Result<Arc<Session>, BeginError> {
     let mut new = new_session(&world.clock);
     new.claims.insert(
         "groups".into(),
@@ -451,7 +451,7 @@ async fn fa_01_a_store_outage_is_never_no_session() {
     ));
     assert!(matches!(
         world.sessions.begin(new_session(&world.clock)).await,
-        Err(SessionError::Store(_))
+        Err(BeginError::Session(SessionError::Store(_)))
     ));
     world.store.outage.end();
     assert!(world.look_up(&id).await.is_some());

@@ -65,6 +65,10 @@ conformance!(
     of_many_writers_at_one_version_one_wins,
     of_many_claimants_one_wins,
     every_byte_comes_back,
+    a_set_holds_its_members_and_their_summaries,
+    a_set_never_lives_shorter_than_it_would_have,
+    a_ticket_is_void_once_its_key_was_written_or_deleted,
+    who_watches_a_session_is_told_of_its_writes_and_leases,
     it_answers_a_ping,
     the_online_check_passes,
 );
@@ -234,6 +238,115 @@ async fn every_byte_comes_back(f: &Fixture) {
     f.store.create(k, all.clone().into(), MINUTE).await.unwrap();
     f.store.replace(k, 1, all.clone().into(), MINUTE).await.unwrap();
     assert_eq!(f.store.read(k).await.unwrap().unwrap().sealed, all);
+}
+
+fn session(n: u8) -> [u8; 32] {
+    [n; 32]
+}
+
+/// A set's members, in order.
+async fn members(f: &Fixture, k: StoreKey) -> Vec<(u8, Bytes)> {
+    let mut members = f.store.listed(k).await.unwrap();
+    members.sort();
+    members
+        .into_iter()
+        .map(|(hash, sealed)| (hash[0], sealed))
+        .collect()
+}
+
+async fn a_set_holds_its_members_and_their_summaries(f: &Fixture) {
+    let (user, other) = (key(Kind::UserIndex, 13), key(Kind::UserIndex, 14));
+    assert_eq!(members(f, user).await, []);
+    f.store.strike(user, &[session(1)]).await.unwrap();
+    for n in [1, 2, 3] {
+        f.store
+            .create(key(Kind::Session, n), bytes("s"), MINUTE)
+            .await
+            .unwrap();
+        let count = f
+            .store
+            .enlist(user, &session(n), bytes("a"), MINUTE)
+            .await
+            .unwrap();
+        assert_eq!(count, usize::from(n));
+    }
+    let again = f
+        .store
+        .enlist(user, &session(2), bytes("b"), MINUTE)
+        .await
+        .unwrap();
+    assert_eq!(again, 3, "the same member once");
+    assert_eq!(
+        members(f, user).await,
+        [(1, bytes("a")), (2, bytes("b")), (3, bytes("a"))]
+    );
+    assert_eq!(members(f, other).await, []);
+    f.store
+        .strike(user, &[session(1), session(3), session(9)])
+        .await
+        .unwrap();
+    assert_eq!(members(f, user).await, [(2, bytes("b"))]);
+    f.store.strike(user, &[session(2)]).await.unwrap();
+    f.store.strike(user, &[]).await.unwrap();
+    assert_eq!(members(f, user).await, []);
+}
+
+async fn a_set_never_lives_shorter_than_it_would_have(f: &Fixture) {
+    let (short, long) = (key(Kind::SidIndex, 15), key(Kind::SidIndex, 16));
+    for n in [4, 5] {
+        f.store
+            .create(key(Kind::Session, n), bytes("s"), MINUTE)
+            .await
+            .unwrap();
+    }
+    let moment = Duration::from_millis(60);
+    f.store
+        .enlist(short, &session(4), bytes("a"), moment)
+        .await
+        .unwrap();
+    f.store
+        .enlist(long, &session(4), bytes("a"), MINUTE)
+        .await
+        .unwrap();
+    f.store
+        .enlist(long, &session(5), bytes("b"), moment)
+        .await
+        .unwrap();
+    f.pass(moment * 2).await;
+    assert_eq!(members(f, short).await, []);
+    assert_eq!(members(f, long).await, [(4, bytes("a")), (5, bytes("b"))]);
+}
+
+async fn a_ticket_is_void_once_its_key_was_written_or_deleted(f: &Fixture) {
+    let k = key(Kind::Session, 17);
+    f.store.create(k, bytes("a"), MINUTE).await.unwrap();
+    let (record, first) = f.store.read_with_ticket(k).await.unwrap();
+    assert_eq!(record.unwrap().version, 1);
+    assert_eq!(f.store.holds(&first), first.is_worth_keeping());
+    f.store.replace(k, 1, bytes("b"), MINUTE).await.unwrap();
+    assert!(!f.store.holds(&first));
+    let (_, second) = f.store.read_with_ticket(k).await.unwrap();
+    f.store.delete(k).await.unwrap();
+    assert!(!f.store.holds(&second));
+    // That there is nothing is an answer as well.
+    let (none, third) = f.store.read_with_ticket(k).await.unwrap();
+    assert_eq!(none, None);
+    f.store.create(k, bytes("c"), MINUTE).await.unwrap();
+    assert!(!f.store.holds(&third));
+}
+
+async fn who_watches_a_session_is_told_of_its_writes_and_leases(f: &Fixture) {
+    let (k, lease) = (key(Kind::Session, 18), key(Kind::RefreshLock, 18));
+    let mut watch = f.store.watch(k.hash);
+    f.store.create(k, bytes("a"), MINUTE).await.unwrap();
+    watch.changed().await;
+    f.store.replace(k, 1, bytes("b"), MINUTE).await.unwrap();
+    watch.changed().await;
+    f.store.claim(lease, &[1; 16], MINUTE).await.unwrap();
+    f.store.release(lease, &[1; 16]).await.unwrap();
+    watch.changed().await;
+    f.store.delete(k).await.unwrap();
+    watch.changed().await;
 }
 
 async fn it_answers_a_ping(f: &Fixture) {

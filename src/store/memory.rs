@@ -5,14 +5,15 @@
 //! INVARIANT: an entry whose time has come is not there, whether or not it has been swept yet.
 //! INVARIANT: bounded. Beyond `max_sessions` the session goes whose last write is oldest: uses are written (to a
 //! tenth of the idle timeout), so that is the longest idle one. Claims, leases and results are bounded in the same
-//! number, or [`LEAST_REST`]; there the one that would end first goes.
+//! number, or [`LEAST_REST`]; there the one that would end first goes. Sets hold living sessions only, give or take.
 
-use super::{Kind, Record, Replaced, StoreKey};
+use super::changes::{Changes, Source};
+use super::{Kind, Members, Record, Replaced, StoreKey};
 use crate::clock::{Clock, UnixTime};
 use bytes::Bytes;
 use std::collections::{BTreeSet, HashMap};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 /// How many entries whose time has come are swept with each write: more than one, so that sweeping keeps up.
@@ -30,7 +31,16 @@ pub(super) struct MemoryStore {
     sessions: Mutex<Rack>,
     /// Claims, leases and results.
     rest: Mutex<Rack>,
+    sets: Mutex<HashMap<StoreKey, Set>>,
+    changes: Arc<Changes>,
     evicted: AtomicU64,
+}
+
+/// A set of sessions, by their hashes.
+#[derive(Debug)]
+struct Set {
+    members: HashMap<[u8; 32], Bytes>,
+    ends: UnixTime,
 }
 
 #[derive(Debug, Default)]
@@ -98,12 +108,14 @@ impl Rack {
 }
 
 impl MemoryStore {
-    pub(super) fn new(max_sessions: usize, clock: Clock) -> Self {
+    pub(super) fn new(max_sessions: usize, clock: Clock, changes: Arc<Changes>) -> Self {
         Self {
             clock,
             max: max_sessions.max(1),
             sessions: Mutex::default(),
             rest: Mutex::default(),
+            sets: Mutex::default(),
+            changes,
             evicted: AtomicU64::new(0),
         }
     }
@@ -137,17 +149,19 @@ impl MemoryStore {
             && let Some(first) = rack.first_to_go(key.kind)
         {
             rack.take(first);
+            self.changes.note(&first);
             evicted = is_session;
         }
         rack.put(key, Record { version: 1, sealed }, now.plus(ttl));
+        self.changes.note(&key);
         evicted
     }
 
-    pub(super) fn read(&self, key: StoreKey) -> Option<Record> {
+    pub(super) fn read(&self, key: StoreKey) -> (Option<Record>, Source) {
         let now = self.clock.now();
-        self.rack(key.kind)
-            .living(key, now)
-            .map(|entry| entry.record.clone())
+        let rack = self.rack(key.kind);
+        let record = rack.living(key, now).map(|entry| entry.record.clone());
+        (record, Source::Here)
     }
 
     /// True if another session had to go for this one.
@@ -171,14 +185,17 @@ impl MemoryStore {
         }
         let version = expected + 1;
         rack.put(key, Record { version, sealed }, now.plus(ttl));
+        self.changes.note(&key);
         Replaced::Done(version)
     }
 
     pub(super) fn delete(&self, key: StoreKey) -> bool {
         let now = self.clock.now();
-        self.rack(key.kind)
-            .take(key)
-            .is_some_and(|entry| entry.ends > now)
+        let mut rack = self.rack(key.kind);
+        let taken = rack.take(key);
+        // Under the lock: what is noted and what is there are one.
+        self.changes.note(&key);
+        taken.is_some_and(|entry| entry.ends > now)
     }
 
     pub(super) fn claim(&self, key: StoreKey, owner: &[u8; 16], ttl: Duration) -> bool {
@@ -212,7 +229,64 @@ impl MemoryStore {
             .is_some_and(|entry| entry.record.sealed == owner[..])
         {
             rack.take(key);
+            self.changes.note(&key);
         }
+    }
+
+    /// Sets are kept in step with the sessions: a member whose session is gone is struck when another is enlisted.
+    pub(super) fn enlist(&self, key: StoreKey, member: &[u8; 32], sealed: Bytes, ttl: Duration) -> usize {
+        let now = self.clock.now();
+        let mut sets = self.sets();
+        if sets.len() >= self.max.max(LEAST_REST) {
+            // As many sets as there can be sessions: most of them are of nobody.
+            sets.retain(|_, set| self.keep_living(set, now, member));
+        }
+        let set = sets.entry(key).or_insert_with(|| Set {
+            members: HashMap::new(),
+            ends: now,
+        });
+        set.ends = set.ends.max(now.plus(ttl));
+        self.keep_living(set, now, member);
+        set.members.insert(*member, sealed);
+        set.members.len()
+    }
+
+    /// Strikes members whose session is gone, but for the one that is about to be enlisted; false: nobody is left.
+    fn keep_living(&self, set: &mut Set, now: UnixTime, newest: &[u8; 32]) -> bool {
+        let sessions = self.rack(Kind::Session);
+        let is_there = |hash: &[u8; 32]| {
+            let key = StoreKey {
+                kind: Kind::Session,
+                hash: *hash,
+            };
+            hash == newest || sessions.living(key, now).is_some()
+        };
+        set.members.retain(|hash, _| is_there(hash));
+        !set.members.is_empty() && set.ends > now
+    }
+
+    pub(super) fn listed(&self, key: StoreKey) -> Members {
+        let now = self.clock.now();
+        let sets = self.sets();
+        let set = sets.get(&key).filter(|set| set.ends > now);
+        let members = set.into_iter().flat_map(|set| &set.members);
+        members
+            .map(|(member, sealed)| (*member, sealed.clone()))
+            .collect()
+    }
+
+    pub(super) fn strike(&self, key: StoreKey, members: &[[u8; 32]]) {
+        let mut sets = self.sets();
+        if let Some(set) = sets.get_mut(&key) {
+            set.members.retain(|member, _| !members.contains(member));
+            if set.members.is_empty() {
+                sets.remove(&key);
+            }
+        }
+    }
+
+    fn sets(&self) -> MutexGuard<'_, HashMap<StoreKey, Set>> {
+        self.sets.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     #[expect(clippy::unused_self, reason = "one of a store's operations")]
@@ -231,7 +305,7 @@ mod tests {
 
     fn store(max: usize) -> (MemoryStore, Clock) {
         let clock = Clock::manual(UnixTime::from_secs(1000));
-        (MemoryStore::new(max, clock.clone()), clock)
+        (MemoryStore::new(max, clock.clone(), Changes::new()), clock)
     }
 
     #[test]
@@ -248,7 +322,7 @@ mod tests {
         store.create(key(Kind::Session, 4), Bytes::new(), MINUTE);
         assert_eq!(store.evicted(), 1);
         let there: Vec<u8> = (1..=4)
-            .filter(|n| store.read(key(Kind::Session, *n)).is_some())
+            .filter(|n| store.read(key(Kind::Session, *n)).0.is_some())
             .collect();
         assert_eq!(there, [1, 3, 4]);
     }
@@ -262,7 +336,7 @@ mod tests {
         clock.advance(MINUTE * 2);
         store.create(key(Kind::Session, 4), Bytes::new(), MINUTE);
         assert_eq!(store.evicted(), 0);
-        assert!(store.read(key(Kind::Session, 1)).is_some());
+        assert!(store.read(key(Kind::Session, 1)).0.is_some());
         assert_eq!(store.sessions.lock().unwrap().entries.len(), 2);
     }
 
@@ -290,7 +364,7 @@ mod tests {
         );
         drop(rest);
         assert_eq!(store.evicted(), 0);
-        assert!((1..=3).all(|n| store.read(key(Kind::Session, n)).is_some()));
+        assert!((1..=3).all(|n| store.read(key(Kind::Session, n)).0.is_some()));
     }
 
     #[test]

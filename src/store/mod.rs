@@ -6,7 +6,9 @@
 //! INVARIANT: every key has a TTL.
 //! INVARIANT: "not there" (`None`, [`Replaced::Gone`]) and "did not answer" ([`StoreError`]) are different types.
 //! INVARIANT: every operation ends within [`PATIENCE`], whatever the server does (contract 4.6).
+//! INVARIANT: what is kept outside is used only while [`Store::holds`] (contract 4.10).
 
+mod changes;
 mod memory;
 mod online;
 mod redis;
@@ -16,6 +18,7 @@ mod conformance;
 #[cfg(test)]
 pub(crate) mod testing;
 
+pub use changes::{Ticket, Watch};
 pub use online::OnlineStep;
 
 use crate::clock::Clock;
@@ -23,6 +26,7 @@ use crate::config::RedisSettings;
 use crate::metrics::Metrics;
 use crate::seldom::Seldom;
 use bytes::Bytes;
+use changes::Changes;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::Instant;
@@ -48,6 +52,14 @@ pub enum Kind {
     AttemptResult,
     /// Where a logout that a script asked for leads on.
     LogoutContinuation,
+    /// The sessions of one user of one provider: a set.
+    UserIndex,
+    /// The sessions of one session at a provider: a set.
+    SidIndex,
+    /// A user or a provider's session was logged out at the provider, until no login begun before it can finish.
+    LogoutMark,
+    /// A logout token has been taken.
+    LogoutToken,
     /// Written, read and deleted by `cloakroom check --online`.
     Probe,
 }
@@ -61,6 +73,10 @@ impl Kind {
             Self::AttemptClaim => "claim",
             Self::AttemptResult => "result",
             Self::LogoutContinuation => "logout",
+            Self::UserIndex => "user",
+            Self::SidIndex => "sid",
+            Self::LogoutMark => "logged-out",
+            Self::LogoutToken => "logout-token",
             Self::Probe => "probe",
         }
     }
@@ -110,6 +126,7 @@ pub struct StoreError(pub String);
 #[derive(Debug)]
 pub struct Store {
     backend: Backend,
+    changes: Arc<Changes>,
     metrics: Arc<Metrics>,
     slow: Seldom,
     full: Seldom,
@@ -122,6 +139,9 @@ enum Backend {
     Memory(memory::MemoryStore),
     Redis(redis::RedisStore),
 }
+
+/// What a set holds: members, and a sealed summary of each.
+pub type Members = Vec<([u8; 32], Bytes)>;
 
 /// Asks the backend, and tells the metrics how it went.
 macro_rules! ask {
@@ -145,12 +165,15 @@ impl Store {
     /// A store in this process, for one machine: at most `max_sessions` sessions, of which the longest idle goes first.
     #[must_use]
     pub fn memory(max_sessions: usize, clock: Clock) -> Self {
-        Self::new(Backend::Memory(memory::MemoryStore::new(max_sessions, clock)))
+        let changes = Changes::new();
+        let memory = memory::MemoryStore::new(max_sessions, clock, Arc::clone(&changes));
+        Self::new(Backend::Memory(memory), changes)
     }
 
-    fn new(backend: Backend) -> Self {
+    fn new(backend: Backend, changes: Arc<Changes>) -> Self {
         Self {
             backend,
+            changes,
             metrics: Arc::default(),
             slow: Seldom::every(TOLD_EVERY),
             full: Seldom::every(TOLD_EVERY),
@@ -164,7 +187,9 @@ impl Store {
     /// # Errors
     /// A sentence for the operator: what in the settings cannot be used. Never a password.
     pub fn redis(settings: &RedisSettings) -> Result<Self, String> {
-        Ok(Self::new(Backend::Redis(redis::RedisStore::new(settings)?)))
+        let changes = Changes::new();
+        let redis = redis::RedisStore::new(settings, Arc::clone(&changes))?;
+        Ok(Self::new(Backend::Redis(redis), changes))
     }
 
     /// Counts an operation, and says so where it was slow. One that failed has its own line, from who asked.
@@ -205,7 +230,29 @@ impl Store {
     /// # Errors
     /// [`StoreError`]: answer 503.
     pub async fn read(&self, key: StoreKey) -> Result<Option<Record>, StoreError> {
-        ask!(self, read(key))
+        Ok(self.read_with_ticket(key).await?.0)
+    }
+
+    /// As [`Self::read`], with what tells whether the answer is still so.
+    ///
+    /// # Errors
+    /// [`StoreError`]: answer 503.
+    pub async fn read_with_ticket(&self, key: StoreKey) -> Result<(Option<Record>, Ticket), StoreError> {
+        let epoch = self.changes.now(&key);
+        let (record, source) = ask!(self, read(key))?;
+        Ok((record, Ticket::new(key, epoch, source)))
+    }
+
+    /// Whether what was read with this ticket is still so, as far as can be known without asking (contract 4.10).
+    #[must_use]
+    pub fn holds(&self, ticket: &Ticket) -> bool {
+        ticket.holds(&self.changes)
+    }
+
+    /// News of the session whose keys have this hash: of its record, and of the lease on its refresh.
+    #[must_use]
+    pub fn watch(&self, hash: [u8; 32]) -> Watch {
+        self.changes.watch(hash)
     }
 
     /// Writes a new value with version 1, over whatever was there.
@@ -288,6 +335,46 @@ impl Store {
     /// Repeating is safe.
     pub async fn release(&self, key: StoreKey, owner: &[u8; 16]) -> Result<(), StoreError> {
         ask!(self, release(key, owner))
+    }
+
+    /// Puts a member into a set, with a sealed summary, and returns how many the set has now. The set lives for `ttl` at
+    /// least, and no shorter than it would have.
+    ///
+    /// # Errors
+    /// [`StoreError`]: it may be in the set all the same.
+    ///
+    /// # Cancel safety
+    /// Repeating is safe.
+    pub async fn enlist(
+        &self,
+        key: StoreKey,
+        member: &[u8; 32],
+        sealed: Bytes,
+        ttl: Duration,
+    ) -> Result<usize, StoreError> {
+        ask!(self, enlist(key, member, sealed, ttl))
+    }
+
+    /// The members of a set; none where there is no set.
+    ///
+    /// # Errors
+    /// [`StoreError`]: it is not known who is in it.
+    pub async fn listed(&self, key: StoreKey) -> Result<Members, StoreError> {
+        ask!(self, listed(key))
+    }
+
+    /// Takes members out of a set.
+    ///
+    /// # Errors
+    /// [`StoreError`]: they may still be in it.
+    ///
+    /// # Cancel safety
+    /// Repeating is safe.
+    pub async fn strike(&self, key: StoreKey, members: &[[u8; 32]]) -> Result<(), StoreError> {
+        if members.is_empty() {
+            return Ok(());
+        }
+        ask!(self, strike(key, members))
     }
 
     /// Asks whether the store is there.

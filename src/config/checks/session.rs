@@ -47,14 +47,13 @@ pub fn check(settings: &Settings, findings: &mut Findings<'_>) {
         }
     }
     if let Cache::On(limits) = &session.cache {
-        if findings.is_set(&key("cache")) {
-            findings.warn(
-                &key("cache"),
-                "is not used yet: the store is read on every request",
-            );
-        }
         not_zero(limits.ttl, &key("cache").key("ttl"), findings);
         not_none(limits.max, &key("cache").key("max"), findings);
+        let max_size = usize::try_from(limits.max_size).unwrap_or(usize::MAX);
+        not_none(max_size, &key("cache").key("max_size"), findings);
+    }
+    if let Some(max) = session.max_per_user {
+        not_none(max, &key("max_per_user"), findings);
     }
     keys(session, findings);
     match &session.store {

@@ -29,11 +29,15 @@ pub struct SessionSettings {
     #[serde(with = "units::duration")]
     #[schemars(with = "units::DurationText")]
     pub refresh_before: Duration,
+    /// The most sessions of one user of one provider at one time; beyond it the oldest ends. No bound by default.
+    pub max_per_user: Option<usize>,
     /// The claims that `/bff/user` shows.
     pub claims: Vec<String>,
     /// Session encryption keys: the first seals, all open. A memory store makes its own.
     pub keys: Vec<SecretSource>,
-    /// A local cache of opened sessions, or `off`. Not used yet.
+    /// Opened sessions in this process's memory, or `off`: the store is read on every request. What is kept counts only
+    /// while the store says that it is still so; a Redis that cannot tell (`CLIENT TRACKING`, Redis 6) is read on every
+    /// request all the same.
     pub cache: Cache,
     /// Where sessions are kept.
     pub store: StoreSettings,
@@ -91,6 +95,10 @@ pub struct CacheLimits {
     pub ttl: Duration,
     /// The most sessions in it.
     pub max: usize,
+    /// The most memory that they take.
+    #[serde(with = "units::size")]
+    #[schemars(with = "units::SizeText")]
+    pub max_size: u64,
 }
 
 /// Where sessions are kept: exactly one of these.
@@ -153,6 +161,7 @@ impl Default for SessionSettings {
             idle_timeout: Duration::from_mins(30),
             absolute_timeout: Duration::from_hours(12),
             refresh_before: Duration::from_mins(1),
+            max_per_user: None,
             claims: [
                 "sub",
                 "name",
@@ -198,6 +207,7 @@ impl Default for CacheLimits {
         Self {
             ttl: Duration::from_secs(30),
             max: 10_000,
+            max_size: 64 * 1024 * 1024,
         }
     }
 }

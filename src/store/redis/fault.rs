@@ -73,8 +73,8 @@ impl Fault {
             Some("NOAUTH") => "it wants a password: set one in `session.store.redis`",
             Some("WRONGPASS") => return REFUSES_US.to_owned(),
             Some("NOPERM") => {
-                "its ACL refuses the user: allow `+get +set +del +eval +evalsha +ping` (and `+select` for a database \
-                 other than 0) on `~<key_prefix>*`"
+                "its ACL refuses the user: allow `+get +set +del +hset +hgetall +hdel +hlen +pttl +pexpire +eval \
+                 +evalsha +ping` (and `+select` for a database other than 0) on `~<key_prefix>*`"
             }
             Some("READONLY") => {
                 "it is a replica and takes no writes: point `session.store.redis` at the primary"

@@ -3,9 +3,10 @@
 //! A value is its version (8 bytes, big-endian) and then the sealed bytes, so one GET brings both and one script
 //! compares the version without a second key. Leases and claims hold the same: version 1, then their owner.
 //!
-//! INVARIANT: only GET, SET, DEL, EVALSHA, EVAL and PING are used (AUTH and SELECT when connecting), so the ACL user
-//! may be allowed just these, on keys under the prefix. `check --online` tries INFO as well, and does without.
-//! INVARIANT: every SET has a PX, so no key is without a TTL.
+//! INVARIANT: only GET, SET, DEL, EVALSHA, EVAL, HSET, HGETALL, HDEL, HLEN, PTTL, PEXPIRE and PING are used (AUTH and
+//! SELECT when connecting), so the ACL user may be allowed just these, on keys under the prefix. `check --online` tries INFO
+//! as well, and does without.
+//! INVARIANT: every SET has a PX and every HSET is followed by a PEXPIRE in one script, so no key is without a TTL.
 //! INVARIANT: all keys of one session share a hash tag, so they live on one node of a cluster.
 
 mod fault;
@@ -14,7 +15,8 @@ mod target;
 #[cfg(test)]
 mod tests;
 
-use super::{PATIENCE, Record, Replaced, StoreError, StoreKey};
+use super::changes::{Changes, Source};
+use super::{Members, PATIENCE, Record, Replaced, StoreError, StoreKey};
 use crate::config::RedisSettings;
 use base64::Engine;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
@@ -22,6 +24,7 @@ use bytes::Bytes;
 use fault::Fault;
 use link::Link;
 use redis::{Cmd, ErrorKind, FromRedisValue, Script, ServerErrorKind, Value, cmd};
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::timeout;
 
@@ -41,6 +44,11 @@ return 1";
 const RELEASE: &str = "if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 0 end
 return redis.call('DEL', KEYS[1])";
 
+/// Puts the member ARGV\[1\] with its summary ARGV\[2\] into the set, which lives ARGV\[3\] milliseconds at least.
+const ENLIST: &str = "redis.call('HSET', KEYS[1], ARGV[1], ARGV[2])
+if redis.call('PTTL', KEYS[1]) < tonumber(ARGV[3]) then redis.call('PEXPIRE', KEYS[1], ARGV[3]) end
+return redis.call('HLEN', KEYS[1])";
+
 /// The length of a version, in bytes.
 const VERSION: usize = 8;
 
@@ -52,6 +60,8 @@ pub(super) struct RedisStore {
     replace: Script,
     renew: Script,
     release: Script,
+    enlist: Script,
+    changes: Arc<Changes>,
 }
 
 /// A value as it is kept.
@@ -67,13 +77,15 @@ fn millis(ttl: Duration) -> u64 {
 }
 
 impl RedisStore {
-    pub(super) fn new(settings: &RedisSettings) -> Result<Self, String> {
+    pub(super) fn new(settings: &RedisSettings, changes: Arc<Changes>) -> Result<Self, String> {
         Ok(Self {
             link: Link::new(settings)?,
             key_prefix: settings.key_prefix.clone(),
             replace: Script::new(REPLACE),
             renew: Script::new(RENEW),
             release: Script::new(RELEASE),
+            enlist: Script::new(ENLIST),
+            changes,
         })
     }
 
@@ -129,25 +141,24 @@ impl RedisStore {
             .map_err(Fault::into_store_error)
     }
 
-    pub(super) async fn read(&self, key: StoreKey) -> Result<Option<Record>, StoreError> {
-        let Some(bytes) = self
+    pub(super) async fn read(&self, key: StoreKey) -> Result<(Option<Record>, Source), StoreError> {
+        let bytes = self
             .command::<Option<Vec<u8>>>(cmd("GET").arg(self.key(key)))
-            .await?
-        else {
-            return Ok(None);
-        };
-        let bytes = Bytes::from(bytes);
-        match bytes.first_chunk::<VERSION>() {
-            Some(version) => Ok(Some(Record {
-                version: u64::from_be_bytes(*version),
-                sealed: bytes.slice(VERSION..),
-            })),
-            // Not written by us. Sealed bytes that do not open are judged by who knows about sealing.
-            None => Ok(Some(Record {
-                version: 0,
-                sealed: Bytes::new(),
-            })),
-        }
+            .await?;
+        let record = bytes
+            .map(Bytes::from)
+            .map(|bytes| match bytes.first_chunk::<VERSION>() {
+                Some(version) => Record {
+                    version: u64::from_be_bytes(*version),
+                    sealed: bytes.slice(VERSION..),
+                },
+                // Not written by us. Sealed bytes that do not open are judged by who knows about sealing.
+                None => Record {
+                    version: 0,
+                    sealed: Bytes::new(),
+                },
+            });
+        Ok((record, Source::Nowhere))
     }
 
     /// Never drops another session for it: `false`.
@@ -162,7 +173,9 @@ impl RedisStore {
             .arg(value(1, &sealed))
             .arg("PX")
             .arg(millis(ttl));
-        self.command::<Value>(&set).await.map(|_ok| false)
+        let created = self.command::<Value>(&set).await.map(|_ok| false);
+        self.changes.note(&key);
+        created
     }
 
     pub(super) async fn replace(
@@ -175,17 +188,19 @@ impl RedisStore {
         let version = expected + 1;
         let (value, ttl) = (value(version, &sealed), millis(ttl).to_string());
         let arguments: [&[u8]; 3] = [&expected.to_be_bytes(), &value, ttl.as_bytes()];
-        Ok(
-            match self.script(&self.replace, REPLACE, key, &arguments).await? {
-                1 => Replaced::Done(version),
-                0 => Replaced::Changed,
-                _ => Replaced::Gone,
-            },
-        )
+        let replaced = self.script(&self.replace, REPLACE, key, &arguments).await;
+        self.changes.note(&key);
+        Ok(match replaced? {
+            1 => Replaced::Done(version),
+            0 => Replaced::Changed,
+            _ => Replaced::Gone,
+        })
     }
 
     pub(super) async fn delete(&self, key: StoreKey) -> Result<bool, StoreError> {
-        self.command(cmd("DEL").arg(self.key(key))).await
+        let deleted = self.command(cmd("DEL").arg(self.key(key))).await;
+        self.changes.note(&key);
+        deleted
     }
 
     pub(super) async fn claim(
@@ -216,9 +231,41 @@ impl RedisStore {
     }
 
     pub(super) async fn release(&self, key: StoreKey, owner: &[u8; 16]) -> Result<(), StoreError> {
-        self.script(&self.release, RELEASE, key, &[&value(1, owner)])
-            .await
-            .map(drop)
+        let value = value(1, owner);
+        let released = self.script(&self.release, RELEASE, key, &[&value]).await;
+        self.changes.note(&key);
+        released.map(drop)
+    }
+
+    pub(super) async fn enlist(
+        &self,
+        key: StoreKey,
+        member: &[u8; 32],
+        sealed: Bytes,
+        ttl: Duration,
+    ) -> Result<usize, StoreError> {
+        let ttl = millis(ttl).to_string();
+        let arguments: [&[u8]; 3] = [member, &sealed, ttl.as_bytes()];
+        let count = self.script(&self.enlist, ENLIST, key, &arguments).await?;
+        Ok(usize::try_from(count).unwrap_or(0))
+    }
+
+    pub(super) async fn listed(&self, key: StoreKey) -> Result<Members, StoreError> {
+        let pairs: Vec<(Vec<u8>, Vec<u8>)> = self.command(cmd("HGETALL").arg(self.key(key))).await?;
+        // A member of another length was not written by us.
+        let members = pairs
+            .into_iter()
+            .filter_map(|(member, sealed)| Some((member.try_into().ok()?, sealed.into())));
+        Ok(members.collect())
+    }
+
+    pub(super) async fn strike(&self, key: StoreKey, members: &[[u8; 32]]) -> Result<(), StoreError> {
+        let mut command = cmd("HDEL");
+        command.arg(self.key(key));
+        for member in members {
+            command.arg(member.as_slice());
+        }
+        self.command::<Value>(&command).await.map(drop)
     }
 
     /// `maxmemory_policy`; `noeviction` also where the server has no bound at all. `None`: it does not say.

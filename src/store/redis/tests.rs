@@ -222,7 +222,7 @@ async fn fa_01_a_server_that_refuses_writes_is_an_error_with_a_remedy_and_not_a_
 async fn se_12_a_user_with_the_least_rights_suffices() {
     let server = RedisServer::start();
     let acl = format!(
-        "ACL SETUSER app on >{CANARY} resetkeys ~cloakroom:* resetchannels -@all +get +set +del +eval +evalsha +ping"
+        "ACL SETUSER app on >{CANARY} resetkeys ~cloakroom:* resetchannels -@all +get +set +del +hset +hgetall +hdel +hlen +pttl +pexpire +eval +evalsha +ping"
     );
     assert_eq!(server.cli(&acl.split(' ').collect::<Vec<_>>()), "OK");
     server.cli(&["ACL", "SETUSER", "default", "off"]);

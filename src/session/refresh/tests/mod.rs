@@ -52,10 +52,11 @@ impl World {
 
     /// What the store holds of the tokens.
     async fn stored(&self, id: &SessionId) -> (String, String) {
-        let tokens = self.look_up(id).await.expect("the session lives").tokens;
+        let session = self.look_up(id).await.expect("the session lives");
+        let tokens = &session.tokens;
         (
             tokens.access_token.expose().into(),
-            tokens.refresh_token.unwrap().expose().into(),
+            tokens.refresh_token.as_ref().unwrap().expose().into(),
         )
     }
 }

@@ -313,7 +313,7 @@ async fn se_10_refresh_touch_extend_and_logout_interleave_without_loss_or_reviva
         if let Some(session) = session {
             let good = one.provider.with(|state| format!("refresh-{}", state.current));
             assert_eq!(
-                session.tokens.refresh_token.unwrap().expose(),
+                session.tokens.refresh_token.as_ref().unwrap().expose(),
                 good,
                 "seed {seed}: a token was lost"
             );

@@ -1,0 +1,207 @@
+//! Opened sessions in this process's memory: what makes a request cost no round trip, no opening and no parsing.
+//!
+//! On a request's way this stands in front of the store. What is in it counts only while the store says that it is still
+//! so ([`Ticket`], contract 4.10); everything else here is about room.
+//!
+//! INVARIANT: bounded, in number and in bytes. INVARIANT: a session is found by the hash of its cookie's bits, so only who
+//! has the cookie finds it. INVARIANT: tokens are wiped from memory with the last use of a session that has left.
+
+use super::record::Session;
+use crate::config;
+use crate::store::{Store, Ticket};
+use quick_cache::Weighter;
+use quick_cache::sync;
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::time::Instant;
+
+/// What a session takes beside what it holds, bytes: keys, maps, counts.
+const OVERHEAD: u64 = 1024;
+
+/// Opened sessions, by their store key hash.
+pub(super) struct Cache {
+    ttl: Duration,
+    kept: sync::Cache<[u8; 32], Kept, Weight>,
+}
+
+#[derive(Clone)]
+struct Kept {
+    session: Arc<Session>,
+    ticket: Ticket,
+    until: Instant,
+    bytes: u64,
+}
+
+/// What a session counts for: its bytes, and never less than its share of the number.
+#[derive(Clone)]
+struct Weight {
+    least: u64,
+}
+
+impl Weighter<[u8; 32], Kept> for Weight {
+    fn weight(&self, _: &[u8; 32], kept: &Kept) -> u64 {
+        kept.bytes.max(self.least)
+    }
+}
+
+impl fmt::Debug for Cache {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Cache")
+            .field("ttl", &self.ttl)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Cache {
+    /// `None`: it is off.
+    pub(super) fn new(settings: &config::Cache) -> Option<Self> {
+        let config::Cache::On(limits) = settings else {
+            return None;
+        };
+        let least = (limits.max_size / limits.max.max(1) as u64).max(1);
+        Some(Self {
+            ttl: limits.ttl,
+            kept: sync::Cache::with_weighter(limits.max, limits.max_size, Weight { least }),
+        })
+    }
+
+    /// The session, where what is kept of it counts.
+    pub(super) fn find(&self, store: &Store, hash: &[u8; 32]) -> Option<Arc<Session>> {
+        let kept = self.kept.get(hash)?;
+        if store.holds(&kept.ticket) && Instant::now() < kept.until {
+            return Some(kept.session);
+        }
+        self.kept.remove(hash);
+        None
+    }
+
+    /// Keeps a session that was read with this ticket, and takes about `size` bytes.
+    pub(super) fn keep(
+        &self,
+        store: &Store,
+        hash: [u8; 32],
+        session: &Arc<Session>,
+        ticket: Ticket,
+        size: usize,
+    ) {
+        if !ticket.is_worth_keeping() || !store.holds(&ticket) {
+            return;
+        }
+        let kept = Kept {
+            session: Arc::clone(session),
+            ticket,
+            until: Instant::now() + self.ttl,
+            bytes: OVERHEAD + size as u64,
+        };
+        self.kept.insert(hash, kept);
+    }
+
+    #[cfg(test)]
+    pub(super) fn count(&self) -> usize {
+        self.kept.len()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{CacheLimits, SessionSettings};
+    use crate::session::SessionId;
+    use crate::session::testing::{World, key_ring, replica_with};
+
+    fn with(cache: config::Cache) -> World {
+        let mut world = World::new();
+        let settings = SessionSettings {
+            cache,
+            ..SessionSettings::default()
+        };
+        world.sessions = replica_with(
+            &world.store,
+            key_ring("https://app.example.com", 1),
+            &[Arc::clone(&world.provider)],
+            &world.clock,
+            &world.tasks,
+            settings,
+        );
+        world
+    }
+
+    fn limits(max: usize, max_size: u64) -> config::Cache {
+        config::Cache::On(CacheLimits {
+            ttl: Duration::from_secs(30),
+            max,
+            max_size,
+        })
+    }
+
+    /// Whether two look-ups bring the very same session.
+    async fn is_kept(world: &World, id: &SessionId) -> bool {
+        let (one, two) = (world.look_up(id).await.unwrap(), world.look_up(id).await.unwrap());
+        Arc::ptr_eq(&one, &two)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_is_opened_is_kept_until_it_changes_or_is_old() {
+        let world = with(limits(100, 1 << 20));
+        let (id, _) = world.begin().await;
+        assert!(is_kept(&world, &id).await);
+        let before = world.look_up(&id).await.unwrap();
+        tokio::time::advance(Duration::from_secs(31)).await;
+        assert!(
+            !Arc::ptr_eq(&before, &world.look_up(&id).await.unwrap()),
+            "it was old"
+        );
+        // Another replica over the same store notes a use.
+        let before = world.look_up(&id).await.unwrap();
+        world.another().sessions.extend(&id).await.unwrap();
+        let after = world.look_up(&id).await.unwrap();
+        assert_eq!((before.version, after.version), (1, 2));
+        world.another().sessions.end_known(id.store_key()).await.unwrap();
+        assert!(world.look_up(&id).await.is_none());
+    }
+
+    #[tokio::test]
+    async fn se_06_a_kept_session_ends_when_its_time_comes() {
+        let world = with(limits(100, 1 << 20));
+        let (id, session) = world.begin().await;
+        assert!(is_kept(&world, &id).await);
+        world.clock.advance(session.idle_end.since(world.clock.now()));
+        assert!(world.look_up(&id).await.is_none());
+    }
+
+    #[tokio::test]
+    async fn lo_07_a_session_whose_end_is_not_confirmed_is_not_served_from_memory() {
+        let world = with(limits(100, 1 << 20));
+        let (id, _) = world.begin().await;
+        assert!(is_kept(&world, &id).await);
+        world.sessions.refuse_known(id.store_key());
+        assert!(world.look_up(&id).await.is_none());
+    }
+
+    #[tokio::test]
+    async fn off_reads_the_store_each_time() {
+        let world = with(config::Cache::Off(crate::config::Off::Off));
+        let (id, _) = world.begin().await;
+        assert!(!is_kept(&world, &id).await);
+    }
+
+    #[tokio::test]
+    async fn class_h_it_is_bounded_in_number_and_in_bytes() {
+        for (max, max_size, most) in [(10, 1 << 20, 10), (1000, 20 * 1024, 14)] {
+            let world = with(limits(max, max_size));
+            let mut ids = Vec::new();
+            for _ in 0..200 {
+                ids.push(world.begin().await.0);
+            }
+            for id in &ids {
+                assert!(world.look_up(id).await.is_some());
+            }
+            let count = world.sessions.cache.as_ref().unwrap().count();
+            assert!(
+                (1..=most).contains(&count),
+                "{count} of {max} and {max_size} bytes"
+            );
+        }
+    }
+}
