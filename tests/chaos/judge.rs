@@ -233,9 +233,9 @@ impl<'a> Case<'a> {
                 }
                 _ => {
                     self.count("lost: unexplained");
-                    let last: Vec<_> = calls.iter().rev().take(4).collect();
+                    let tail: Vec<_> = calls.iter().rev().take(4).collect();
                     self.violations.push(format!(
-                        "session {session} was lost at {over} and nothing explains it; its last calls, latest first: {last:#?}"
+                        "session {session} was lost at {over} and nothing explains it; its last calls, latest first: {tail:#?}"
                     ));
                 }
             }
@@ -245,7 +245,7 @@ impl<'a> Case<'a> {
     /// No dead, foreign or replaced token reaches the upstream.
     fn judge_tokens_upstream(&mut self) {
         let evidence = self.evidence;
-        let mut issues: HashMap<&str, (&str, usize, Millis)> = HashMap::new();
+        let mut origins: HashMap<&str, (&str, usize, Millis)> = HashMap::new();
         // For each session and each of its tokens: when a later one was first seen.
         let mut replaced: HashMap<&str, Vec<Millis>> = HashMap::new();
         for (session, calls) in &self.calls {
@@ -261,12 +261,12 @@ impl<'a> Case<'a> {
             }
             replaced.insert(session, later);
             for (n, (token, issued)) in tokens.into_iter().enumerate() {
-                issues.insert(token, (session, n, issued));
+                origins.insert(token, (session, n, issued));
             }
         }
         for seen in &evidence.seen {
             self.count("requests at the upstream");
-            let Some((session, n, issued)) = issues.get(seen.token.as_str()) else {
+            let Some((session, n, issued)) = origins.get(seen.token.as_str()) else {
                 self.violations
                     .push(format!("the provider never issued this: {seen:?}"));
                 continue;

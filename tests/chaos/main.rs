@@ -66,7 +66,7 @@ const TRANSIT: Millis = 500;
 /// How long a replica may not know that a token was replaced (contract 4.10).
 const TOLD: Millis = 1_000;
 /// How long a lease lasts whose holder is dead.
-const LEASE: Millis = 30_000;
+const LEASE: Millis = 15_000;
 /// The longest that a browser waits: 10 s for a refresh (contract 4.7), and what a busy machine adds.
 const LONGEST_WAIT: Millis = 12_000;
 

@@ -34,7 +34,7 @@ impl Drop for Proxy {
 }
 
 impl Proxy {
-    pub async fn start(server: u16) -> Self {
+    pub async fn start(to: u16) -> Self {
         let bound = runtime().spawn(TcpListener::bind("127.0.0.1:0"));
         let listener = bound.await.unwrap().unwrap();
         let port = listener.local_addr().unwrap().port();
@@ -43,7 +43,7 @@ impl Proxy {
             while let Ok((client, _)) = listener.accept().await {
                 let watching = watching.clone();
                 runtime().spawn(async move {
-                    if let Ok(server) = TcpStream::connect(("127.0.0.1", server)).await {
+                    if let Ok(server) = TcpStream::connect(("127.0.0.1", to)).await {
                         carry(client, server, watching).await;
                     }
                 });
