@@ -35,7 +35,7 @@ use crate::store::{Kind, Replaced, Store, StoreError, StoreKey, Ticket, Watch};
 use cache::Cache;
 use lifetime::Lifetime;
 use record::{Payload, RecordError};
-use refresh::{Flights, Leases};
+use refresh::{Flights, Leases, Throttle};
 use seal::{KeyRing, OpenError, Purpose};
 use std::collections::HashSet;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -107,6 +107,8 @@ pub struct Sessions {
     store: Arc<Store>,
     keys: Arc<KeyRing>,
     providers: Vec<Arc<dyn RefreshAt>>,
+    /// One for each provider, in the same order.
+    throttles: Vec<Arc<Throttle>>,
     lifetime: Lifetime,
     refresh_before: Duration,
     max_per_user: Option<usize>,
@@ -149,6 +151,7 @@ impl Sessions {
                 .iter()
                 .map(|provider| Arc::clone(provider) as _)
                 .collect(),
+            throttles: providers.iter().map(|_| Arc::default()).collect(),
             lifetime: Lifetime::new(settings),
             refresh_before: settings.refresh_before,
             max_per_user: settings.max_per_user,

@@ -121,6 +121,9 @@ pub(super) struct Payload {
     /// A refresh token is kept whose answer's ID token could not be checked; the next answer's must be.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub(super) unconfirmed: bool,
+    /// How often the refresh token was shown to the provider, as far as no answer of its told what became of it.
+    #[serde(default, skip_serializing_if = "is_none")]
+    pub(super) shown: u32,
     /// What a newer release wrote beside.
     #[serde(flatten)]
     beside: Map<String, Value>,
@@ -138,6 +141,7 @@ impl Payload {
             begun: now,
             used: now,
             unconfirmed: false,
+            shown: 0,
             beside: Map::new(),
         }
     }
@@ -192,6 +196,11 @@ impl Payload {
             },
         }
     }
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes references")]
+const fn is_none(count: &u32) -> bool {
+    *count == 0
 }
 
 /// Writes up to the capacity, and no further.

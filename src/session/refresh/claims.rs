@@ -29,6 +29,15 @@ pub(super) fn with_userinfo(id_token: Option<&Claims>, kept: Option<&IdToken>, u
     }
 }
 
+/// "its auth_time Claim MUST represent the time of the original authentication - not the time that the new ID token is
+/// issued" (Core §12.2): whatever a refresh says, when the user signed in stays as it was.
+pub(super) fn as_signed_in(mut new: Claims, old: &Claims) -> Claims {
+    if let Some(then) = old.get("auth_time") {
+        new.insert("auth_time".to_owned(), then.clone());
+    }
+    new
+}
+
 fn joined(mut first: Claims, second: &Claims) -> Claims {
     for (name, value) in second {
         if !first.contains_key(name) {
@@ -48,6 +57,14 @@ fn claims_of(token: &IdToken) -> Option<Claims> {
 mod tests {
     use super::*;
     use serde_json::json;
+
+    #[test]
+    fn rf_10_a_refresh_does_not_move_the_time_of_the_sign_in() {
+        let old = claims(&json!({"auth_time": 1, "groups": ["a"]}));
+        let new = as_signed_in(claims(&json!({"auth_time": 2})), &old);
+        assert_eq!(new, claims(&json!({"auth_time": 1})));
+        assert_eq!(as_signed_in(new, &Claims::new())["auth_time"], 1);
+    }
 
     fn claims(value: &Value) -> Claims {
         value.as_object().unwrap().clone()

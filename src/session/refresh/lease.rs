@@ -1,6 +1,7 @@
 //! The lease that makes a refresh the only one over all replicas.
 //!
-//! INVARIANT: the lease outlasts the provider's timeout (10 s) and is renewed while the call runs. A process that was
+//! INVARIANT: the lease outlasts the provider's timeout (10 s) and is renewed while the call runs; where its holder died,
+//! the session is refreshed again after it, and until then a living token goes on. A process that was
 //! paused for longer may hold it no more: then the compare-and-swap decides, and the loser uses what the winner wrote.
 //! INVARIANT: a lease that may have been taken by a command whose answer never came is not waited for: its owner is
 //! remembered, and the next try asks whether it is ours.
@@ -13,9 +14,9 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 /// How long a lease lasts if its holder is gone.
-const LEASE: Duration = Duration::from_secs(30);
+const LEASE: Duration = Duration::from_secs(15);
 /// How often it is renewed.
-const RENEWAL: Duration = Duration::from_secs(10);
+const RENEWAL: Duration = Duration::from_secs(4);
 /// The most owners that are remembered.
 const MAX_UNSETTLED: usize = 10_000;
 

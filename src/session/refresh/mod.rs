@@ -14,7 +14,7 @@
 //!
 //! In this process a refresh is a flight (`flights`): a task of its own, which no request that goes away can cancel,
 //! and which all requests of the session wait for. Over replicas it holds a lease (`lease`). What happens under the
-//! lease is in `turn`.
+//! lease is in `turn`, how much is asked of a provider at one time in `throttle`.
 //!
 //! INVARIANT: over all replicas, at most one request with a given refresh token is under way.
 //! INVARIANT: no request sees a new access token before the store holds the answer that it came with.
@@ -25,6 +25,7 @@ mod claims;
 mod flights;
 mod lease;
 mod save;
+mod throttle;
 mod turn;
 
 #[cfg(test)]
@@ -33,6 +34,7 @@ mod tests;
 pub use at::{Asking, RefreshAt};
 pub(super) use flights::Flights;
 pub(super) use lease::Leases;
+pub(super) use throttle::Throttle;
 
 use super::{FreshError, Session, SessionId, Sessions, Tokens};
 use crate::clock::UnixTime;
@@ -117,6 +119,13 @@ impl Sessions {
             }
             Freshness::Ageing | Freshness::Fresh => Ok(None),
         }
+    }
+
+    /// The calls to that provider.
+    fn throttle(&self, provider: &str) -> Arc<Throttle> {
+        let of = |other: &Arc<dyn RefreshAt>| other.name() == provider;
+        let place = self.providers.iter().position(of).unwrap_or(0);
+        Arc::clone(&self.throttles[place])
     }
 
     /// The session's one refresh, begun now if there was none. `None`: the last one failed a moment ago.

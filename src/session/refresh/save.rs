@@ -111,10 +111,11 @@ impl Turn {
             let Ok(Some(mut opened)) = self.sessions.read(&self.id).await else {
                 return;
             };
+            let claims = claims::as_signed_in(claims.clone(), &opened.payload.claims);
             if opened.payload.tokens.access_token != tokens.access_token || opened.payload.claims == claims {
                 return;
             }
-            opened.payload.claims.clone_from(&claims);
+            opened.payload.claims = claims;
             if !matches!(
                 self.sessions.replace(&self.id, &opened).await,
                 Ok(Replaced::Changed)
@@ -154,10 +155,12 @@ pub(super) fn renew(
     if let Some(scope) = &response.scope {
         tokens.scopes = scope.split_ascii_whitespace().map(str::to_owned).collect();
     }
-    record.claims = claims::at_refresh(
+    let new = claims::at_refresh(
         &record.claims,
         new.map(|new| &new.all),
         opened.provider.asks_userinfo(),
     );
+    record.claims = claims::as_signed_in(new, &record.claims);
     record.unconfirmed = false;
+    record.shown = 0;
 }

@@ -1,4 +1,4 @@
-//! One refresh from beginning to end: lease, re-read, ask, check, save, land.
+//! One refresh from beginning to end: lease, re-read, note, ask, check, save, land.
 //!
 //! It runs as a task of its own, which nobody's going away cancels.
 
@@ -11,19 +11,19 @@ use crate::protocol::id_token::IdTokenClaims;
 use crate::protocol::token_response::{TokenError, TokenResponse};
 use crate::provider::ProviderError;
 use crate::secret::RefreshToken;
-use crate::session::{FreshError, Opened, SessionId, Sessions};
-use crate::store::{Kind, StoreKey};
+use crate::session::{FreshError, Opened, SWAPS, SessionId, Sessions};
+use crate::store::{Kind, Replaced, StoreError, StoreKey};
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::{Instant, timeout};
 
 /// The longest wait for another replica's refresh.
 const WAITING: Duration = super::WAIT;
-/// The pauses between looks at what another replica wrote.
+/// The pauses between looks at what another replica wrote, where the store does not tell of it.
 const FIRST_LOOK: Duration = Duration::from_millis(25);
 const LONGEST_LOOK: Duration = Duration::from_millis(200);
 /// The longest call to the provider, whose own timeout (10 s) should end it first.
-pub(super) const CALL: Duration = Duration::from_secs(15);
+pub(super) const CALL: Duration = Duration::from_secs(12);
 
 /// A refresh under way.
 pub(super) struct Turn {
@@ -66,6 +66,7 @@ impl Turn {
     async fn take_lease(&mut self) -> Option<Lease> {
         let deadline = Instant::now() + WAITING;
         let mut pause = FIRST_LOOK;
+        let mut news = self.sessions.watch(&self.id);
         loop {
             match self.sessions.leases.take(&self.sessions.store, self.key()).await {
                 Ok(Some(lease)) => return Some(lease),
@@ -80,7 +81,8 @@ impl Turn {
                 self.flight.land(Err(FreshError::ProviderAway));
                 return None;
             }
-            sleep(pause).await;
+            // The holder's write, or the end of its lease, is told at once where the store can tell.
+            let _told_or_not = timeout(pause, news.changed()).await;
             pause = (pause * 2).min(LONGEST_LOOK);
             self.read_or_land().await.as_ref()?;
         }
@@ -127,14 +129,18 @@ impl Turn {
         let Some(opened) = self.read_or_land().await else {
             return;
         };
-        let Some(used) = opened.payload.tokens.refresh_token.clone() else {
-            self.flight
-                .land(Err(FreshError::Ended("there is no refresh token")));
+        let throttle = self.sessions.throttle(opened.provider.name());
+        let place = match throttle.enter(WAITING).await {
+            Ok(place) => place,
+            Err(rest) => return self.flight.land_without_provider(rest),
+        };
+        let Some((opened, used)) = self.mark(opened).await else {
             return;
         };
         let provider = Arc::clone(&opened.provider);
         let asked = self.sessions.clock.now();
         let answer = timeout(CALL, provider.refresh(&used)).await;
+        drop(place);
         let answer = answer.unwrap_or_else(|_| {
             Err(TokenError::NoAnswer {
                 unreadable: false,
@@ -142,22 +148,67 @@ impl Turn {
                 retry_after: None,
             })
         });
+        if let Err(TokenError::NoAnswer {
+            retry_after: Some(wish),
+            ..
+        }) = &answer
+        {
+            throttle.leave_alone(*wish);
+        }
         match answer {
             Ok(response) => self.take_answer(opened, asked, response).await,
-            Err(error) => self.take_refusal(&opened, &used, &error).await,
+            Err(error) => self.take_refusal(opened, &used, &error).await,
         }
     }
 
-    async fn take_refusal(&mut self, opened: &Opened, used: &RefreshToken, error: &TokenError) {
-        let name = opened.provider.name();
-        let (outcome, retry_after) = match error {
-            TokenError::InvalidGrant => return self.take_invalid_grant(opened, used).await,
-            TokenError::Refused(_) => ("refused", None),
-            TokenError::Unreachable(_) => ("unreachable", None),
-            TokenError::NoAnswer { retry_after, .. } => ("no_answer", *retry_after),
+    /// Notes in the record that its refresh token is about to be shown. A replica that dies now, or an answer that is
+    /// lost, leaves that note, so whoever shows the token once more knows that it may have been used (standards FA-03).
+    /// The write is also the last look before the call: a session that has ended, or whose store takes no writes, is
+    /// not refreshed at all.
+    async fn mark(&mut self, mut opened: Opened) -> Option<(Opened, RefreshToken)> {
+        for _ in 0..SWAPS {
+            let Some(used) = opened.payload.tokens.refresh_token.clone() else {
+                self.flight
+                    .land(Err(FreshError::Ended("there is no refresh token")));
+                return None;
+            };
+            opened.payload.shown = opened.payload.shown.saturating_add(1);
+            match self.sessions.replace(&self.id, &opened).await {
+                Ok(Replaced::Done(version)) => return Some((Opened { version, ..opened }, used)),
+                Ok(Replaced::Changed) => opened = self.read_or_land().await?,
+                Ok(Replaced::Gone) => {
+                    self.flight.land(Err(FreshError::Ended("it is gone")));
+                    return None;
+                }
+                Err(error) => {
+                    self.flight.land(Err(error.into()));
+                    return None;
+                }
+            }
+        }
+        let endless = StoreError("the session's record changes without end".into());
+        self.flight.land(Err(endless.into()));
+        None
+    }
+
+    /// The refresh token was not used after all. Best effort: a note too many only makes the log say "may have been".
+    async fn unmark(&self, mut opened: Opened) {
+        opened.payload.shown = opened.payload.shown.saturating_sub(1);
+        let _best_effort = self.sessions.replace(&self.id, &opened).await;
+    }
+
+    async fn take_refusal(&mut self, opened: Opened, used: &RefreshToken, error: &TokenError) {
+        let (outcome, retry_after, is_unused) = match error {
+            TokenError::InvalidGrant => return self.take_invalid_grant(&opened, used).await,
+            TokenError::Refused(_) => ("refused", None, true),
+            TokenError::Unreachable(_) => ("unreachable", None, true),
+            TokenError::NoAnswer { retry_after, .. } => ("no_answer", *retry_after, false),
         };
-        self.count(opened, outcome);
-        audit_failure(name, outcome, error);
+        self.count(&opened, outcome);
+        audit_failure(opened.provider.name(), outcome, error);
+        if is_unused {
+            self.unmark(opened).await;
+        }
         self.flight.land_without_provider(retry_after);
     }
 
@@ -172,6 +223,12 @@ impl Turn {
                 } else {
                     self.land_with(&now);
                 }
+            }
+            // It was shown before, and that answer never came: the provider took it then, and this is the price.
+            Ok(_) if opened.payload.shown > 1 => {
+                self.count(opened, "answer_lost");
+                let why = "the provider says invalid_grant, and its answer to an earlier refresh was lost";
+                self.end(opened, why).await;
             }
             Ok(_) => {
                 self.count(opened, "invalid_grant");
@@ -239,6 +296,7 @@ impl Turn {
                 if let Some(rotated) = &response.refresh_token {
                     opened.payload.tokens.refresh_token = Some(rotated.clone());
                     opened.payload.unconfirmed = true;
+                    opened.payload.shown = 0;
                     if matches!(self.save(opened, &before).await, Saved::Gone) {
                         provider.revoke(Some(rotated), Some(&response.access_token)).await;
                     }

@@ -174,6 +174,13 @@ async fn no_id_token_after_one_that_did_not_hold_brings_no_token_and_costs_no_se
 async fn rf_04_no_request_sees_a_new_token_before_the_store_holds_it() {
     for fails in [Fails::Before, Fails::After] {
         let (world, id, session) = expired().await;
+        world.provider.with(|state| state.delays = (SECOND, SECOND));
+        let (sessions, theirs, old) = (Arc::clone(&world.sessions), id.clone(), session.clone());
+        let first = world
+            .tasks
+            .spawn(async move { sessions.fresh(&theirs, &old).await });
+        sleep(SECOND).await;
+        // The call is under way.
         world.store.outage.begin(&["replace"], fails);
         for _ in 0..3 {
             let began = Instant::now();
@@ -186,6 +193,7 @@ async fn rf_04_no_request_sees_a_new_token_before_the_store_holds_it() {
             }
             assert!(began.elapsed() < 3 * SECOND);
         }
+        let _told_or_not = first.await.unwrap();
         sleep(90 * SECOND).await;
         world.store.outage.end();
         sleep(SECOND).await;
@@ -311,4 +319,74 @@ async fn a_refresh_that_fails_and_one_that_ends_a_session_are_audited() {
     assert_eq!(audited("refresh_failed", "unreachable"), 1, "{text}");
     assert_eq!(audited("session_ended", "invalid_grant"), 1, "{text}");
     assert!(!text.contains("refresh-0") && !text.contains("access-0"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn fa_03_a_token_is_not_shown_while_the_store_takes_no_writes() {
+    let (world, id, session) = expired().await;
+    world.store.outage.begin(&["replace"], Fails::Before);
+    let outcome = world.sessions.fresh(&id, &session).await;
+    assert!(matches!(
+        outcome,
+        Err(FreshError::Session(SessionError::Store(_)))
+    ));
+    world.settle().await;
+    assert_eq!(world.provider.calls(), 0);
+    world.store.outage.end();
+    assert_eq!(world.fresh(&id).await.unwrap(), "access-1");
+}
+
+#[tokio::test(start_paused = true)]
+async fn fa_03_rf_06_after_a_lost_answer_the_token_is_shown_once_more_and_the_cause_is_told() {
+    let lost = || TokenError::NoAnswer {
+        reason: "cut".into(),
+        retry_after: None,
+        unreadable: false,
+    };
+    // The provider never saw it, or did not act: the second showing succeeds.
+    let (world, id, _) = expired().await;
+    world.provider.with(|state| state.failures.push_back(lost()));
+    assert!(world.fresh(&id).await.is_err());
+    sleep(SECOND).await;
+    assert_eq!(world.fresh(&id).await.unwrap(), "access-2");
+    // It rotated, and the answer was lost: the second showing ends the session, and says why.
+    let (world, id, _) = expired().await;
+    world.provider.with(|state| state.failures.push_back(lost()));
+    assert!(world.fresh(&id).await.is_err());
+    world.provider.with(|state| state.current += 1);
+    sleep(SECOND).await;
+    let Err(FreshError::Ended(why)) = world.fresh(&id).await else {
+        panic!("it goes on");
+    };
+    assert!(why.contains("was lost"), "{why}");
+    assert_eq!(world.provider.calls(), 2);
+    // A provider that could not be reached has not used it.
+    let (world, id, _) = expired().await;
+    let away = TokenError::Unreachable("refused".into());
+    world.provider.with(|state| state.failures.push_back(away));
+    assert!(world.fresh(&id).await.is_err());
+    world.provider.with(|state| state.current += 1);
+    sleep(SECOND).await;
+    let Err(FreshError::Ended(why)) = world.fresh(&id).await else {
+        panic!("it goes on");
+    };
+    assert!(!why.contains("was lost"), "{why}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn rf_14_a_provider_that_wants_to_be_left_alone_is_asked_by_no_other_session() {
+    let (world, id, session) = expired().await;
+    let (other, _) = world.begin().await;
+    world.clock.advance(LIFETIME);
+    let busy = TokenError::NoAnswer {
+        reason: "429".into(),
+        retry_after: Some(3 * SECOND),
+        unreadable: false,
+    };
+    world.provider.with(|state| state.failures.push_back(busy));
+    assert!(world.sessions.fresh(&id, &session).await.is_err());
+    assert!(matches!(world.fresh(&other).await, Err(FreshError::ProviderAway)));
+    assert_eq!(world.provider.calls(), 1);
+    sleep(4 * SECOND).await;
+    assert!(world.fresh(&other).await.is_ok());
 }

@@ -120,7 +120,7 @@ async fn rf_01_an_ageing_token_goes_at_once_while_one_refresh_runs_behind_it() {
 #[tokio::test(start_paused = true)]
 async fn expired_token_waits_at_most_ten_seconds_and_the_session_stays() {
     let (world, id, _) = expired().await;
-    world.provider.with(|state| state.delays = (12 * SECOND, SECOND));
+    world.provider.with(|state| state.delays = (10 * SECOND, SECOND));
     let began = Instant::now();
     assert!(matches!(world.fresh(&id).await, Err(FreshError::ProviderAway)));
     assert_eq!(began.elapsed(), 10 * SECOND);

@@ -170,7 +170,7 @@ async fn se_10_a_use_that_is_noted_during_a_refresh_is_kept_and_so_are_the_token
     let landed = waiting.await.unwrap().unwrap();
     assert_eq!(token(&landed.unwrap()), "access-1");
     let session = world.look_up(&id).await.unwrap();
-    assert_eq!((session.used, session.version), (BEGIN.plus(LIFETIME), 3));
+    assert_eq!((session.used, session.version), (BEGIN.plus(LIFETIME), 4));
 }
 
 #[tokio::test(start_paused = true)]
@@ -196,17 +196,17 @@ async fn rf_03_a_dead_replicas_lease_is_waited_for_and_runs_out() {
 async fn rf_03_the_lease_is_renewed_while_the_calls_run() {
     let (world, id, session) = expired().await;
     world.provider.with(|state| {
-        state.delays = (7 * SECOND, 7 * SECOND);
+        state.delays = (5 * SECOND, 6 * SECOND);
         state.id_token = Some(Ok(Map::new()));
-        state.verify_delay = 14 * SECOND;
-        state.userinfo = Some((14 * SECOND, Ok(Map::new())));
+        state.verify_delay = 11 * SECOND;
+        state.userinfo = Some((11 * SECOND, Ok(Map::new())));
     });
     let (sessions, theirs) = (Arc::clone(&world.sessions), id.clone());
     let waiting = world
         .tasks
         .spawn(async move { sessions.fresh(&theirs, &session).await });
     sleep(Duration::from_millis(500)).await;
-    for second in 0..41 {
+    for second in 0..32 {
         assert!(
             !world
                 .store
