@@ -27,7 +27,7 @@
 //                                 without doing the work, "delay_ms" waits first, "drop":"before"|"after" cuts the connection before
 //                                 or after the work, "grant" narrows it to one grant type. {"token":null} takes it back
 //     POST /control               {"weather":{"seed":N, …}}: from now on each refresh call may have bad luck, each kind with its "share" of
-//                                 calls (0 to 1): "delay" waits "ms":[least, most] before the work, "late" waits so after it, "status"
+//                                 calls (0 to 1): "delay" waits "ms":[least, most] before the work, "late" and "too_late" wait so after it, "status"
 //                                 answers one "of":[…] without the work, "drop_before" and "drop_after" cut. {"weather":null} clears the sky
 //     GET  /control/log           every token call so far, in order (see `remember`)
 //     GET  /control/counts        calls so far: token by grant type, revocation, userinfo, jwks, discovery, authorization, end_session

@@ -1,7 +1,7 @@
 // Bad luck by dice: what happens to a token call, drawn from a seed. The same seed gives the same draws in the same order; which call
 // gets which is up to the order in which they come.
 
-const kinds = ['drop_after', 'drop_before', 'late', 'status', 'delay'];
+const kinds = ['drop_after', 'drop_before', 'late', 'too_late', 'status', 'delay'];
 
 export class Weather {
   constructor(wish) {
@@ -34,7 +34,8 @@ export class Weather {
       switch (name) {
         case 'drop_after': return { name, drop: 'after' };
         case 'drop_before': return { name, drop: 'before' };
-        case 'late': return { name, late_ms: this.between(kind.ms) };
+        case 'late':
+        case 'too_late': return { name, late_ms: this.between(kind.ms) };
         case 'status': return { name, status: kind.of[Math.floor(this.draw() * kind.of.length)] };
         default: return { name, delay_ms: this.between(kind.ms) };
       }
