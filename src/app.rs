@@ -13,6 +13,7 @@ use crate::guard::{Gate, SessionCookie};
 use crate::listener::{self, Bounds, Socket, Tls};
 use crate::metrics::Metrics;
 use crate::provider::Provider;
+use crate::proxy::Streams;
 use crate::router::{Inner, Notices, Router, Target};
 use crate::session::Sessions;
 use crate::session::seal::KeyRing;
@@ -135,6 +136,8 @@ pub async fn run(settings: Settings, parts: Parts, stop: impl Future<Output = ()
             provider = registered.provider,
             redirect_uri = registered.redirect_uri,
             post_logout_redirect_uri = registered.post_logout_redirect_uri,
+            backchannel_logout_uri = registered.backchannel_logout_uri,
+            frontchannel_logout_uri = registered.frontchannel_logout_uri,
             "the provider has to know these addresses, to the letter"
         );
     }
@@ -317,7 +320,7 @@ fn services(
     }));
     let gate = Arc::new(Gate {
         routes,
-        sessions,
+        sessions: sessions.clone(),
         cookie: SessionCookie::new(&settings.session),
     });
     let forward_auth = ForwardAuth::new(settings.clone(), gate.clone(), bff.clone(), metrics.clone());
@@ -325,6 +328,7 @@ fn services(
         settings: settings.clone(),
         gate,
         targets,
+        streams: Streams::new(sessions, clock.clone()),
         bff,
         metrics,
         clock,

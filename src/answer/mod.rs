@@ -6,7 +6,7 @@
 mod page;
 mod problem;
 
-pub use page::{Link, move_on, page, sign_in};
+pub use page::{Link, blank, move_on, page, sign_in};
 
 use crate::protocol::BodyError;
 use crate::protocol::origin::PublicUrl;
@@ -298,6 +298,14 @@ pub fn json(status: StatusCode, value: &serde_json::Value) -> Response<Body> {
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
     own_headers(headers);
+    response
+}
+
+/// 200, and nothing to say: for who only wants to know that it was done.
+#[must_use]
+pub fn done() -> Response<Body> {
+    let mut response = Response::new(empty());
+    own_headers(response.headers_mut());
     response
 }
 

@@ -69,7 +69,19 @@ enum Command {
 
 #[derive(Debug, Subcommand)]
 enum Keys {
+    #[expect(clippy::doc_markdown, reason = "printed by --help as it stands")]
     /// Print a fresh key: 256 bits, base64url, one line.
+    ///
+    /// Keys rotate in three steps, and nobody is signed out:
+    ///
+    /// 1. Add the new key at the end of session.keys, on every replica: all can open what it will seal.
+    ///
+    /// 2. Move it to the front, on every replica: it seals what is written from now on.
+    ///
+    /// 3. When session.absolute_timeout has passed, take the old key out: nothing sealed with it lives any more.
+    ///
+    /// Where keys come from files, cloakroom reads them again within a second of a change; no restart is needed. After a
+    /// leak leave out step 3's wait: take the old key out at once and restart, which signs everybody out.
     Generate,
 }
 

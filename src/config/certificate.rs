@@ -1,6 +1,7 @@
-//! A listener's certificate and its private key, read again when their files change.
+//! A listener's certificate and its private key, or the one that Redis is shown, read again when their files change.
 //!
-//! Read at start; afterwards `listener` looks again with connections that come, so a renewed certificate needs no restart.
+//! Read at start; afterwards `listener` looks again with connections that come, and `store` with those that it opens, so
+//! a renewed certificate needs no restart.
 //!
 //! INVARIANT: a pair of files that does not fit together, as it may be while they are replaced one after the other, never
 //! takes the last good pair away.
@@ -135,7 +136,7 @@ fn certified(seen: &Seen, files: &TlsFiles, crypto: &CryptoProvider) -> Result<C
         .ok()
         .filter(|chain| !chain.is_empty())
         .ok_or_else(|| {
-            let wanted = "wanted: a PEM file, the listener's own certificate first, then its chain";
+            let wanted = "wanted: a PEM file, the own certificate first, then its chain";
             Unusable::Cert(format!("{cert} holds no certificate that can be read; {wanted}"))
         })?;
     let private = PrivateKeyDer::from_pem_slice(seen.key.expose().as_bytes()).map_err(|_| {

@@ -1,6 +1,6 @@
 //! Finds sessions without their cookies: by provider and user, and by the provider's own session.
 //!
-//! Not on a request's way. A login enters its session here before its record is written; logouts at the provider and
+//! Not on a request's way. A login enters its session here after its record is written; logouts at the provider and
 //! the admin listener look it up. A set's key is a keyed hash (issuer and `sub`, or issuer and `sid`); its members are
 //! the sessions' names in the store, each with a summary that is sealed under the server key alone (contract 5.5).
 //!
@@ -8,14 +8,15 @@
 //!
 //! | a login                               | a logout at the provider                 |
 //! | ------------------------------------- | ---------------------------------------- |
-//! | 1. enters the session into the sets   | 1. leaves its mark                       |
-//! | 2. writes the record                  | 2. looks the sets up                     |
+//! | 1. writes the record                  | 1. leaves its mark                       |
+//! | 2. enters the session into the sets   | 2. looks the sets up                     |
 //! | 3. looks for marks; one ends it again | 3. deletes the records                   |
 //!
 //! Whatever the interleaving, either the logout finds the session in the set and its record is deleted, or the login finds
-//! the mark (standards LO-17).
+//! the mark (standards LO-17). The record comes first because whoever looks a set up strikes what has no record: else the
+//! list of one login would strike another that is under way.
 //!
-//! INVARIANT: a session that lives is in its sets: they outlive it. What is in a set and lives no more is struck when the
+//! INVARIANT: a session whose cookie has gone out is in its sets: they outlive it. What is in a set and lives no more is struck when the
 //! set is looked at, or grows, so a set holds about twice as many as there ever lived at one time.
 //! INVARIANT: keys may rotate: a set is looked for under every server key, and written under the first.
 
@@ -164,7 +165,7 @@ impl Sessions {
         hashes.into_iter().map(|hash| StoreKey { kind, hash }).collect()
     }
 
-    /// Enters a session into its sets: before its record is written.
+    /// Enters a session into its sets: after its record is written.
     pub(super) async fn enlist(
         &self,
         hash: [u8; 32],
@@ -601,6 +602,36 @@ mod tests {
         world.store.outage.end();
         assert_eq!(world.store.listed(set).await.unwrap().len(), 1);
         assert_eq!(found(&world, sub("alice")).await, []);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn lo_17_a_login_under_way_is_not_struck_from_its_sets_by_whoever_looks() {
+        for slow in ["create", "enlist"] {
+            let world = World::new();
+            world.store.outage.begin(&[slow], Fails::Late);
+            let looks = async {
+                tokio::time::sleep(Duration::from_secs(1)).await;
+                found(&world.another(), sub("alice")).await
+            };
+            let (id, under_way) = tokio::join!(begin(&world, "alice", "s1"), looks);
+            assert_eq!(under_way, [], "{slow}");
+            world.store.outage.end();
+            let its = references(&world, &[&id]);
+            assert_eq!(found(&world, sub("alice")).await, its, "{slow}");
+            assert_eq!(found(&world, sid("s1")).await, its, "{slow}");
+        }
+    }
+
+    #[tokio::test]
+    async fn fa_01_a_session_that_cannot_be_entered_into_its_sets_ends() {
+        let world = World::new();
+        world.store.outage.begin(&["enlist"], Fails::After);
+        assert!(world.sessions.begin(of(&world, "alice", "s1")).await.is_err());
+        world.store.outage.end();
+        let set = world.sessions.names(&sub("alice"), Kind::UserIndex)[0];
+        let left = world.store.listed(set).await.unwrap();
+        assert_eq!(left.len(), 1, "it was entered all the same");
+        assert!(!world.sessions.is_there(left[0].0).await.unwrap());
     }
 
     #[tokio::test]

@@ -18,7 +18,7 @@ pub mod record;
 pub mod refresh;
 pub mod seal;
 #[cfg(test)]
-mod testing;
+pub(crate) mod testing;
 #[cfg(test)]
 mod tests;
 
@@ -27,7 +27,7 @@ pub use index::{Listed, NoReference, Reference, Whose};
 pub use record::{NewSession, Session, Tokens};
 pub use refresh::{Freshness, RefreshAt};
 
-use crate::clock::Clock;
+use crate::clock::{Clock, UnixTime};
 use crate::config::SessionSettings;
 use crate::metrics::Metrics;
 use crate::seldom::Seldom;
@@ -187,15 +187,17 @@ impl Sessions {
         let (hash, issuer) = (id.store_key(), opened.provider.issuer());
         let sealed = self.seal(&id, &opened)?;
         // The order decides races with a logout at the provider: see `index`.
-        self.enlist(hash, record, issuer, opened.provider.client_id())
-            .await?;
         let ttl = self.lifetime.ttl(record, self.clock.now());
         self.store
             .create(self.key(Kind::Session, hash), sealed.into(), ttl)
             .await?;
-        let refused = match self.is_logged_out(record, issuer).await {
-            Ok(false) => None,
-            Ok(true) => Some(BeginError::LoggedOut),
+        let client_id = opened.provider.client_id();
+        let refused = match self.enlist(hash, record, issuer, client_id).await {
+            Ok(()) => match self.is_logged_out(record, issuer).await {
+                Ok(false) => None,
+                Ok(true) => Some(BeginError::LoggedOut),
+                Err(error) => Some(error.into()),
+            },
             Err(error) => Some(error.into()),
         };
         if let Some(refused) = refused {
@@ -246,7 +248,12 @@ impl Sessions {
 
     /// Notes that the session was used. Writes at most once per tenth of the idle timeout, in the background.
     pub fn touch(self: &Arc<Self>, id: &SessionId, session: &Session) {
-        if !self.lifetime.is_worth_noting(session.used, self.clock.now()) {
+        self.touch_since(id, session.used);
+    }
+
+    /// As [`Self::touch`], for who knows of a session only when it was last used.
+    pub fn touch_since(self: &Arc<Self>, id: &SessionId, used: UnixTime) {
+        if !self.lifetime.is_worth_noting(used, self.clock.now()) {
             return;
         }
         let Some(turn) = Turn::take(self, id.store_key()) else {

@@ -60,11 +60,28 @@ pub enum Kind {
     LogoutMark,
     /// A logout token has been taken.
     LogoutToken,
+    /// A session was ended a moment ago: the mark that keeps a write from being done again after a failover.
+    Ended,
     /// Written, read and deleted by `cloakroom check --online`.
     Probe,
 }
 
 impl Kind {
+    /// All of them.
+    const ALL: [Self; 11] = [
+        Self::Session,
+        Self::RefreshLock,
+        Self::AttemptClaim,
+        Self::AttemptResult,
+        Self::LogoutContinuation,
+        Self::UserIndex,
+        Self::SidIndex,
+        Self::LogoutMark,
+        Self::LogoutToken,
+        Self::Ended,
+        Self::Probe,
+    ];
+
     /// The word in the key's text.
     const fn word(self) -> &'static str {
         match self {
@@ -77,6 +94,7 @@ impl Kind {
             Self::SidIndex => "sid",
             Self::LogoutMark => "logged-out",
             Self::LogoutToken => "logout-token",
+            Self::Ended => "ended",
             Self::Probe => "probe",
         }
     }

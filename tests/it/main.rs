@@ -12,12 +12,14 @@
 #![expect(clippy::too_many_lines, reason = "a table of cases is as long as it has rows")]
 #![expect(clippy::format_collect, reason = "clarity before speed")]
 
+mod backchannel;
 mod callback;
 mod command_line;
 mod csrf;
 mod diagnosis;
 mod forward_auth;
 mod framing;
+mod frontchannel;
 mod headers;
 mod http2;
 mod http2_floods;
@@ -34,10 +36,13 @@ mod parts;
 mod paths;
 mod proxying;
 mod real_provider;
+mod redis_failover;
+mod redis_faults;
 mod refresh;
 mod return_to;
 mod routes;
 mod sessions;
+mod streams;
 mod support;
 mod tls;
 mod tokens;

@@ -434,6 +434,63 @@ async fn se_05_keys_rotate_without_a_logout_and_an_unknown_key_is_the_operators_
     assert_eq!(user(&mut browser.clone()).await, 200);
 }
 
+/// The key id in the one session's record: behind its version and the format.
+fn sealed_by(redis: &Redis) -> Vec<u8> {
+    let mut connection = redis.connection();
+    let keys: Vec<String> = connection.keys("*:session").unwrap();
+    assert_eq!(keys.len(), 1);
+    let value: Vec<u8> = connection.get(&keys[0]).unwrap();
+    value[9..17].to_vec()
+}
+
+#[tokio::test]
+async fn se_05_keys_in_files_rotate_in_three_steps_while_requests_and_logins_are_under_way() {
+    let folder = tempfile::tempdir().unwrap();
+    let files = ["first", "second"].map(|name| folder.path().join(name));
+    let write = |keys: [&str; 2]| {
+        for (file, key) in files.iter().zip(keys) {
+            std::fs::write(file, key).unwrap();
+        }
+    };
+    let (old, spare, new) = (key(), key(), key());
+    write([&old, &spare]);
+    let sources = json!([{ "file": files[0] }, { "file": files[1] }]);
+    let rig = Rig::on_redis(|config| config.set("session.keys", sources)).await;
+    let replica = Cloakroom::start(&rig.config.replica()).await;
+    let redis = rig.redis.as_ref().unwrap();
+    let mut browser = rig.signed_in().await;
+    let mut elsewhere = browser.at(replica.port);
+    let mut guest = rig.browser();
+    let under_way = guest.begin("?return_to=/late").await;
+    let before = sealed_by(redis);
+    // 1: the new key behind. 2: in front; for a moment both files hold the same. 3: the old one goes.
+    let steps = [[&old, &new], [&new, &new], [&new, &old], [&new, &spare]];
+    for (n, step) in steps.into_iter().enumerate() {
+        write(step.map(String::as_str));
+        // The files are looked at about once a second, while they are in use.
+        let end = Instant::now() + Duration::from_millis(2500);
+        while Instant::now() < end {
+            for browser in [&mut browser, &mut elsewhere] {
+                assert_eq!(browser.fetch("GET", "/api/x").await.status, 200, "step {n}");
+                let extended = browser.fetch("POST", "/bff/session/extend").await;
+                assert_eq!(extended.status, 200, "step {n}");
+            }
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+        if n == 0 {
+            assert_eq!(sealed_by(redis), before, "the first key seals");
+        }
+    }
+    assert_ne!(sealed_by(redis), before, "what is written is sealed anew");
+    // The login began under the old key.
+    let reply = guest.come_back(&rig.rogue.authorize(&under_way)).await;
+    assert_eq!(guest.landing(&reply), "/late");
+    // Who starts now knows the new key only.
+    let young = Cloakroom::start(&rig.config.replica().set("session.keys", json!([new]))).await;
+    assert_eq!(user(&mut browser.at(young.port)).await, 200);
+    assert_eq!(user(&mut guest.at(young.port)).await, 200);
+}
+
 #[tokio::test]
 async fn se_12_redis_over_tls_with_a_user_of_few_rights_is_enough() {
     let redis = Redis::start_tls().await;

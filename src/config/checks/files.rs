@@ -3,7 +3,7 @@
 use super::super::certificate::{Certificate, Unusable};
 use super::super::file::reason;
 use super::super::report::{Findings, KeyPath};
-use super::super::settings::{Settings, StoreSettings};
+use super::super::settings::{Settings, StoreSettings, TlsFiles};
 use super::secrets;
 use std::ffi::OsStr;
 use std::fs;
@@ -17,14 +17,7 @@ const DEEPEST: usize = 6;
 /// Checks that they are there.
 pub fn files(settings: &Settings, findings: &mut Findings<'_>) {
     if let Some(files) = &settings.server.tls {
-        let at = KeyPath::root("server").key("tls");
-        let crypto = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-        match Certificate::read(files, crypto) {
-            Ok(_) => {}
-            Err(Unusable::Cert(why)) => findings.refuse(&at.key("cert"), why),
-            Err(Unusable::Key(why)) => findings.refuse(&at.key("key"), why),
-            Err(Unusable::Pair(why)) => findings.refuse(&at, why),
-        }
+        certificate(files, &KeyPath::root("server").key("tls"), findings);
     }
     for provider in &settings.providers {
         let at = KeyPath::root("providers").key(&provider.name).key("ca");
@@ -34,8 +27,14 @@ pub fn files(settings: &Settings, findings: &mut Findings<'_>) {
             .for_each(|file| certificates(file, &at, findings));
     }
     if let StoreSettings::Redis(redis) = &settings.session.store {
-        let at = KeyPath::root("session").key("store").key("redis").key("ca");
-        redis.ca.iter().for_each(|file| certificates(file, &at, findings));
+        let at = KeyPath::root("session").key("store").key("redis");
+        redis
+            .ca
+            .iter()
+            .for_each(|file| certificates(file, &at.key("ca"), findings));
+        if let Some(files) = &redis.client_cert {
+            certificate(files, &at.key("client_cert"), findings);
+        }
     }
     for (i, route) in settings.routes.iter().enumerate() {
         let at = KeyPath::root("routes").index(i);
@@ -158,6 +157,17 @@ fn not_for_browsers(name: &str, is_top: bool) -> Option<&'static str> {
         "env" => Some("an environment file"),
         "sqlite" | "sqlite3" | "db" | "sql" | "dump" | "bak" => Some("data or a copy of it"),
         _ => None,
+    }
+}
+
+/// Refuses files that are no certificate with its key.
+fn certificate(files: &TlsFiles, at: &KeyPath, findings: &mut Findings<'_>) {
+    let crypto = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    match Certificate::read(files, crypto) {
+        Ok(_) => {}
+        Err(Unusable::Cert(why)) => findings.refuse(&at.key("cert"), why),
+        Err(Unusable::Key(why)) => findings.refuse(&at.key("key"), why),
+        Err(Unusable::Pair(why)) => findings.refuse(at, why),
     }
 }
 

@@ -6,6 +6,7 @@
 mod files;
 mod grammar;
 mod providers;
+mod redis;
 mod routes;
 mod secrets;
 mod server;

@@ -76,6 +76,8 @@ fn all(settings: &Settings) -> Vec<(KeyPath, &SecretSource)> {
             &at.key("sentinel").key("urls"),
             redis.sentinel.iter().flat_map(|sentinel| &sentinel.urls),
         ));
+        let sentinels = redis.sentinel.iter().flat_map(|sentinel| &sentinel.password);
+        all.extend(sentinels.map(|source| (at.key("sentinel").key("password"), source)));
         all.extend(list(&at.key("cluster"), redis.cluster.iter().flatten()));
     }
     all

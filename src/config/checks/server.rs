@@ -37,13 +37,10 @@ pub fn check(server: &Server, findings: &mut Findings<'_>) {
     if server.admin_token.is_some() {
         findings.warn(&key("admin_token"), "is not used yet");
     }
-    if !server.hosts.is_empty() {
-        findings.warn(&key("hosts"), "is not used yet");
-    }
     for (i, host) in server.hosts.iter().enumerate() {
         if !grammar::is_host_and_port(host) {
             let message = format!(
-                "found {}; wanted: a host name such as cloakroom.default.svc:8080",
+                "found {}; wanted: a host name, and a port where only one is meant, such as cloakroom.default.svc:8080",
                 quoted(host)
             );
             findings.refuse(&key("hosts").index(i), message);

@@ -1,10 +1,8 @@
 //! `session`: cookie, lifetimes, keys, store.
 
 use super::super::report::{Findings, KeyPath, quoted};
-use super::super::settings::{
-    Cache, Cookie, RedisSettings, SameSite, SessionSettings, Settings, StoreSettings,
-};
-use super::{grammar, not_none, not_zero};
+use super::super::settings::{Cache, Cookie, SameSite, SessionSettings, Settings, StoreSettings};
+use super::{grammar, not_none, not_zero, redis};
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use std::time::Duration;
@@ -66,7 +64,7 @@ pub fn check(settings: &Settings, findings: &mut Findings<'_>) {
                 findings.warn(&key("store"), message);
             }
         }
-        StoreSettings::Redis(redis) => check_redis(redis, &key("store").key("redis"), findings),
+        StoreSettings::Redis(redis) => redis::check(redis, &key("store").key("redis"), findings),
     }
 }
 
@@ -144,105 +142,6 @@ fn keys(session: &SessionSettings, findings: &mut Findings<'_>) {
                 }
                 earlier.push(key);
             }
-        }
-    }
-}
-
-fn check_redis(redis: &RedisSettings, at: &KeyPath, findings: &mut Findings<'_>) {
-    for (name, is_set) in [
-        ("sentinel", redis.sentinel.is_some()),
-        ("cluster", redis.cluster.is_some()),
-    ] {
-        if is_set {
-            findings.refuse(
-                &at.key(name),
-                "is not in this version: name one server with `url`",
-            );
-        }
-    }
-    let wanted = "wanted: redis://HOST:6379/0 or rediss://…, with user and password if need be";
-    match &redis.url {
-        Some(source) => {
-            // Never repeated, whatever it is: there may be a password in it.
-            match source.current() {
-                Ok(url) if !is_redis_url(url.expose()) => {
-                    findings.refuse(&at.key("url"), format!("is no Redis URL; {wanted}"));
-                }
-                Ok(url) if is_plain_to_outside(url.expose()) => {
-                    let message = "is redis://, without TLS, to a server that looks as if it were outside of your network: its password can be read on the way; use rediss://";
-                    findings.warn(&at.key("url"), message);
-                }
-                _ => {}
-            }
-        }
-        None if redis.sentinel.is_some() || redis.cluster.is_some() => {}
-        None => findings.refuse(&at.key("url"), format!("is missing; {wanted}")),
-    }
-    let prefix = &redis.key_prefix;
-    if prefix.len() > 128 || !prefix.bytes().all(|b| b.is_ascii_graphic()) {
-        findings.refuse(
-            &at.key("key_prefix"),
-            format!(
-                "found {}; wanted: at most 128 printable ASCII characters",
-                quoted(prefix)
-            ),
-        );
-    }
-}
-
-/// Whether a text is a Redis URL: a scheme, maybe user and password, a host, maybe a port and a database's number.
-fn is_redis_url(url: &str) -> bool {
-    let Some(rest) = url
-        .strip_prefix("redis://")
-        .or_else(|| url.strip_prefix("rediss://"))
-    else {
-        return false;
-    };
-    let (authority, path) = rest.split_at(rest.find(['/', '?', '#']).unwrap_or(rest.len()));
-    let server = authority.rsplit_once('@').map_or(authority, |(_, server)| server);
-    let database = path.strip_prefix('/').unwrap_or(path);
-    grammar::is_host_and_port(server) && database.bytes().all(|b| b.is_ascii_digit())
-}
-
-/// Whether a Redis URL is without TLS, to a host outside of the own network.
-fn is_plain_to_outside(url: &str) -> bool {
-    let Some(rest) = url.strip_prefix("redis://") else {
-        return false;
-    };
-    let authority = rest.split('/').next().unwrap_or_default();
-    let server = authority.rsplit_once('@').map_or(authority, |(_, server)| server);
-    let host = match server.rsplit_once(':') {
-        Some((host, port)) if !port.ends_with(']') => host,
-        _ => server,
-    };
-    grammar::is_outside(host)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_redis_url_names_a_server() {
-        for url in [
-            "redis://redis",
-            "rediss://u:p@redis:6379/0",
-            "redis://:p%40@[::1]:6379",
-            "redis://10.0.0.1/",
-        ] {
-            assert!(is_redis_url(url), "{url}");
-        }
-        for url in [
-            "",
-            "redis",
-            "http://redis",
-            "redis://",
-            "redis://h:x",
-            "redis://h/x",
-            "redis://h?protocol=resp3",
-            "redis://p#w@h",
-        ] {
-            assert!(!is_redis_url(url), "{url}");
         }
     }
 }

@@ -29,7 +29,8 @@ pub struct Server {
     pub forward_auth: Option<SocketAddr>,
     /// How the ingress names the original request.
     pub forward_auth_dialect: Dialect,
-    /// Further names for back-channel logout from inside the cluster. Not used yet.
+    /// Further host names under which the provider may call `/bff/backchannel-logout`, and nothing else, from inside the
+    /// cluster: with a port, on that one; without, on any.
     pub hosts: Vec<String>,
     /// Certificate and key for TLS on `listen`, with HTTP/2 by ALPN. The files are read again when they change.
     pub tls: Option<TlsFiles>,
@@ -74,7 +75,7 @@ pub enum Dialect {
 #[derive(Clone, Debug, PartialEq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct TlsFiles {
-    /// The listener's own certificate first, then its chain.
+    /// The own certificate first, then its chain.
     pub cert: PathBuf,
     /// The certificate's private key, not encrypted.
     pub key: PathBuf,

@@ -1,6 +1,7 @@
 //! `session`: the cookie, lifetimes, keys and the store.
 
 use crate::config::secrets::SecretSource;
+use crate::config::settings::TlsFiles;
 use crate::config::units;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -120,38 +121,54 @@ pub struct MemoryLimits {
     pub max_sessions: usize,
 }
 
-/// How Redis is reached.
+/// How Redis is reached: exactly one of `url`, `sentinel` and `cluster` says where it is.
 #[derive(Clone, Debug, PartialEq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct RedisSettings {
-    /// `redis://` or `rediss://`, with user, password and database index.
+    /// One server: `redis://` or `rediss://`, with user, password and the database's number.
     #[serde(default)]
     pub url: Option<SecretSource>,
-    /// The password, where it should not stand in the URL.
+    /// Sentinel: how the primary is found, again after each failover.
+    #[serde(default)]
+    pub sentinel: Option<Sentinel>,
+    /// Cluster: nodes to begin with, which name the others. User and password of the first are those of all.
+    #[serde(default)]
+    pub cluster: Option<Vec<SecretSource>>,
+    /// The ACL user, where it should not stand in a URL; with `sentinel` this is its only place.
+    #[serde(default)]
+    pub user: Option<String>,
+    /// The password, where it should not stand in a URL; with `sentinel` this is its only place.
     #[serde(default)]
     pub password: Option<SecretSource>,
+    /// The database's number, where it does not stand in `url`. A cluster has only 0.
+    #[serde(default)]
+    pub database: Option<u16>,
     /// A PEM file of authorities trusted for `rediss://`, instead of the system's.
     #[serde(default)]
     pub ca: Option<PathBuf>,
+    /// The certificate that cloakroom shows the servers, where they want one.
+    #[serde(default)]
+    pub client_cert: Option<TlsFiles>,
     /// What every key begins with.
     #[serde(default = "default_key_prefix")]
     pub key_prefix: String,
-    /// Sentinel: how the primary is found. Not in this version.
-    #[serde(default)]
-    pub sentinel: Option<Sentinel>,
-    /// Cluster: nodes to begin with. Not in this version.
-    #[serde(default)]
-    pub cluster: Option<Vec<SecretSource>>,
 }
 
-/// Redis Sentinel.
+/// Redis Sentinel. The primary is logged in to with the `user`, `password` and `database` beside it, and over TLS where
+/// the sentinels' URLs are `rediss://`.
 #[derive(Clone, Debug, PartialEq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Sentinel {
     /// The name of the monitored primary.
     pub master: String,
-    /// The sentinels.
+    /// The sentinels, with their own user and password where they have any.
     pub urls: Vec<SecretSource>,
+    /// The sentinels' own ACL user, where it should not stand in the URLs.
+    #[serde(default)]
+    pub user: Option<String>,
+    /// The sentinels' own password, where it should not stand in the URLs.
+    #[serde(default)]
+    pub password: Option<SecretSource>,
 }
 
 impl Default for SessionSettings {

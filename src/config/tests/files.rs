@@ -91,7 +91,9 @@ fn the_files_that_a_config_names_must_be_there() {
         "routes:\n  - {{path: /a, static: {{root: {root}/none}}}}\n  - {{path: /b, static: {{root: {root}/file}}}}\n  \
          - {{path: /c, static: {{root: {root}, fallback: index.html}}}}\n  - {{path: /d, static: {{root: {root}, fallback: file}}}}\n  \
          - {{path: /e, upstream: 'https://a', ca: {root}/none}}\n  - {{path: /f, upstream: 'https://a', ca: {root}/file}}\n  \
-         - {{path: /g, upstream: 'https://a', ca: {root}/ca.pem}}\n"
+         - {{path: /g, upstream: 'https://a', ca: {root}/ca.pem}}\n\
+         session: {{keys: [q83vEjRWeJCrze8SNFZ4kKvN7xI0VniQq83vEjRWeJA], store: {{redis: {{url: 'rediss://r', ca: {root}/none, \
+         client_cert: {{cert: {root}/file, key: {root}/none}}}}}}}}\n"
     );
     std::fs::write(&file, complete(&text)).unwrap();
     let found: Vec<(String, bool)> = load(&file)
@@ -105,6 +107,8 @@ fn the_files_that_a_config_names_must_be_there() {
         "routes[2].static.fallback",
         "routes[4].ca",
         "routes[5].ca",
+        "session.store.redis.ca",
+        "session.store.redis.client_cert.key",
     ];
     assert_eq!(found, keys.map(|key| (key.to_owned(), true)));
     assert!(load_text("f", &complete(&text)).is_ok());

@@ -3,6 +3,7 @@
 //! INVARIANT: no secret in them. A server quotes the command that it refuses, an AUTH with its password too, so the
 //! server's own words are never passed on: only its error code is, and what to do about it.
 
+use super::target::Address;
 use crate::store::{PATIENCE, StoreError};
 use redis::{ErrorKind, RedisError};
 
@@ -32,6 +33,30 @@ impl Fault {
     /// Nobody answered.
     pub(super) fn late() -> Self {
         Self::said(format!("no answer within {} s", PATIENCE.as_secs()))
+    }
+
+    /// The server's code, where it said one.
+    pub(super) fn code(&self) -> Option<&str> {
+        match self {
+            Self::Redis(error) => error.code(),
+            Self::Said(_) => None,
+        }
+    }
+
+    /// Whether the server refuses the user or the password.
+    pub(super) fn is_refused_login(&self) -> bool {
+        self.code() == Some("WRONGPASS") || self.kind() == Some(ErrorKind::AuthenticationFailed)
+    }
+
+    /// Where a node of a cluster sends us; it may leave its own host out.
+    pub(super) fn redirection(&self, asked: &str) -> Option<Address> {
+        let Self::Redis(error) = self else { return None };
+        let (host, port) = error.redirect_node()?.0.rsplit_once(':')?;
+        let host = if matches!(host, "" | "?") { asked } else { host };
+        Some(Address {
+            host: host.to_owned(),
+            port: port.parse().ok()?,
+        })
     }
 
     /// The kind, where the server or the connection said it.
@@ -69,12 +94,19 @@ impl Fault {
             Self::Redis(error) => error,
             Self::Said(words) => return words.clone(),
         };
-        let remedy = match error.code() {
+        // Of a command in a script.
+        let in_script = error.detail().is_some_and(|detail| {
+            detail.starts_with("ACL failure in script")
+                || detail.starts_with("The user executing the script can't")
+        });
+        let code = if in_script { Some("NOPERM") } else { error.code() };
+        let remedy = match code {
             Some("NOAUTH") => "it wants a password: set one in `session.store.redis`",
             Some("WRONGPASS") => return REFUSES_US.to_owned(),
             Some("NOPERM") => {
                 "its ACL refuses the user: allow `+get +set +del +hset +hgetall +hdel +hlen +pttl +pexpire +eval \
-                 +evalsha +ping` (and `+select` for a database other than 0) on `~<key_prefix>*`"
+                 +evalsha +ping +role +client|tracking +info` on `~<key_prefix>*` (and `+select` for a database other \
+                 than 0, `+cluster|slots +asking` in a cluster)"
             }
             Some("READONLY") => {
                 "it is a replica and takes no writes: point `session.store.redis` at the primary"
@@ -92,15 +124,23 @@ impl Fault {
             Some("NOREPLICAS") => {
                 "it has fewer replicas than `min-replicas-to-write` wants: see to its replicas"
             }
-            Some("MOVED" | "ASK" | "CLUSTERDOWN" | "CROSSSLOT" | "TRYAGAIN") => {
-                "it is a cluster: configure `session.store.redis.cluster`"
+            Some("CLUSTERDOWN") => {
+                "its cluster does not serve the key: a primary is down and no replica has taken over yet, or hash \
+                 slots have no node; see `redis-cli cluster info`"
+            }
+            Some("TRYAGAIN") => "its keys are just moving to another node: wait",
+            Some("MOVED" | "ASK" | "CROSSSLOT") => {
+                "it is a node of a cluster: name some of its nodes in `session.store.redis.cluster`"
             }
             _ if error.kind() == ErrorKind::AuthenticationFailed => return REFUSES_US.to_owned(),
+            _ if error.is_io_error() && error.to_string().ends_with("CertificateRequired") => {
+                return "the server wants a certificate: set `session.store.redis.client_cert`".to_owned();
+            }
             // The connection's own words: an errno, a TLS alert, "terminated".
             _ if error.is_io_error() => return error.to_string(),
             _ => "see the server's log",
         };
-        match error.code() {
+        match code {
             Some(code) if code.len() <= 16 && code.bytes().all(|b| b.is_ascii_uppercase()) => {
                 format!("the server says {code}: {remedy}")
             }

@@ -1,53 +1,61 @@
-//! The one connection to Redis: opened when first needed, shared by all requests, replaced when it fails.
+//! The one connection to a server: opened when first needed, shared by all requests, replaced when it fails.
 //!
-//! INVARIANT: an answer or a fault within [`PATIENCE`], a new connection included (contract 4.6: 503 within 3 s).
+//! INVARIANT: an answer or a fault within the caller's deadline, a new connection included (contract 4.6: 503 within 3 s).
 //! INVARIANT: at most one attempt to connect is under way; after a failed one, requests fail at once with its fault
 //! until the pause is over. Pauses grow to [`LONGEST_PAUSE`], so recovery needs no restart and takes no storm.
+//! INVARIANT: once used, a link to data is opened again without anybody asking: who waits for news of a session (an open
+//! WebSocket) asks nothing.
 
 use super::fault::Fault;
-use super::target::Target;
-use crate::config::RedisSettings;
-use crate::store::PATIENCE;
+use super::live::Live;
+use super::news::News;
+use super::sentinel::{Sentinels, Watched};
+use super::target::{Address, Target};
+use super::tls::Tls;
 use arc_swap::ArcSwapOption;
-use redis::aio::MultiplexedConnection;
-use redis::{AsyncConnectionConfig, Cmd, FromRedisValue, cmd};
-use std::sync::Arc;
+use redis::{Cmd, FromRedisValue};
+use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 use tokio::sync::Mutex;
-use tokio::time::{Instant, timeout, timeout_at};
-use tokio_util::sync::{CancellationToken, DropGuard};
+use tokio::time::{Instant, timeout};
 use tokio_util::task::TaskTracker;
 
-/// The longest that one attempt to connect takes: less than [`PATIENCE`], so that the request that began it sees it end.
+/// The longest that one attempt to connect takes: less than `PATIENCE`, so that the request that began it sees it end.
 const CONNECTING: Duration = Duration::from_millis(1500);
 /// The first pause after a failed attempt; it doubles with each further one.
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
 /// The longest pause.
-const LONGEST_PAUSE: Duration = Duration::from_secs(1);
+const LONGEST_PAUSE: Duration = Duration::from_millis(500);
 /// How long a connection is kept although the server calls itself the wrong one: no faster circle of new connections.
 const LEAST_AGE: Duration = Duration::from_secs(1);
-/// How often an idle connection is tried: whatever stands in between (a NAT, a firewall, a balancer) forgets silent
-/// ones, and that should be found by us and not by the next request.
-const HEARTBEAT: Duration = Duration::from_secs(15);
-/// How many commands may wait to be written.
-const QUEUE: usize = 1024;
+/// How often a link that was lost is tried while nobody asks.
+const KEPT_EVERY: Duration = Duration::from_millis(250);
 
-/// The connection, or its absence.
+/// How a server is found, each time anew.
+#[derive(Debug)]
+pub(super) enum Place {
+    /// Where a URL of the config says.
+    Named(Target),
+    /// Where the sentinels say.
+    Primary(Arc<Sentinels>),
+    /// Where another node of the cluster said, with the login of one that the config names.
+    Told(Target, Address),
+}
+
+/// The connection to one server, or its absence.
 pub(super) struct Link {
-    target: Target,
+    place: Place,
+    tls: Arc<Tls>,
+    /// Who wants to be told of changes; nobody at a sentinel.
+    news: Option<Arc<News>>,
     live: ArcSwapOption<Live>,
     attempts: Mutex<Attempts>,
     /// Drives the connections; each of them ends when the last user has let go of it.
     drivers: TaskTracker,
-}
-
-struct Live {
-    connection: MultiplexedConnection,
-    since: Instant,
-    /// Cancelled when the connection has ended: closed by the server, perhaps while nothing was asked, or found dead.
-    closed: CancellationToken,
-    /// Ends the driver with the last user.
-    _driven: DropGuard,
+    kept: AtomicBool,
+    this: Weak<Self>,
 }
 
 /// What became of the attempts to connect since the last success.
@@ -61,15 +69,17 @@ struct Attempts {
 impl std::fmt::Debug for Link {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Link")
-            .field("target", &self.target)
+            .field("place", &self.place)
             .finish_non_exhaustive()
     }
 }
 
 impl Link {
-    pub(super) fn new(settings: &RedisSettings) -> Result<Self, String> {
-        Ok(Self {
-            target: Target::new(settings)?,
+    pub(super) fn new(place: Place, tls: Arc<Tls>, news: Option<Arc<News>>) -> Arc<Self> {
+        Arc::new_cyclic(|this| Self {
+            place,
+            tls,
+            news,
             live: ArcSwapOption::empty(),
             attempts: Mutex::new(Attempts {
                 failed: 0,
@@ -77,35 +87,54 @@ impl Link {
                 fault: Fault::said("no connection yet"),
             }),
             drivers: TaskTracker::new(),
+            kept: AtomicBool::new(false),
+            this: this.clone(),
         })
     }
 
     /// Sends one command and reads its answer. Where the connection breaks under a `repeatable` command, it is sent
     /// once more on another: a server that restarted costs such a request nothing.
-    pub(super) async fn ask<T: FromRedisValue>(&self, command: &Cmd, repeatable: bool) -> Result<T, Fault> {
-        let deadline = Instant::now() + PATIENCE;
-        let asked = timeout_at(deadline, async {
-            match self.ask_once(command, deadline).await {
-                Err(fault) if repeatable && fault.is_broken_connection() => {
-                    self.ask_once(command, deadline).await
-                }
-                answer => answer,
-            }
-        });
-        asked.await.unwrap_or_else(|_| Err(Fault::late()))
+    pub(super) async fn ask<T: FromRedisValue>(
+        &self,
+        command: &Cmd,
+        repeatable: bool,
+        deadline: Instant,
+    ) -> Result<T, Fault> {
+        self.ask_over(command, repeatable, deadline)
+            .await
+            .map(|(answer, _)| answer)
     }
 
-    async fn ask_once<T: FromRedisValue>(&self, command: &Cmd, deadline: Instant) -> Result<T, Fault> {
+    /// As [`Self::ask`], with the connection that the answer came over.
+    pub(super) async fn ask_over<T: FromRedisValue>(
+        &self,
+        command: &Cmd,
+        repeatable: bool,
+        deadline: Instant,
+    ) -> Result<(T, Arc<Live>), Fault> {
         let live = self.connected().await?;
-        let mut connection = live.connection.clone();
-        let answer = match timeout_at(deadline, command.query_async::<T>(&mut connection)).await {
-            Ok(answer) => answer.map_err(Fault::from),
-            Err(_) => Err(Fault::late()),
-        };
+        match self.send(&live, command, false, deadline).await {
+            Err(fault) if repeatable && fault.is_broken_connection() => {
+                let live = self.connected().await?;
+                Ok((self.send(&live, command, false, deadline).await?, live))
+            }
+            answer => Ok((answer?, live)),
+        }
+    }
+
+    /// Sends one command over a connection of this link's, which is let go where it is to blame for a failure.
+    pub(super) async fn send<T: FromRedisValue>(
+        &self,
+        live: &Arc<Live>,
+        command: &Cmd,
+        asking: bool,
+        deadline: Instant,
+    ) -> Result<T, Fault> {
+        let answer = live.send(command, asking, deadline).await;
         if let Err(fault) = &answer
             && fault.spoils_connection()
         {
-            self.drop_connection(&live, fault);
+            self.drop_connection(live, fault);
         }
         answer
     }
@@ -118,20 +147,30 @@ impl Link {
         if server_still_answers && failed.since.elapsed() < LEAST_AGE {
             return;
         }
+        failed.stop();
         let previous = self.live.compare_and_swap(failed, None);
         if previous
             .as_ref()
             .is_some_and(|previous| Arc::ptr_eq(previous, failed))
         {
-            tracing::warn!(fault = %fault.words(), "the connection to the session store is lost");
+            tracing::warn!(fault = %fault.words(), "the connection to {} is lost", self.name());
         }
     }
 
-    fn living(&self) -> Option<Arc<Live>> {
-        self.live.load_full().filter(|live| !live.closed.is_cancelled())
+    fn name(&self) -> &'static str {
+        if self.news.is_some() {
+            "the session store"
+        } else {
+            "a sentinel"
+        }
     }
 
-    async fn connected(&self) -> Result<Arc<Live>, Fault> {
+    pub(super) fn living(&self) -> Option<Arc<Live>> {
+        self.live.load_full().filter(|live| live.is_open())
+    }
+
+    /// A connection that lives, as far as is known.
+    pub(super) async fn connected(&self) -> Result<Arc<Live>, Fault> {
         if let Some(live) = self.living() {
             return Ok(live);
         }
@@ -141,6 +180,9 @@ impl Link {
         }
         if Instant::now() < attempts.next {
             return Err(attempts.fault.clone());
+        }
+        if self.news.is_some() && !self.kept.swap(true, Ordering::Relaxed) {
+            self.drivers.spawn(keep(self.this.clone()));
         }
         // Counted as failed until it has succeeded: this future may be dropped at the next await.
         let pause = FIRST_PAUSE
@@ -159,17 +201,18 @@ impl Link {
         match attempt {
             Ok(live) => {
                 if attempts.failed > 1 {
-                    tracing::info!("the session store answers again");
+                    tracing::info!("{} answers again", self.name());
                 }
                 attempts.failed = 0;
                 attempts.next = Instant::now();
+                self.say_untracked(&live);
                 let live = Arc::new(live);
                 self.live.store(Some(Arc::clone(&live)));
                 Ok(live)
             }
             Err(fault) => {
                 if attempts.failed == 1 {
-                    tracing::error!(fault = %fault.words(), "the session store cannot be reached");
+                    tracing::error!(fault = %fault.words(), "{} cannot be reached", self.name());
                 }
                 attempts.next = Instant::now() + pause;
                 attempts.fault = fault.clone();
@@ -178,46 +221,44 @@ impl Link {
         }
     }
 
+    /// Says it now and then where the server tells of no changes.
+    fn say_untracked(&self, live: &Live) {
+        if let (Some(news), Some(why)) = (&self.news, live.untracked())
+            && news.none.due().is_some()
+        {
+            tracing::warn!(
+                why,
+                "the session store does not tell of changes, so every request reads it, and other replicas' logouts reach \
+                 open streams late"
+            );
+        }
+    }
+
     async fn connect(&self) -> Result<Live, Fault> {
-        let info = self.target.current().map_err(Fault::Said)?;
-        let stream = self.target.open(info.addr()).await?;
-        let config = AsyncConnectionConfig::new()
-            .set_response_timeout(None)
-            .set_connection_timeout(None)
-            .set_pipeline_buffer_size(QUEUE);
-        let (mut connection, driver) =
-            MultiplexedConnection::new_with_config(info.redis_settings(), stream, config).await?;
-        let (closed, unused) = (CancellationToken::new(), CancellationToken::new());
-        let closing = closed.clone().drop_guard();
-        let (letting_go, beating) = (unused.clone(), connection.clone());
-        self.drivers.spawn(async move {
-            tokio::select! {
-                () = driver => {}
-                () = letting_go.cancelled() => {}
-                () = heartbeat(beating) => {}
+        let (info, primary) = match &self.place {
+            Place::Named(target) => (target.current().map_err(Fault::Said)?, None),
+            Place::Told(target, address) => (target.at(address).map_err(Fault::Said)?, None),
+            Place::Primary(sentinels) => {
+                let asked = Instant::now();
+                let verdict = sentinels.verdict().await?;
+                let info = sentinels.login_at(&verdict.primary).map_err(Fault::Said)?;
+                (info, Some(Watched::new(sentinels, verdict, asked)))
             }
-            drop(closing);
-        });
-        // A stopped server still accepts connections: only an answer shows that it lives.
-        let _: redis::Value = cmd("PING").query_async(&mut connection).await?;
-        Ok(Live {
-            connection,
-            since: Instant::now(),
-            closed,
-            _driven: unused.drop_guard(),
-        })
+        };
+        Live::open(info, &self.tls, self.news.as_ref(), primary, &self.drivers).await
     }
 }
 
-/// Ends when the connection has died.
-async fn heartbeat(mut connection: MultiplexedConnection) {
-    loop {
-        tokio::time::sleep(HEARTBEAT).await;
-        let asked = cmd("PING");
-        match timeout(PATIENCE, asked.query_async::<redis::Value>(&mut connection)).await {
-            // Also a refusal shows that somebody is there.
-            Ok(answer) if !answer.as_ref().is_err_and(redis::RedisError::is_io_error) => {}
-            _ => return,
+/// Opens a link again that was lost, as long as there is one. Boxed: what opens a link starts this.
+fn keep(link: Weak<Link>) -> Pin<Box<dyn Future<Output = ()> + Send>> {
+    Box::pin(async move {
+        loop {
+            tokio::time::sleep(KEPT_EVERY).await;
+            let Some(link) = link.upgrade() else { return };
+            if link.living().is_none() {
+                // What fails has been said, and is tried again.
+                let _fault = link.connected().await.err();
+            }
         }
-    }
+    })
 }

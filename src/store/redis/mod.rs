@@ -3,30 +3,46 @@
 //! A value is its version (8 bytes, big-endian) and then the sealed bytes, so one GET brings both and one script
 //! compares the version without a second key. Leases and claims hold the same: version 1, then their owner.
 //!
-//! INVARIANT: only GET, SET, DEL, EVALSHA, EVAL, HSET, HGETALL, HDEL, HLEN, PTTL, PEXPIRE and PING are used (AUTH and
-//! SELECT when connecting), so the ACL user may be allowed just these, on keys under the prefix. `check --online` tries INFO
-//! as well, and does without.
+//! Below the operations: `topology` (one server, Sentinel, Cluster) chooses a `link`, which keeps one connection to one
+//! server, `live`, on which the server's `news` of changes come as well.
+//!
+//! INVARIANT: only GET, SET, DEL, EVALSHA, EVAL, HSET, HGETALL, HDEL, HLEN, PTTL, PEXPIRE and PING are used (AUTH, HELLO and
+//! SELECT when connecting; CLUSTER SLOTS and ASKING in a cluster), so the ACL user may be allowed just these, on keys under
+//! the prefix. ROLE and CLIENT TRACKING are for the cache, INFO is for a warning; all three are done without where they
+//! are refused.
 //! INVARIANT: every SET has a PX and every HSET is followed by a PEXPIRE in one script, so no key is without a TTL.
-//! INVARIANT: all keys of one session share a hash tag, so they live on one node of a cluster.
+//! INVARIANT: all keys of one session share a hash tag, so they live on one node of a cluster; no command names two keys.
 
+mod cluster;
 mod fault;
 mod link;
+mod live;
+mod memory;
+mod news;
+mod online;
+mod repeat;
+mod sentinel;
 mod target;
 #[cfg(test)]
 mod tests;
+mod tls;
+mod topology;
 
 use super::changes::{Changes, Source};
-use super::{Members, PATIENCE, Record, Replaced, StoreError, StoreKey};
+use super::{Kind, Members, PATIENCE, Record, Replaced, StoreError, StoreKey};
 use crate::config::RedisSettings;
 use base64::Engine;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 use bytes::Bytes;
 use fault::Fault;
-use link::Link;
+use live::Live;
+use news::News;
 use redis::{Cmd, ErrorKind, FromRedisValue, Script, ServerErrorKind, Value, cmd};
+use repeat::{END, Recent, mark_millis, mark_of};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::timeout;
+use topology::Topology;
 
 /// Sets the key to ARGV\[2\] if its version is ARGV\[1\]. 1: done, 0: another version, -1: not there.
 const REPLACE: &str = "local v = redis.call('GET', KEYS[1])
@@ -44,9 +60,17 @@ return 1";
 const RELEASE: &str = "if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 0 end
 return redis.call('DEL', KEYS[1])";
 
-/// Puts the member ARGV\[1\] with its summary ARGV\[2\] into the set, which lives ARGV\[3\] milliseconds at least.
-const ENLIST: &str = "redis.call('HSET', KEYS[1], ARGV[1], ARGV[2])
-if redis.call('PTTL', KEYS[1]) < tonumber(ARGV[3]) then redis.call('PEXPIRE', KEYS[1], ARGV[3]) end
+/// Puts the member ARGV\[1\] with its summary ARGV\[2\] into the set, which lives ARGV\[3\] milliseconds at least. Where
+/// that cannot be said (an ACL that allows one and not the other), what was written goes, rather than live for ever.
+const ENLIST: &str = "local left = redis.call('PTTL', KEYS[1])
+redis.call('HSET', KEYS[1], ARGV[1], ARGV[2])
+if left < tonumber(ARGV[3]) then
+  local set = redis.pcall('PEXPIRE', KEYS[1], ARGV[3])
+  if type(set) == 'table' and set.err then
+    if left < 0 then redis.call('DEL', KEYS[1]) end
+    return set
+  end
+end
 return redis.call('HLEN', KEYS[1])";
 
 /// The length of a version, in bytes.
@@ -55,13 +79,16 @@ const VERSION: usize = 8;
 /// The store in Redis.
 #[derive(Debug)]
 pub(super) struct RedisStore {
-    link: Link,
+    topology: Topology,
     key_prefix: String,
     replace: Script,
     renew: Script,
     release: Script,
     enlist: Script,
+    end: Script,
     changes: Arc<Changes>,
+    /// Where a server may be replaced by one that has not got everything.
+    recent: Option<Arc<Recent>>,
 }
 
 /// A value as it is kept.
@@ -76,37 +103,79 @@ fn millis(ttl: Duration) -> u64 {
         .clamp(1, u64::MAX >> 12)
 }
 
+/// A command about one key.
+fn command(name: &str, key: &str, rest: &[&[u8]]) -> Cmd {
+    let mut command = cmd(name);
+    command.arg(key);
+    for argument in rest {
+        command.arg(*argument);
+    }
+    command
+}
+
+/// A key's name. What stands in braces decides where it lives in a cluster.
+fn name(key_prefix: &str, key: StoreKey) -> String {
+    let hash = BASE64_URL_SAFE_NO_PAD.encode(key.hash);
+    format!("{key_prefix}{{{hash}}}:{}", key.kind.word())
+}
+
+/// Which key a text is the name of. `None`: none of ours.
+fn key_of(key_prefix: &str, text: &[u8]) -> Option<StoreKey> {
+    let text = text.strip_prefix(key_prefix.as_bytes())?.strip_prefix(b"{")?;
+    let end = text.iter().position(|b| *b == b'}')?;
+    let word = text[end..].strip_prefix(b"}:")?;
+    let kind = Kind::ALL
+        .into_iter()
+        .find(|kind| kind.word().as_bytes() == word)?;
+    let hash = BASE64_URL_SAFE_NO_PAD
+        .decode(&text[..end])
+        .ok()?
+        .try_into()
+        .ok()?;
+    Some(StoreKey { kind, hash })
+}
+
 impl RedisStore {
     pub(super) fn new(settings: &RedisSettings, changes: Arc<Changes>) -> Result<Self, String> {
+        let is_replaced = settings.sentinel.is_some() || settings.cluster.is_some();
+        let recent = is_replaced.then(|| Arc::new(Recent::new(&settings.key_prefix)));
+        let news = News::new(Arc::clone(&changes), &settings.key_prefix, recent.clone());
         Ok(Self {
-            link: Link::new(settings)?,
+            topology: Topology::new(settings, &news)?,
             key_prefix: settings.key_prefix.clone(),
             replace: Script::new(REPLACE),
             renew: Script::new(RENEW),
             release: Script::new(RELEASE),
             enlist: Script::new(ENLIST),
+            end: Script::new(END),
             changes,
+            recent,
         })
     }
 
     fn key(&self, key: StoreKey) -> String {
-        format!(
-            "{}{{{}}}:{}",
-            self.key_prefix,
-            BASE64_URL_SAFE_NO_PAD.encode(key.hash),
-            key.kind.word()
-        )
+        name(&self.key_prefix, key)
     }
 
     /// Sends a command that does the same when it is done twice.
-    async fn command<T: FromRedisValue>(&self, command: &Cmd) -> Result<T, StoreError> {
-        let answer = self.link.ask(command, true).await;
-        answer.map_err(Fault::into_store_error)
+    async fn command<T: FromRedisValue>(
+        &self,
+        key: StoreKey,
+        name: &str,
+        rest: &[&[u8]],
+    ) -> Result<T, StoreError> {
+        self.command_over(key, name, rest).await.map(|(answer, _)| answer)
     }
 
-    /// Sends a command whose second run would answer otherwise than its first.
-    async fn command_once<T: FromRedisValue>(&self, command: &Cmd) -> Result<T, StoreError> {
-        let answer = self.link.ask(command, false).await;
+    /// As [`Self::command`], with the connection that the answer came over.
+    async fn command_over<T: FromRedisValue>(
+        &self,
+        key: StoreKey,
+        name: &str,
+        rest: &[&[u8]],
+    ) -> Result<(T, Arc<Live>), StoreError> {
+        let key = self.key(key);
+        let answer = self.topology.ask(&key, &command(name, &key, rest), true).await;
         answer.map_err(Fault::into_store_error)
     }
 
@@ -115,12 +184,14 @@ impl RedisStore {
         &self,
         script: &Script,
         text: &str,
-        key: StoreKey,
+        keys: &[StoreKey],
         arguments: &[&[u8]],
     ) -> Result<i64, StoreError> {
+        let names: Vec<String> = keys.iter().map(|key| self.key(*key)).collect();
+        let key = &names[0];
         let call = |how: &str, what: &str| {
             let mut command = cmd(how);
-            command.arg(what).arg(1).arg(self.key(key));
+            command.arg(what).arg(names.len()).arg(&names);
             for argument in arguments {
                 command.arg(*argument);
             }
@@ -128,9 +199,13 @@ impl RedisStore {
         };
         // Two commands at most, and one command's patience for both.
         let asked = timeout(PATIENCE, async {
-            match self.link.ask(&call("EVALSHA", script.get_hash()), false).await {
+            match self
+                .topology
+                .ask(key, &call("EVALSHA", script.get_hash()), false)
+                .await
+            {
                 Err(fault) if fault.kind() == Some(ErrorKind::Server(ServerErrorKind::NoScript)) => {
-                    self.link.ask(&call("EVAL", text), false).await
+                    self.topology.ask(key, &call("EVAL", text), false).await
                 }
                 answer => answer,
             }
@@ -138,13 +213,12 @@ impl RedisStore {
         asked
             .await
             .unwrap_or_else(|_| Err(Fault::late()))
+            .map(|(answer, _)| answer)
             .map_err(Fault::into_store_error)
     }
 
     pub(super) async fn read(&self, key: StoreKey) -> Result<(Option<Record>, Source), StoreError> {
-        let bytes = self
-            .command::<Option<Vec<u8>>>(cmd("GET").arg(self.key(key)))
-            .await?;
+        let (bytes, live) = self.command_over::<Option<Vec<u8>>>(key, "GET", &[]).await?;
         let record = bytes
             .map(Bytes::from)
             .map(|bytes| match bytes.first_chunk::<VERSION>() {
@@ -158,7 +232,7 @@ impl RedisStore {
                     sealed: Bytes::new(),
                 },
             });
-        Ok((record, Source::Nowhere))
+        Ok((record, live.source()))
     }
 
     /// Never drops another session for it: `false`.
@@ -166,15 +240,15 @@ impl RedisStore {
         &self,
         key: StoreKey,
         sealed: Bytes,
-        ttl: Duration,
+        wanted: Duration,
     ) -> Result<bool, StoreError> {
-        let mut set = cmd("SET");
-        set.arg(self.key(key))
-            .arg(value(1, &sealed))
-            .arg("PX")
-            .arg(millis(ttl));
-        let created = self.command::<Value>(&set).await.map(|_ok| false);
+        let (value, ttl) = (value(1, &sealed), millis(wanted).to_string());
+        let rest: [&[u8]; 3] = [&value, b"PX", ttl.as_bytes()];
+        let created = self.command::<Value>(key, "SET", &rest).await.map(|_ok| false);
         self.changes.note(&key);
+        if let (Some(recent), Ok(_)) = (&self.recent, &created) {
+            recent.put(key, value, wanted);
+        }
         created
     }
 
@@ -183,13 +257,16 @@ impl RedisStore {
         key: StoreKey,
         expected: u64,
         sealed: Bytes,
-        ttl: Duration,
+        wanted: Duration,
     ) -> Result<Replaced, StoreError> {
         let version = expected + 1;
-        let (value, ttl) = (value(version, &sealed), millis(ttl).to_string());
+        let (value, ttl) = (value(version, &sealed), millis(wanted).to_string());
         let arguments: [&[u8]; 3] = [&expected.to_be_bytes(), &value, ttl.as_bytes()];
-        let replaced = self.script(&self.replace, REPLACE, key, &arguments).await;
+        let replaced = self.script(&self.replace, REPLACE, &[key], &arguments).await;
         self.changes.note(&key);
+        if let (Some(recent), Ok(1)) = (&self.recent, &replaced) {
+            recent.put(key, value, wanted);
+        }
         Ok(match replaced? {
             1 => Replaced::Done(version),
             0 => Replaced::Changed,
@@ -198,7 +275,17 @@ impl RedisStore {
     }
 
     pub(super) async fn delete(&self, key: StoreKey) -> Result<bool, StoreError> {
-        let deleted = self.command(cmd("DEL").arg(self.key(key))).await;
+        let deleted = match &self.recent {
+            Some(recent) if key.kind == Kind::Session => {
+                let (keys, mark) = ([key, mark_of(key)], mark_millis());
+                let deleted = self.script(&self.end, END, &keys, &[mark.as_bytes()]).await;
+                if deleted.is_ok() {
+                    recent.ended(key);
+                }
+                deleted.map(|count| count > 0)
+            }
+            _ => self.command(key, "DEL", &[]).await,
+        };
         self.changes.note(&key);
         deleted
     }
@@ -209,14 +296,12 @@ impl RedisStore {
         owner: &[u8; 16],
         ttl: Duration,
     ) -> Result<bool, StoreError> {
-        let mut set = cmd("SET");
-        set.arg(self.key(key))
-            .arg(value(1, owner))
-            .arg("NX")
-            .arg("PX")
-            .arg(millis(ttl));
-        // OK where it was set, nil where the key was there.
-        Ok(self.command_once::<Value>(&set).await? != Value::Nil)
+        let (name, value, ttl) = (self.key(key), value(1, owner), millis(ttl).to_string());
+        let set = command("SET", &name, &[&value, b"NX", b"PX", ttl.as_bytes()]);
+        // A second run would answer otherwise than the first. OK where it was set, nil where the key was there.
+        let answer = self.topology.ask::<Value>(&name, &set, false).await;
+        let (answer, _) = answer.map_err(Fault::into_store_error)?;
+        Ok(answer != Value::Nil)
     }
 
     pub(super) async fn renew(
@@ -227,12 +312,12 @@ impl RedisStore {
     ) -> Result<bool, StoreError> {
         let (value, ttl) = (value(1, owner), millis(ttl).to_string());
         let arguments: [&[u8]; 2] = [&value, ttl.as_bytes()];
-        Ok(self.script(&self.renew, RENEW, key, &arguments).await? == 1)
+        Ok(self.script(&self.renew, RENEW, &[key], &arguments).await? == 1)
     }
 
     pub(super) async fn release(&self, key: StoreKey, owner: &[u8; 16]) -> Result<(), StoreError> {
         let value = value(1, owner);
-        let released = self.script(&self.release, RELEASE, key, &[&value]).await;
+        let released = self.script(&self.release, RELEASE, &[key], &[&value]).await;
         self.changes.note(&key);
         released.map(drop)
     }
@@ -242,16 +327,19 @@ impl RedisStore {
         key: StoreKey,
         member: &[u8; 32],
         sealed: Bytes,
-        ttl: Duration,
+        wanted: Duration,
     ) -> Result<usize, StoreError> {
-        let ttl = millis(ttl).to_string();
+        let ttl = millis(wanted).to_string();
         let arguments: [&[u8]; 3] = [member, &sealed, ttl.as_bytes()];
-        let count = self.script(&self.enlist, ENLIST, key, &arguments).await?;
+        let count = self.script(&self.enlist, ENLIST, &[key], &arguments).await?;
+        if let Some(recent) = &self.recent {
+            recent.enlisted(key, member, sealed, wanted);
+        }
         Ok(usize::try_from(count).unwrap_or(0))
     }
 
     pub(super) async fn listed(&self, key: StoreKey) -> Result<Members, StoreError> {
-        let pairs: Vec<(Vec<u8>, Vec<u8>)> = self.command(cmd("HGETALL").arg(self.key(key))).await?;
+        let pairs: Vec<(Vec<u8>, Vec<u8>)> = self.command(key, "HGETALL", &[]).await?;
         // A member of another length was not written by us.
         let members = pairs
             .into_iter()
@@ -260,30 +348,11 @@ impl RedisStore {
     }
 
     pub(super) async fn strike(&self, key: StoreKey, members: &[[u8; 32]]) -> Result<(), StoreError> {
-        let mut command = cmd("HDEL");
-        command.arg(self.key(key));
-        for member in members {
-            command.arg(member.as_slice());
-        }
-        self.command::<Value>(&command).await.map(drop)
-    }
-
-    /// `maxmemory_policy`; `noeviction` also where the server has no bound at all. `None`: it does not say.
-    pub(super) async fn eviction(&self) -> Option<String> {
-        let told: String = self.link.ask(cmd("INFO").arg("memory"), true).await.ok()?;
-        let value = |name: &str| {
-            let mut lines = told.lines().filter_map(|line| line.split_once(':'));
-            lines.find(|(key, _)| *key == name).map(|(_, value)| value.trim())
-        };
-        let policy = value("maxmemory_policy")?;
-        let is_word = policy.len() <= 32 && policy.bytes().all(|b| b.is_ascii_lowercase() || b == b'-');
-        match value("maxmemory") {
-            Some("0") => Some("noeviction".to_owned()),
-            _ => is_word.then(|| policy.to_owned()),
-        }
+        let members: Vec<&[u8]> = members.iter().map(<[u8; 32]>::as_slice).collect();
+        self.command::<Value>(key, "HDEL", &members).await.map(drop)
     }
 
     pub(super) async fn ping(&self) -> Result<(), StoreError> {
-        self.command::<Value>(&cmd("PING")).await.map(drop)
+        self.topology.ping().await.map_err(Fault::into_store_error)
     }
 }

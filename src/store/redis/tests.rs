@@ -13,6 +13,10 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 
+mod login;
+mod news;
+mod topologies;
+
 const KEY: StoreKey = StoreKey {
     kind: Kind::Session,
     hash: [7; 32],
@@ -304,7 +308,7 @@ fn make_certificates(folder: &Path) {
     };
     std::fs::write(
         folder.join("names"),
-        "subjectAltName=DNS:localhost\nextendedKeyUsage=serverAuth",
+        "subjectAltName=DNS:localhost\nextendedKeyUsage=serverAuth,clientAuth",
     )
     .unwrap();
     let key = "-newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes";

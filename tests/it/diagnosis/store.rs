@@ -1,17 +1,19 @@
 //! Redis is away, refuses us, takes no writes, or is slow: a real one.
 
-use super::check_online;
 use super::page::Entry;
+use super::{check, check_online};
 use crate::support::browser::{Browser, SESSION};
 use crate::support::cloakroom::Cloakroom;
 use crate::support::config::Config;
 use crate::support::jar::Site;
 use crate::support::redis::Redis;
+use crate::support::redis_group::Bare;
 use crate::support::rig::Rig;
 use crate::support::rogue::Rogue;
 use crate::support::upstream::Upstream;
-use crate::support::{until, within};
+use crate::support::{free_port, until, within};
 use redis::FromRedisValue;
+use serde_json::json;
 use std::time::Duration;
 
 /// Sends Redis a command of the suite's own.
@@ -114,6 +116,55 @@ async fn redis_takes_no_writes() {
         }
     })
     .await;
+    entry.settle(&rig.cloakroom).await;
+}
+
+#[tokio::test]
+async fn redis_is_not_found() {
+    let mut entry = Entry::of("Redis behind Sentinel, or in a cluster, is not found");
+    let rig = Rig::on_redis(|config| config).await;
+    let (port, away) = (rig.redis.as_ref().unwrap().url.clone(), free_port());
+    let sentinels = |url: &str| json!({ "sentinel": { "master": "main", "urls": [url] } });
+    let nowhere = sentinels(&format!("redis://127.0.0.1:{away}"));
+    let no_sentinel = sentinels(port.strip_suffix("/0").unwrap());
+    let no_cluster = json!({ "cluster": [port] });
+    // A sentinel that watches nobody, and a node of a cluster that has no slots.
+    let sentinel = Bare::start("--sentinel").await;
+    let unknown = sentinels(&format!("redis://127.0.0.1:{}", sentinel.port));
+    for redis in [nowhere, no_sentinel, no_cluster, unknown] {
+        let config = rig.config.clone().set("session.store.redis", redis);
+        let (code, said) = check(&config, &["--online"]);
+        assert_eq!(code, 1, "{said}");
+        entry.check(&said);
+    }
+    // Two nodes, and the slots are all at the other.
+    let (one, other) = (Bare::start("cluster").await, Bare::start("cluster").await);
+    other.ask(&["CLUSTER", "ADDSLOTSRANGE", "0", "16383"]);
+    one.ask(&["CLUSTER", "MEET", "127.0.0.1", &other.port.to_string()]);
+    until(10, "nodes that know each other", || {
+        one.ask(&["CLUSTER", "INFO"]).contains("cluster_state:ok")
+    })
+    .await;
+    let node = json!({ "url": format!("redis://127.0.0.1:{}", one.port) });
+    let (code, said) = check(
+        &rig.config.clone().set("session.store.redis", node),
+        &["--online"],
+    );
+    assert_eq!(code, 1, "{said}");
+    entry.check(&said);
+    entry.settle(&rig.cloakroom).await;
+}
+
+#[tokio::test]
+async fn redis_tells_of_no_changes() {
+    let mut entry = Entry::of("Every request reads Redis");
+    let redis = Redis::start().await;
+    let _set: () = tell(&redis, "ACL", &["SETUSER", "default", "-client"]);
+    let rig = Rig::build(Some(redis), |config| config).await;
+    assert_eq!(rig.signed_in().await.fetch("GET", "/api/x").await.status, 200);
+    let (code, said) = check_online(&rig);
+    assert_eq!(code, 0, "unwise, and no failure: {said}");
+    entry.check(&said);
     entry.settle(&rig.cloakroom).await;
 }
 

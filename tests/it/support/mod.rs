@@ -17,6 +17,7 @@ pub mod message;
 pub mod oidc_provider;
 pub mod question;
 pub mod redis;
+pub mod redis_group;
 pub mod rig;
 pub mod rogue;
 pub mod rogue_endpoints;
