@@ -1,6 +1,7 @@
 //! One refresh at a time, and nothing lost: here by the clock, and below under failures and races.
 
 mod failures;
+mod model;
 mod races;
 
 use super::*;
