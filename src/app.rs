@@ -13,6 +13,7 @@ use crate::guard::{Gate, SessionCookie};
 use crate::listener::{self, Bounds, Socket, Tls};
 use crate::metrics::Metrics;
 use crate::provider::Provider;
+use crate::proxy::Streams;
 use crate::router::{Inner, Notices, Router, Target};
 use crate::session::Sessions;
 use crate::session::seal::KeyRing;
@@ -86,6 +87,18 @@ impl Parts {
             clock,
         })
     }
+
+    fn sessions(&self, settings: &Settings, tasks: &TaskTracker) -> Arc<Sessions> {
+        Arc::new(Sessions::new(
+            self.store.clone(),
+            self.keys.clone(),
+            &settings.session,
+            &self.providers,
+            self.clock.clone(),
+            tasks.clone(),
+            self.metrics.clone(),
+        ))
+    }
 }
 
 fn target(route: &RouteSettings) -> Result<Target, String> {
@@ -114,14 +127,16 @@ pub async fn run(settings: Settings, parts: Parts, stop: impl Future<Output = ()
         CancellationToken::new(),
         CancellationToken::new(),
     );
+    let sessions = parts.sessions(&settings, &tasks);
     let admin = Admin::new(
         settings.clone(),
         parts.store.clone(),
+        sessions.clone(),
         parts.providers.clone(),
         parts.metrics.clone(),
         tasks.clone(),
     );
-    let (router, forward_auth) = services(&settings, parts, &tasks, &tunnels, &cut);
+    let (router, forward_auth) = services(&settings, parts, sessions, &tasks, &tunnels, &cut);
     let bounds = Bounds {
         header_timeout: settings.server.header_timeout,
         idle_timeout: listener::IDLE_TIMEOUT,
@@ -135,6 +150,8 @@ pub async fn run(settings: Settings, parts: Parts, stop: impl Future<Output = ()
             provider = registered.provider,
             redirect_uri = registered.redirect_uri,
             post_logout_redirect_uri = registered.post_logout_redirect_uri,
+            backchannel_logout_uri = registered.backchannel_logout_uri,
+            frontchannel_logout_uri = registered.frontchannel_logout_uri,
             "the provider has to know these addresses, to the letter"
         );
     }
@@ -281,6 +298,7 @@ fn asked_by_ingress(public: &Bounds, max_connections: usize) -> Bounds {
 fn services(
     settings: &Arc<Settings>,
     parts: Parts,
+    sessions: Arc<Sessions>,
     tasks: &TaskTracker,
     tunnels: &TaskTracker,
     cut: &CancellationToken,
@@ -295,15 +313,6 @@ fn services(
         clock,
         ..
     } = parts;
-    let sessions = Arc::new(Sessions::new(
-        store.clone(),
-        keys.clone(),
-        &settings.session,
-        &providers,
-        clock.clone(),
-        tasks.clone(),
-        metrics.clone(),
-    ));
     let bff = Arc::new(Bff::new(bff::Parts {
         settings: settings.clone(),
         routes: routes.clone(),
@@ -317,7 +326,7 @@ fn services(
     }));
     let gate = Arc::new(Gate {
         routes,
-        sessions,
+        sessions: sessions.clone(),
         cookie: SessionCookie::new(&settings.session),
     });
     let forward_auth = ForwardAuth::new(settings.clone(), gate.clone(), bff.clone(), metrics.clone());
@@ -325,6 +334,7 @@ fn services(
         settings: settings.clone(),
         gate,
         targets,
+        streams: Streams::new(sessions, clock.clone()),
         bff,
         metrics,
         clock,

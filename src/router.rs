@@ -18,7 +18,7 @@ use crate::listener::{Refusal, Service};
 use crate::metrics::Metrics;
 use crate::protocol::forwarded;
 use crate::protocol::path::RequestPath;
-use crate::proxy::{self, Passage};
+use crate::proxy::{self, Opener, Passage, Streams};
 use crate::session::{Session, SessionId};
 use crate::static_files::StaticFiles;
 use crate::upstream::Upstream;
@@ -62,6 +62,8 @@ pub struct Inner {
     pub metrics: Arc<Metrics>,
     /// The time of day.
     pub clock: Clock,
+    /// Ends streams with their sessions.
+    pub streams: Arc<Streams>,
     /// Tunnels: they outlive their answers, and draining waits for them.
     pub tunnels: TaskTracker,
     /// Cancelled when what is still under way is cut.
@@ -194,13 +196,13 @@ impl Inner {
             Destination::Nowhere => return Err(Failure::NotFound),
             Destination::Own => {
                 *label = &self.settings.prefix;
-                // 2.8: the prefix answers under its own name only.
-                if !ours {
+                // 2.8: the prefix answers under its own name only, and one endpoint under further ones.
+                if !ours && !self.bff.is_reached_at(host, &path) {
                     let failure = Failure::Misdirected;
                     self.note(&failure, way, host, request.headers());
                     return Err(failure);
                 }
-                let (parts, _) = request.into_parts();
+                let (parts, body) = request.into_parts();
                 let visit = Visit {
                     method: &parts.method,
                     headers: &parts.headers,
@@ -210,7 +212,7 @@ impl Inner {
                     provenance: way.provenance,
                     request_id: &way.request_id,
                 };
-                return self.bff.answer(visit).await;
+                return self.bff.answer(visit, body).await;
             }
             Destination::Route(number, route) => (number, route),
         };
@@ -283,6 +285,7 @@ impl Inner {
             None => None,
             Some((id, session)) => self.gate.living(route, id, session, &way.request_id).await?,
         };
+        let opener = caller.as_ref().filter(|_| living.is_some());
         let passage = Passage {
             route,
             upstream,
@@ -293,6 +296,11 @@ impl Inner {
             public_url: &self.settings.public_url,
             session_cookie: self.gate.cookie.name(),
             tasks: &self.tunnels,
+            opener: opener.map(|(id, session)| Opener {
+                streams: &self.streams,
+                id,
+                session,
+            }),
             cut: &self.cut,
         };
         proxy::forward(request, passage).await
@@ -300,7 +308,7 @@ impl Inner {
 
     /// The answer to a request that was stopped.
     fn fail(&self, failure: &Failure, way: &Way, headers: &http::HeaderMap, route: &str) -> Response<Body> {
-        gate::audit(failure, route, &way.request_id);
+        self.gate.audit(failure, route, headers, &way.request_id);
         match failure {
             Failure::UpstreamUnavailable => self.metrics.upstream_error(route, "unavailable"),
             Failure::UpstreamTimeout => self.metrics.upstream_error(route, "timeout"),

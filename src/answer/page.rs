@@ -90,6 +90,27 @@ pub fn sign_in(choices: &[(String, String)]) -> Response<Body> {
     )
 }
 
+/// A page with nothing on it, which only the pages of `origin` may show in a frame; nobody's where it is no header value.
+#[must_use]
+pub fn blank(origin: Option<&str>) -> Response<Body> {
+    let policy = |by: &str| {
+        let policy = format!("default-src 'none'; base-uri 'none'; form-action 'none'; frame-ancestors {by}");
+        HeaderValue::from_str(&policy)
+    };
+    let mut response = Response::new(full("<!doctype html><title>Signed out</title>"));
+    let headers = response.headers_mut();
+    headers.insert(
+        header::CONTENT_TYPE,
+        HeaderValue::from_static("text/html; charset=utf-8"),
+    );
+    let policy = policy(origin.unwrap_or("'none'")).or_else(|_| policy("'none'"));
+    if let Ok(policy) = policy {
+        headers.insert(header::CONTENT_SECURITY_POLICY, policy);
+    }
+    own_headers(headers);
+    response
+}
+
 fn document(status: StatusCode, title: &str, head: &str, content: &str) -> Response<Body> {
     let title = escape(title);
     let html = format!(

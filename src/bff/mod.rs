@@ -4,8 +4,10 @@
 //! through here. INVARIANT: every answer carries `Cache-Control: no-store`.
 
 mod authorization_response;
+mod backchannel_logout;
 mod callback;
 pub mod forward_auth;
+mod frontchannel_logout;
 mod landing;
 mod login;
 mod login_rate;
@@ -24,7 +26,7 @@ use crate::guard::SessionCookie;
 use crate::guard::csrf::Provenance;
 use crate::metrics::Metrics;
 use crate::protocol::path::RequestPath;
-use crate::protocol::{cookie, fetch_metadata, query};
+use crate::protocol::{cookie, fetch_metadata, host, query};
 use crate::provider::Provider;
 use crate::seldom::Seldom;
 use crate::session::Sessions;
@@ -32,10 +34,14 @@ use crate::session::login_attempt::{Attempts, LIFETIME};
 use crate::session::seal::KeyRing;
 use crate::store::Store;
 use http::{HeaderMap, Method, Response};
+use hyper::body::Incoming;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio_util::task::TaskTracker;
+
+/// Where the provider posts its logout tokens, under the prefix.
+const BACKCHANNEL_LOGOUT: &str = "/backchannel-logout";
 
 /// What the endpoints need; one for the whole process.
 #[derive(Debug)]
@@ -133,11 +139,27 @@ impl Bff {
         }
     }
 
+    /// Whether a request for another host than `public_url`'s is let in: only the provider calls from inside the cluster.
+    #[must_use]
+    pub fn is_reached_at(&self, authority: &str, path: &RequestPath) -> bool {
+        path.decoded().strip_prefix(self.settings.prefix.as_str()) == Some(BACKCHANNEL_LOGOUT)
+            && self
+                .settings
+                .server
+                .hosts
+                .iter()
+                .any(|name| host::is_named(authority, name))
+    }
+
     /// Answers a request under the prefix.
     ///
     /// # Errors
     /// [`Failure`]
-    pub async fn answer(self: &Arc<Self>, visit: Visit<'_>) -> Result<Response<Body>, Failure> {
+    pub async fn answer(
+        self: &Arc<Self>,
+        visit: Visit<'_>,
+        body: Incoming,
+    ) -> Result<Response<Body>, Failure> {
         let path = visit.path.decoded();
         if let Some(provider) = self
             .providers
@@ -163,6 +185,11 @@ impl Bff {
             "/logout/continue" => {
                 refuse_prefetch(visit.headers)?;
                 self.logout_continue(&visit).await
+            }
+            BACKCHANNEL_LOGOUT => self.backchannel_logout(&visit, body).await,
+            "/frontchannel-logout" => {
+                refuse_prefetch(visit.headers)?;
+                self.frontchannel_logout(&visit).await
             }
             "/user" => self.user(&visit).await,
             "/session/extend" => self.extend(&visit).await,

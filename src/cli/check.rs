@@ -34,9 +34,16 @@ pub(super) fn check(file: Option<&Path>, online: bool) -> ExitCode {
     };
     println!("The config is good.");
     for registered in loaded.settings.registrations() {
+        let frontchannel = registered
+            .frontchannel_logout_uri
+            .map_or_else(String::new, |uri| format!(", front-channel logout URI {uri}"));
         println!(
-            "Provider {} has to know, to the letter: redirect URI {}, post-logout redirect URI {}",
-            registered.provider, registered.redirect_uri, registered.post_logout_redirect_uri
+            "Provider {} has to know, to the letter: redirect URI {}, post-logout redirect URI {}, \
+             back-channel logout URI {}{frontchannel}",
+            registered.provider,
+            registered.redirect_uri,
+            registered.post_logout_redirect_uri,
+            registered.backchannel_logout_uri
         );
     }
     if !online {

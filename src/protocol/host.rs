@@ -82,6 +82,22 @@ fn pseudo_header<'a>(
     }
 }
 
+/// Whether a request for `authority` is one for `name`: a host, on the port that it names, or on any port where it names
+/// none. An `authority` without a port may mean http's own port or https', for it is not known who ended TLS.
+#[must_use]
+pub fn is_named(authority: &str, name: &str) -> bool {
+    let ((asked, asked_port), (host, port)) = (normal(authority, None), normal(name, None));
+    let own = |port: &str| matches!(port, "" | "80");
+    asked == host && (!has_port(name) || asked_port == port || own(&asked_port) && own(&port))
+}
+
+/// Whether a port stands behind the host.
+fn has_port(authority: &str) -> bool {
+    authority
+        .rsplit_once(':')
+        .is_some_and(|(_, port)| !port.contains(']'))
+}
+
 /// Host and port for comparison: in small letters, without a trailing dot; the scheme's own port left out.
 fn normal(authority: &str, scheme: Option<&Scheme>) -> (String, String) {
     let (host, port) = match authority.rsplit_once(':') {
@@ -192,6 +208,55 @@ mod tests {
         let (uri, mut headers) = ("app.example:443".parse().unwrap(), HeaderMap::new());
         headers.insert(HOST, HeaderValue::from_static("app.example:443"));
         assert!(authority(Version::HTTP_11, &Method::CONNECT, &uri, &headers).is_ok());
+    }
+
+    #[test]
+    fn a_further_name_is_compared_without_case_and_trailing_dot() {
+        for (name, authorities) in [
+            (
+                "cloakroom",
+                &[
+                    "cloakroom",
+                    "CLOAKROOM.",
+                    "cloakroom:80",
+                    "cloakroom:443",
+                    "cloakroom:8080",
+                ][..],
+            ),
+            (
+                "Cloakroom.default.svc:8080",
+                &["cloakroom.default.svc:8080", "cloakroom.default.svc.:8080"],
+            ),
+            ("cloakroom:80", &["cloakroom", "cloakroom:80"]),
+            ("cloakroom:443", &["cloakroom", "cloakroom:443"]),
+            ("[::1]:8080", &["[::1]:8080"]),
+            ("[::1]", &["[::1]", "[::1]:8080"]),
+        ] {
+            for authority in authorities {
+                assert!(is_named(authority, name), "{authority} for {name}");
+            }
+        }
+        for (name, authorities) in [
+            (
+                "cloakroom",
+                &["cloakroom.evil", "xcloakroom", "", ":80", "cloakroom.."][..],
+            ),
+            (
+                "cloakroom:8080",
+                &[
+                    "cloakroom",
+                    "cloakroom:80",
+                    "cloakroom:443",
+                    "cloakroom:808",
+                    "other:8080",
+                ],
+            ),
+            ("[::1]:8080", &["[::1]", "[::1]:80"]),
+        ] {
+            for authority in authorities {
+                assert!(!is_named(authority, name), "{authority} for {name}");
+            }
+        }
     }
 
     #[test]

@@ -16,9 +16,9 @@ use jsonwebtoken::Algorithm;
 use serde_json::{Map, Value};
 
 /// How far the provider's clock and ours may be apart, seconds.
-const LEEWAY: u64 = 60;
-/// How old an ID token may be when a login ends, seconds.
-const OLDEST_AT_LOGIN: u64 = 600;
+pub(super) const LEEWAY: u64 = 60;
+/// How old an ID token may be when a login ends, and a logout token when it comes, seconds.
+pub(super) const OLDEST: u64 = 600;
 /// The end of the year 9999: a date beyond it is no sane time.
 const LAST_TIME: f64 = 253_402_300_799.0;
 
@@ -151,7 +151,7 @@ pub fn check_login(
     let now = who.now.as_secs();
     // Core §3.1.3.7 (10): "The iat Claim can be used to reject tokens that were issued too far away from the current
     // time"
-    if time(&claims.all, "iat")? + OLDEST_AT_LOGIN < now {
+    if time(&claims.all, "iat")? + OLDEST < now {
         return Err(IdTokenError::Old);
     }
     // Core §3.1.3.7 (11): "If a nonce value was sent in the Authentication Request, a nonce Claim MUST be present and
@@ -219,18 +219,7 @@ fn check(token: &Compact<'_>, who: Addressee<'_>) -> Result<IdTokenClaims, IdTok
     }
     check_addressee(claims, who.issuer, who.client_id)?;
     let now = who.now.as_secs();
-    // Core §3.1.3.7 (9): "The current time MUST be before the time represented by the exp Claim"
-    if time(claims, "exp")?.saturating_add(LEEWAY) <= now {
-        return Err(IdTokenError::Expired);
-    }
-    // Core §2: iat is REQUIRED
-    if time(claims, "iat")? > now + LEEWAY {
-        return Err(IdTokenError::Future);
-    }
-    // RFC 7519 §4.1.5: "identifies the time before which the JWT MUST NOT be accepted for processing"
-    if optional_time(claims, "nbf")?.is_some_and(|nbf| nbf > now + LEEWAY) {
-        return Err(IdTokenError::Future);
-    }
+    check_times(claims, now)?;
     let auth_time = optional_time(claims, "auth_time")?;
     if auth_time.is_some_and(|auth_time| auth_time > now + LEEWAY) {
         return Err(IdTokenError::Future);
@@ -245,8 +234,25 @@ fn check(token: &Compact<'_>, who: Addressee<'_>) -> Result<IdTokenClaims, IdTok
     })
 }
 
+/// Whether a token's time is now, `now` in seconds since 1970: `exp`, `iat` and `nbf`.
+pub(super) fn check_times(claims: &Map<String, Value>, now: u64) -> Result<(), IdTokenError> {
+    // Core §3.1.3.7 (9): "The current time MUST be before the time represented by the exp Claim"
+    if time(claims, "exp")?.saturating_add(LEEWAY) <= now {
+        return Err(IdTokenError::Expired);
+    }
+    // Core §2: iat is REQUIRED
+    if time(claims, "iat")? > now + LEEWAY {
+        return Err(IdTokenError::Future);
+    }
+    // RFC 7519 §4.1.5: "identifies the time before which the JWT MUST NOT be accepted for processing"
+    if optional_time(claims, "nbf")?.is_some_and(|nbf| nbf > now + LEEWAY) {
+        return Err(IdTokenError::Future);
+    }
+    Ok(())
+}
+
 /// Core §2: `sub` "MUST NOT exceed 255 ASCII characters in length". Controls would tear a header that shows it.
-fn subject(claims: &Map<String, Value>) -> Result<String, IdTokenError> {
+pub(super) fn subject(claims: &Map<String, Value>) -> Result<String, IdTokenError> {
     let sub = text(claims, "sub")?;
     if sub.is_empty() || sub.len() > 255 || !sub.bytes().all(|b| matches!(b, b' '..=b'~')) {
         return Err(IdTokenError::Claim("sub"));
@@ -277,7 +283,7 @@ fn check_access_token_hash(
     verify_slices_are_equal(claimed.as_bytes(), wanted.as_bytes()).map_err(|_| IdTokenError::AccessTokenHash)
 }
 
-fn text<'a>(claims: &'a Map<String, Value>, name: &'static str) -> Result<&'a str, IdTokenError> {
+pub(super) fn text<'a>(claims: &'a Map<String, Value>, name: &'static str) -> Result<&'a str, IdTokenError> {
     claims
         .get(name)
         .and_then(Value::as_str)
@@ -292,7 +298,7 @@ fn optional_text(claims: &Map<String, Value>, name: &'static str) -> Result<Opti
     }
 }
 
-fn time(claims: &Map<String, Value>, name: &'static str) -> Result<u64, IdTokenError> {
+pub(super) fn time(claims: &Map<String, Value>, name: &'static str) -> Result<u64, IdTokenError> {
     optional_time(claims, name)?.ok_or(IdTokenError::Claim(name))
 }
 

@@ -13,6 +13,7 @@ pub mod id_token;
 pub mod json;
 pub mod jwks;
 pub mod jws;
+pub mod logout_token;
 pub mod metadata;
 pub mod origin;
 pub mod original_request;
@@ -21,6 +22,7 @@ pub mod query;
 pub mod return_to;
 pub mod token_response;
 pub mod websocket;
+pub mod websocket_frames;
 
 #[cfg(test)]
 pub(crate) mod signing;

@@ -11,6 +11,7 @@ pub mod advice;
 mod connect;
 mod http;
 mod known;
+mod logout_token;
 mod online;
 mod requests;
 mod source;
@@ -20,6 +21,7 @@ mod userinfo;
 #[cfg(test)]
 mod tests;
 
+pub use logout_token::LogoutTokenFault;
 pub use online::OnlineStep;
 
 use crate::clock::Clock;
@@ -33,7 +35,6 @@ use http::HttpClient;
 use oauth2::url::Url;
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject as _;
-use serde_json::{Map, Value};
 use source::Source;
 use std::fmt;
 use std::path::Path;
@@ -74,16 +75,6 @@ impl From<JwsError> for ProviderError {
     fn from(fault: JwsError) -> Self {
         Self::Bad(fault.to_string())
     }
-}
-
-/// A token that the provider has signed, for us: issuer and audience hold as well. Its other claims, its times and
-/// its kind are the caller's to check.
-#[derive(Clone, Debug)]
-pub struct SignedClaims {
-    /// `typ` of its header, where there is one.
-    pub typ: Option<String>,
-    /// Its claims.
-    pub claims: Map<String, Value>,
 }
 
 /// One configured provider.
@@ -217,20 +208,6 @@ impl Provider {
         Ok(id_token::check_refreshed(&token, self.addressee(), sub)?)
     }
 
-    /// Checks the signature, issuer and audience of a token that the provider sent of its own accord: a logout token
-    /// (Back-Channel Logout §2.6). Everything else about it is the caller's to check.
-    /// # Errors
-    /// [`ProviderError`]; `Away` where its keys cannot be had.
-    pub async fn verify_signed(&self, token: &str) -> Result<SignedClaims, ProviderError> {
-        let token = self.addressed(token)?;
-        self.verify_signature(&token, |found| found.id_token_algorithms.as_ref())
-            .await?;
-        Ok(SignedClaims {
-            typ: token.typ,
-            claims: token.claims,
-        })
-    }
-
     /// Takes a token apart and refuses it if it is not from this issuer for us: junk must not make us fetch keys.
     fn addressed<'t>(&self, token: &'t str) -> Result<Compact<'t>, ProviderError> {
         let token = Compact::parse(token)?;
@@ -244,21 +221,30 @@ impl Provider {
         token: &Compact<'_>,
         algorithms: impl FnOnce(&Metadata) -> Option<&Vec<String>>,
     ) -> Result<(), ProviderError> {
+        Ok(self.judge_signature(token, algorithms).await??)
+    }
+
+    /// As [`Self::verify_signature`]: the outer failure says that the keys cannot be had, the inner one judges the token.
+    async fn judge_signature(
+        &self,
+        token: &Compact<'_>,
+        algorithms: impl FnOnce(&Metadata) -> Option<&Vec<String>>,
+    ) -> Result<Result<(), JwsError>, ProviderError> {
         let metadata = self.source.metadata().await?;
         // RFC 8725 §3.1: "Libraries MUST enable the caller to specify a supported set of algorithms and MUST NOT use
         // any other algorithms": ours, less what the provider does not name.
         if algorithms(&metadata).is_some_and(|named| !named.contains(&token.algorithm_name)) {
-            return Err(JwsError::Algorithm.into());
+            return Ok(Err(JwsError::Algorithm));
         }
         let keys = self.source.keys().await?;
         if keys.verify(token).is_ok() {
-            return Ok(());
+            return Ok(Ok(()));
         }
         // Core §10.1.1: "the verifier … knows to go back to the jwks_uri location to re-retrieve the keys when it sees
         // an unfamiliar kid value"; a key may also have changed under the same name.
         match self.source.newer_keys(&keys).await? {
-            Some(newer) => Ok(newer.verify(token)?),
-            None => Err(JwsError::Signature.into()),
+            Some(newer) => Ok(newer.verify(token)),
+            None => Ok(Err(JwsError::Signature)),
         }
     }
 

@@ -10,11 +10,14 @@
 
 mod body;
 mod cookies;
+mod event_stream;
 mod request;
 mod response;
 #[cfg(test)]
 mod tests;
+mod tie;
 mod trace_context;
+mod tunnel;
 mod upgrade;
 
 use crate::answer::{Body, Failure};
@@ -31,6 +34,8 @@ use hyper::{Request, Response};
 use std::net::IpAddr;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
+
+pub use tie::{Opener, Streams};
 
 /// What is known of a request when it is let through.
 #[derive(Debug)]
@@ -51,9 +56,11 @@ pub struct Passage<'a> {
     pub public_url: &'a PublicUrl,
     /// The session cookie's name.
     pub session_cookie: &'a str,
-    /// Where tunnels run, and nothing else; draining waits for it.
+    /// The session that it came with: what streams it opens end with that.
+    pub opener: Option<Opener<'a>>,
+    /// Where tunnels run and what ends event streams, and nothing else; draining waits for it.
     pub tasks: &'a TaskTracker,
-    /// Cuts tunnels: when draining has lasted long enough, or when the session ends.
+    /// Cuts tunnels, when draining has lasted long enough.
     pub cut: &'a CancellationToken,
 }
 
@@ -121,10 +128,15 @@ pub async fn forward(
             return Err(Failure::UpstreamUnavailable);
         };
         upgrade::accept(&mut parts.headers);
-        upgrade::tunnel(browser, upstream, passage.tasks, passage.cut.clone());
+        let tie = passage.opener.map(|opener| opener.tie());
+        upgrade::tunnel(browser, upstream, tie, passage.tasks, passage.cut.clone());
     }
-    Ok(Response::from_parts(
-        parts,
-        body.map_err(Into::into).map_frame(response::pass).boxed_unsync(),
-    ))
+    let body = body.map_err(Into::into).map_frame(response::pass).boxed_unsync();
+    let body = match passage.opener {
+        Some(opener) if event_stream::is_one(&parts.headers) && !body.is_end_stream() => {
+            event_stream::tied(body, opener.tie(), passage.tasks)
+        }
+        _ => body,
+    };
+    Ok(Response::from_parts(parts, body))
 }

@@ -8,11 +8,13 @@
 //!
 //! Sources: RFC 6455 §4; RFC 9110 §7.8, §15.2.2.
 
+use super::tie::Tie;
+use super::tunnel;
 use http::header::{CONNECTION, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_VERSION, UPGRADE};
 use http::{HeaderMap, HeaderName, HeaderValue};
 use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
-use tokio::io::copy_bidirectional;
+use std::future::pending;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -56,11 +58,21 @@ pub fn accept(headers: &mut HeaderMap) {
     headers.insert(UPGRADE, WEBSOCKET);
 }
 
-/// Joins the two connections as soon as both have switched, until either ends or `cut` is cancelled.
-pub fn tunnel(browser: OnUpgrade, upstream: OnUpgrade, tasks: &TaskTracker, cut: CancellationToken) {
-    let joined = async {
+/// Joins the two connections as soon as both have switched, until either ends, the session does, or `cut` is cancelled.
+pub fn tunnel(
+    browser: OnUpgrade,
+    upstream: OnUpgrade,
+    tie: Option<Tie>,
+    tasks: &TaskTracker,
+    cut: CancellationToken,
+) {
+    let joined = async move {
         let (browser, upstream) = tokio::try_join!(browser, upstream).map_err(std::io::Error::other)?;
-        copy_bidirectional(&mut TokioIo::new(browser), &mut TokioIo::new(upstream)).await
+        let (browser, upstream) = (TokioIo::new(browser), TokioIo::new(upstream));
+        match tie {
+            Some(tie) => tunnel::join(browser, upstream, tie.severed(), || tie.spoken()).await,
+            None => tunnel::join(browser, upstream, pending(), || {}).await,
+        }
     };
     tasks.spawn(async move {
         tokio::select! {

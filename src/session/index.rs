@@ -1,6 +1,6 @@
 //! Finds sessions without their cookies: by provider and user, and by the provider's own session.
 //!
-//! Not on a request's way. A login enters its session here before its record is written; logouts at the provider and
+//! Not on a request's way. A login enters its session here after its record is written; logouts at the provider and
 //! the admin listener look it up. A set's key is a keyed hash (issuer and `sub`, or issuer and `sid`); its members are
 //! the sessions' names in the store, each with a summary that is sealed under the server key alone (contract 5.5).
 //!
@@ -8,19 +8,20 @@
 //!
 //! | a login                               | a logout at the provider                 |
 //! | ------------------------------------- | ---------------------------------------- |
-//! | 1. enters the session into the sets   | 1. leaves its mark                       |
-//! | 2. writes the record                  | 2. looks the sets up                     |
+//! | 1. writes the record                  | 1. leaves its mark                       |
+//! | 2. enters the session into the sets   | 2. looks the sets up                     |
 //! | 3. looks for marks; one ends it again | 3. deletes the records                   |
 //!
 //! Whatever the interleaving, either the logout finds the session in the set and its record is deleted, or the login finds
-//! the mark (standards LO-17).
+//! the mark (standards LO-17). The record comes first because whoever looks a set up strikes what has no record: else the
+//! list of one login would strike another that is under way.
 //!
-//! INVARIANT: a session that lives is in its sets: they outlive it. What is in a set and lives no more is struck when the
+//! INVARIANT: a session whose cookie has gone out is in its sets: they outlive it. What is in a set and lives no more is struck when the
 //! set is looked at, or grows, so a set holds about twice as many as there ever lived at one time.
 //! INVARIANT: keys may rotate: a set is looked for under every server key, and written under the first.
 
 use super::record::Payload;
-use super::seal::{OpenError, Purpose};
+use super::seal::{KeyRing, OpenError, Purpose};
 use super::{SessionError, SessionId, Sessions};
 use crate::clock::UnixTime;
 use crate::store::{Kind, StoreKey};
@@ -164,7 +165,7 @@ impl Sessions {
         hashes.into_iter().map(|hash| StoreKey { kind, hash }).collect()
     }
 
-    /// Enters a session into its sets: before its record is written.
+    /// Enters a session into its sets: after its record is written.
     pub(super) async fn enlist(
         &self,
         hash: [u8; 32],
@@ -182,12 +183,11 @@ impl Sessions {
         };
         let plain = serde_json::to_vec(&listed).map_err(|_| SessionError::Unreadable("it has no summary"))?;
         let sealed = self.keys.seal(Purpose::Listing, &[], &[issuer], &plain);
-        let ttl = self.lifetime.index_ttl();
+        let (member, ttl) = (self.keys.scoped(hash), self.lifetime.index_ttl());
         for whose in of_record(record, issuer) {
             let Some(set) = self.names(&whose, whose.kind()).first().copied() else {
                 continue;
             };
-            let member = self.keys.scoped(hash);
             let count = self
                 .store
                 .enlist(set, &member, sealed.clone().into(), ttl)
@@ -196,6 +196,9 @@ impl Sessions {
                 self.sweep(set, &member).await?;
             }
         }
+        // To be found by its reference: under the name that its record has.
+        let summary = self.key(Kind::Summary, hash);
+        self.store.enlist(summary, &member, sealed.into(), ttl).await?;
         Ok(())
     }
 
@@ -210,7 +213,7 @@ impl Sessions {
         Ok(self.store.strike(set, &gone).await?)
     }
 
-    async fn is_there(&self, member: [u8; 32]) -> Result<bool, SessionError> {
+    pub(super) async fn is_there(&self, member: [u8; 32]) -> Result<bool, SessionError> {
         let key = StoreKey {
             kind: Kind::Session,
             hash: member,
@@ -230,24 +233,14 @@ impl Sessions {
         for set in self.names(&whose, whose.kind()) {
             let mut gone = Vec::new();
             for (member, sealed) in self.store.listed(set).await? {
-                let listed = match self.keys.open(Purpose::Listing, &[], &[issuer], &sealed) {
-                    Ok(plain) => serde_json::from_slice::<Listed>(&plain).ok(),
-                    // The operator's fault, and nobody can say whose session it is.
-                    Err(OpenError::UnknownKey | OpenError::UnknownFormat) => {
-                        return Err(SessionError::Unreadable(
-                            "an index is sealed with another key or by another release",
-                        ));
-                    }
-                    Err(OpenError::Broken) => None,
-                };
-                // A summary names its member, so none can be moved to another's place.
-                let listed = listed.filter(|listed| self.keys.scoped(listed.hash) == member);
-                let Some(listed) = listed else {
+                let Some((_, listed)) = unseal(&self.keys, &[issuer], member, &sealed)? else {
                     tracing::error!(?set, "an entry of the session index was tampered with");
                     continue;
                 };
-                if self.refused.holds(&listed.hash) || !self.is_there(member).await? {
+                if !self.is_there(member).await? {
                     gone.push(member);
+                } else if self.refused.holds(&listed.hash) {
+                    // Over for this replica; others have to find it until its delete is confirmed.
                 } else if found.iter().all(|other| other.hash != listed.hash) {
                     found.push(listed);
                 }
@@ -285,10 +278,23 @@ impl Sessions {
         };
         let plain = serde_json::to_vec(&mark).map_err(|_| SessionError::Unreadable("it has no mark"))?;
         let sealed = self.keys.seal(Purpose::LogoutMark, &[], &[issuer], &plain);
-        if let Some(key) = self.names(&whose, Kind::LogoutMark).first() {
-            self.store.create(*key, sealed.into(), MARK).await?;
+        let Some(key) = self.names(&whose, Kind::LogoutMark).first().copied() else {
+            return Ok(());
+        };
+        // A token that was held up on its way does not take back what a later one said.
+        if let (Whose::Sub { .. }, Some(there)) = (&whose, self.store.read(key).await?)
+            && self
+                .open_mark(issuer, &there.sealed)
+                .is_some_and(|there| there.at >= at)
+        {
+            return Ok(());
         }
-        Ok(())
+        Ok(self.store.create(key, sealed.into(), MARK).await?)
+    }
+
+    fn open_mark(&self, issuer: &str, sealed: &[u8]) -> Option<Mark> {
+        let plain = self.keys.open(Purpose::LogoutMark, &[], &[issuer], sealed).ok()?;
+        serde_json::from_slice(&plain).ok()
     }
 
     /// Whether the provider has logged this session out before it began: asked after its record was written.
@@ -301,13 +307,8 @@ impl Sessions {
                 let Some(found) = self.store.read(key).await? else {
                     continue;
                 };
-                let mark = self
-                    .keys
-                    .open(Purpose::LogoutMark, &[], &[issuer], &found.sealed)
-                    .ok();
-                let mark: Option<Mark> = mark.and_then(|plain| serde_json::from_slice(&plain).ok());
                 // One that cannot be read was left by somebody: better one login too many refused.
-                let Some(mark) = mark else {
+                let Some(mark) = self.open_mark(issuer, &found.sealed) else {
                     return Ok(true);
                 };
                 let holds = match whose {
@@ -339,13 +340,50 @@ impl Sessions {
         };
         let too_many = found.len().saturating_sub(max);
         for listed in found.into_iter().take(too_many) {
-            tracing::info!(
-                target: "cloakroom::audit", event = "session_ended", reason = "max_per_user",
-                session = %listed.reference(), provider = listed.provider
-            );
-            let _repeated_in_the_background = self.end_known(listed.hash).await;
+            let (session, provider) = (listed.reference(), &listed.provider);
+            let reason = "max_per_user";
+            match self.end_known(listed.hash).await {
+                Ok(true) => {
+                    tracing::info!(target: "cloakroom::audit", event = "session_ended", reason, %session, provider);
+                }
+                // Another login was quicker.
+                Ok(false) => {}
+                Err(error) => {
+                    tracing::warn!(
+                        target: "cloakroom::audit", event = "session_ended", reason, %session, provider, %error, "incomplete"
+                    );
+                }
+            }
         }
     }
+}
+
+/// What lists show of a member, out of its seal, and the one of these issuers that it belongs to. `None`: it was tampered
+/// with, or is of another issuer.
+///
+/// # Errors
+/// [`SessionError::Unreadable`]: the operator's fault, and nobody can say whose session it is.
+pub(super) fn unseal<'i>(
+    keys: &KeyRing,
+    issuers: &[&'i str],
+    member: [u8; 32],
+    sealed: &[u8],
+) -> Result<Option<(&'i str, Listed)>, SessionError> {
+    let contexts: Vec<[&str; 1]> = issuers.iter().map(|issuer| [*issuer]).collect();
+    let contexts = contexts.iter().map(|context| &context[..]);
+    let (n, plain) = match keys.open_any(Purpose::Listing, &[], contexts, sealed) {
+        Ok(Some(opened)) => opened,
+        Ok(None) | Err(OpenError::Broken) => return Ok(None),
+        Err(OpenError::UnknownKey | OpenError::UnknownFormat) => {
+            return Err(SessionError::Unreadable(
+                "an index is sealed with another key or by another release",
+            ));
+        }
+    };
+    // A summary names its member, so none can be moved to another's place.
+    let listed: Option<Listed> = serde_json::from_slice(&plain).ok();
+    let listed = listed.filter(|listed| keys.scoped(listed.hash) == member);
+    Ok(listed.map(|listed| (issuers[n], listed)))
 }
 
 /// What a logout at the provider leaves.
@@ -388,7 +426,6 @@ mod tests {
     use super::*;
     use crate::config::SessionSettings;
     use crate::secret::Secret;
-    use crate::session::seal::KeyRing;
     use crate::session::testing::{BEGIN, World, key_ring, new_session, replica, replica_with};
     use crate::session::{BeginError, NewSession};
     use crate::store::testing::Fails;
@@ -578,6 +615,32 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn lo_17_an_older_logout_token_that_comes_late_takes_nothing_back() {
+        let world = World::new();
+        let new = of(&world, "alice", "s1");
+        for at in [world.clock.now(), BEGIN.minus(Duration::from_mins(5))] {
+            let logout = world
+                .sessions
+                .log_out_at_provider(ISSUER, Some("alice"), None, at);
+            logout.await.unwrap();
+        }
+        assert!(matches!(
+            world.sessions.begin(new).await,
+            Err(BeginError::LoggedOut)
+        ));
+    }
+
+    #[tokio::test]
+    async fn lo_07_a_session_that_is_refused_here_is_still_found_elsewhere() {
+        let world = World::new();
+        let id = begin(&world, "alice", "s1").await;
+        world.store.outage.begin(&["delete"], Fails::Before);
+        assert!(world.sessions.end_known(id.store_key()).await.is_err());
+        assert_eq!(found(&world, sub("alice")).await, []);
+        assert_eq!(found(&world.another(), sub("alice")).await.len(), 1);
+    }
+
+    #[tokio::test]
     async fn lo_17_a_login_after_the_logout_succeeds() {
         let world = World::new();
         let logout = world
@@ -601,6 +664,36 @@ mod tests {
         world.store.outage.end();
         assert_eq!(world.store.listed(set).await.unwrap().len(), 1);
         assert_eq!(found(&world, sub("alice")).await, []);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn lo_17_a_login_under_way_is_not_struck_from_its_sets_by_whoever_looks() {
+        for slow in ["create", "enlist"] {
+            let world = World::new();
+            world.store.outage.begin(&[slow], Fails::Late);
+            let looks = async {
+                tokio::time::sleep(Duration::from_secs(1)).await;
+                found(&world.another(), sub("alice")).await
+            };
+            let (id, under_way) = tokio::join!(begin(&world, "alice", "s1"), looks);
+            assert_eq!(under_way, [], "{slow}");
+            world.store.outage.end();
+            let its = references(&world, &[&id]);
+            assert_eq!(found(&world, sub("alice")).await, its, "{slow}");
+            assert_eq!(found(&world, sid("s1")).await, its, "{slow}");
+        }
+    }
+
+    #[tokio::test]
+    async fn fa_01_a_session_that_cannot_be_entered_into_its_sets_ends() {
+        let world = World::new();
+        world.store.outage.begin(&["enlist"], Fails::After);
+        assert!(world.sessions.begin(of(&world, "alice", "s1")).await.is_err());
+        world.store.outage.end();
+        let set = world.sessions.names(&sub("alice"), Kind::UserIndex)[0];
+        let left = world.store.listed(set).await.unwrap();
+        assert_eq!(left.len(), 1, "it was entered all the same");
+        assert!(!world.sessions.is_there(left[0].0).await.unwrap());
     }
 
     #[tokio::test]

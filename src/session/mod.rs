@@ -7,6 +7,7 @@
 //! a session that ended, and an older write never wins (design §4, 2).
 //! INVARIANT: "there is none" (`None`) and "it cannot be said" ([`SessionError`]) are different types.
 
+mod administration;
 mod cache;
 mod ending;
 pub mod id;
@@ -18,7 +19,7 @@ pub mod record;
 pub mod refresh;
 pub mod seal;
 #[cfg(test)]
-mod testing;
+pub(crate) mod testing;
 #[cfg(test)]
 mod tests;
 
@@ -27,7 +28,7 @@ pub use index::{Listed, NoReference, Reference, Whose};
 pub use record::{NewSession, Session, Tokens};
 pub use refresh::{Freshness, RefreshAt};
 
-use crate::clock::Clock;
+use crate::clock::{Clock, UnixTime};
 use crate::config::SessionSettings;
 use crate::metrics::Metrics;
 use crate::seldom::Seldom;
@@ -187,15 +188,17 @@ impl Sessions {
         let (hash, issuer) = (id.store_key(), opened.provider.issuer());
         let sealed = self.seal(&id, &opened)?;
         // The order decides races with a logout at the provider: see `index`.
-        self.enlist(hash, record, issuer, opened.provider.client_id())
-            .await?;
         let ttl = self.lifetime.ttl(record, self.clock.now());
         self.store
             .create(self.key(Kind::Session, hash), sealed.into(), ttl)
             .await?;
-        let refused = match self.is_logged_out(record, issuer).await {
-            Ok(false) => None,
-            Ok(true) => Some(BeginError::LoggedOut),
+        let client_id = opened.provider.client_id();
+        let refused = match self.enlist(hash, record, issuer, client_id).await {
+            Ok(()) => match self.is_logged_out(record, issuer).await {
+                Ok(false) => None,
+                Ok(true) => Some(BeginError::LoggedOut),
+                Err(error) => Some(error.into()),
+            },
             Err(error) => Some(error.into()),
         };
         if let Some(refused) = refused {
@@ -230,6 +233,13 @@ impl Sessions {
         Ok(Some(session))
     }
 
+    /// What logs call the session of this cookie, where it is in this process's memory: nobody is asked, so a stranger's
+    /// cookie is not taken for a session's.
+    #[must_use]
+    pub fn reference_in_memory(&self, id: &SessionId) -> Option<Reference> {
+        self.cached(&id.store_key()).map(|_| self.reference(id))
+    }
+
     fn cached(&self, hash: &[u8; 32]) -> Option<Arc<Session>> {
         let session = self.cache.as_ref()?.find(&self.store, hash)?;
         // Asked after it was found, so that an end that failed meanwhile is seen. Whether it is over for its age is for
@@ -246,7 +256,12 @@ impl Sessions {
 
     /// Notes that the session was used. Writes at most once per tenth of the idle timeout, in the background.
     pub fn touch(self: &Arc<Self>, id: &SessionId, session: &Session) {
-        if !self.lifetime.is_worth_noting(session.used, self.clock.now()) {
+        self.touch_since(id, session.used);
+    }
+
+    /// As [`Self::touch`], for who knows of a session only when it was last used.
+    pub fn touch_since(self: &Arc<Self>, id: &SessionId, used: UnixTime) {
+        if !self.lifetime.is_worth_noting(used, self.clock.now()) {
             return;
         }
         let Some(turn) = Turn::take(self, id.store_key()) else {

@@ -56,17 +56,21 @@ pub enum Kind {
     UserIndex,
     /// The sessions of one session at a provider: a set.
     SidIndex,
+    /// What lists show of one session: a set of one.
+    Summary,
     /// A user or a provider's session was logged out at the provider, until no login begun before it can finish.
     LogoutMark,
     /// A logout token has been taken.
     LogoutToken,
+    /// A session was ended a moment ago: the mark that keeps a write from being done again after a failover.
+    Ended,
     /// Written, read and deleted by `cloakroom check --online`.
     Probe,
 }
 
 impl Kind {
     /// All of them.
-    const ALL: [Self; 10] = [
+    const ALL: [Self; 12] = [
         Self::Session,
         Self::RefreshLock,
         Self::AttemptClaim,
@@ -74,8 +78,10 @@ impl Kind {
         Self::LogoutContinuation,
         Self::UserIndex,
         Self::SidIndex,
+        Self::Summary,
         Self::LogoutMark,
         Self::LogoutToken,
+        Self::Ended,
         Self::Probe,
     ];
 
@@ -89,8 +95,10 @@ impl Kind {
             Self::LogoutContinuation => "logout",
             Self::UserIndex => "user",
             Self::SidIndex => "sid",
+            Self::Summary => "summary",
             Self::LogoutMark => "logged-out",
             Self::LogoutToken => "logout-token",
+            Self::Ended => "ended",
             Self::Probe => "probe",
         }
     }

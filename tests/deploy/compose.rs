@@ -180,6 +180,18 @@ fn the_realm_knows_the_client_that_cloakroom_is() {
     let landing = format!("{public_url}/");
     assert_eq!(client["attributes"]["post.logout.redirect.uris"], landing);
     assert_eq!(client["attributes"]["pkce.code.challenge.method"], "S256");
+    // Signing out there reaches cloakroom under the service's name, which the config lets in; with the session it is about.
+    let inside = format!("cloakroom:{}", port(string(&config, "/server/listen")));
+    assert_eq!(
+        client["attributes"]["backchannel.logout.url"],
+        format!("http://{inside}/bff/backchannel-logout")
+    );
+    assert_eq!(
+        client["attributes"]["backchannel.logout.session.required"],
+        "true"
+    );
+    assert_eq!(config["server"]["hosts"], json!([inside]));
+    assert_eq!(client["frontchannelLogout"], false);
     // The secret is the one of compose.yaml, by a variable of Keycloak's container.
     let keycloak = &compose()["services"]["keycloak"];
     let command = string(keycloak, "/command/0");

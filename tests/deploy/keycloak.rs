@@ -1,5 +1,5 @@
 //! The Compose file's services with a real Keycloak: who follows `deploy/compose/README.md` signs in, calls the API and
-//! signs out. Not one of `cargo test`'s: it takes Java and Keycloak, which `tests/deploy/keycloak` brings.
+//! signs out, here and then at Keycloak. Not one of `cargo test`'s: it takes Java and Keycloak, which `tests/deploy/keycloak` brings.
 //!
 //! All services run with the commands, the environment and the files of the Compose file, in one network where their
 //! names are known. Only the API is another one, which answers with the request that it was sent, as that image does.
@@ -41,16 +41,19 @@ fail() { echo "VISIT: $1"; exit 1; }
 visit() { curl --silent --show-error --max-time 30 --cookie jar --cookie-jar jar --header 'Sec-Fetch-Mode: navigate' --header 'Sec-Fetch-Dest: document' "$@"; }
 fetch() { curl --silent --show-error --max-time 30 --cookie jar --cookie-jar jar --header 'Sec-Fetch-Mode: cors' --header 'Sec-Fetch-Dest: empty' --header 'Sec-Fetch-Site: same-origin' "$@"; }
 app=http://localhost:8080
-rm -f jar
-provider=$(visit --header 'Sec-Fetch-Site: same-origin' --output /dev/null --write-out '%{redirect_url}' "$app/bff/login?return_to=/")
-case $provider in http://localhost:8180/realms/demo/*) ;; *) fail "the login leads to '$provider'" ;; esac
-visit --output form "$provider"
-action=$(sed -n 's/.*<form[^>]* action="\([^"]*\)".*/\1/p' form | sed 's/&amp;/\&/g')
-[ -n "$action" ] || fail "there is no form at the provider"
-back=$(visit --output answer --write-out '%{redirect_url}' --data-urlencode username=alice --data-urlencode password=alice "$action")
-case $back in "$app"/bff/callback\?*) ;; *) fail "the provider leads to '$back'" ;; esac
-visit --header 'Sec-Fetch-Site: cross-site' --output answer "$back"
-fetch "$app/bff/user" | tee answer | grep -q '"preferred_username":"alice"' || fail "who is here: $(cat answer)"
+sign_in() {
+  rm -f jar
+  provider=$(visit --header 'Sec-Fetch-Site: same-origin' --output /dev/null --write-out '%{redirect_url}' "$app/bff/login?return_to=/")
+  case $provider in http://localhost:8180/realms/demo/*) ;; *) fail "the login leads to '$provider'" ;; esac
+  visit --output form "$provider"
+  action=$(sed -n 's/.*<form[^>]* action="\([^"]*\)".*/\1/p' form | sed 's/&amp;/\&/g')
+  [ -n "$action" ] || fail "there is no form at the provider"
+  back=$(visit --output answer --write-out '%{redirect_url}' --data-urlencode username=alice --data-urlencode password=alice "$action")
+  case $back in "$app"/bff/callback\?*) ;; *) fail "the provider leads to '$back'" ;; esac
+  visit --header 'Sec-Fetch-Site: cross-site' --output answer "$back"
+  fetch "$app/bff/user" | tee answer | grep -q '"preferred_username":"alice"' || fail "who is here: $(cat answer)"
+}
+sign_in
 fetch "$app/api/orders" | tee answer | grep -qi '^authorization: bearer ey' || fail "the API got: $(cat answer)"
 fetch "$app/" | grep -q 'An app behind cloakroom' || fail "the app's page is not served"
 left=$(fetch --request POST --header 'Accept: application/json' "$app/bff/logout" | sed -n 's/.*"redirect_to":"\([^"]*\)".*/\1/p')
@@ -59,6 +62,14 @@ case $end in http://localhost:8180/realms/demo/*) ;; *) fail "the logout leads t
 home=$(visit --output answer --write-out '%{redirect_url}' "$end")
 [ "$home" = "$app/" ] || fail "the provider's logout leads to '$home': $(head -c 2000 answer)"
 [ "$(fetch --output /dev/null --write-out '%{http_code}' "$app/bff/user")" = 401 ] || fail "the session is still there"
+sign_in
+# At Keycloak, whose page asks once more; cloakroom hears of it from Keycloak alone.
+visit --output form http://localhost:8180/realms/demo/protocol/openid-connect/logout
+action=$(sed -n 's/.*<form[^>]* action="\([^"]*\)".*/\1/p' form | sed 's/&amp;/\&/g')
+code=$(sed -n 's/.*name="session_code" value="\([^"]*\)".*/\1/p' form)
+[ -n "$action" ] || fail "there is no form to sign out with: $(head -c 2000 form)"
+visit --output answer --data-urlencode "session_code=$code" --data-urlencode confirmLogout=Logout "http://localhost:8180$action"
+[ "$(fetch --output /dev/null --write-out '%{http_code}' "$app/bff/user")" = 401 ] || fail "signed out at Keycloak, and the session is still there: $(head -c 2000 answer)"
 "#;
 
 fn of(words: &[String]) -> Vec<&str> {
@@ -135,4 +146,6 @@ fn who_follows_the_readme_signs_in_calls_the_api_and_signs_out() {
     println!("{said}");
     assert!(said.contains("\"stopped\""), "{said}");
     assert!(!said.contains("could not be revoked"), "{said}");
+    assert!(said.contains(r#""cause":"backchannel""#), "{said}");
+    assert!(!said.contains("logout_refused"), "{said}");
 }

@@ -166,7 +166,7 @@ async fn lm_03_class_h_heads_and_targets_have_bounds_and_nothing_is_cut_off_sile
 }
 
 /// An upstream that says `head` and then pours, as fast as it may, until the other side goes; it reads nothing.
-async fn pouring(head: impl Fn(&Head) -> String + Send + Sync + Clone + 'static) -> SocketAddr {
+async fn pouring(head: impl Fn(&Head) -> Vec<u8> + Send + Sync + Clone + 'static) -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0")
         .await
         .unwrap()
@@ -183,7 +183,7 @@ async fn pouring(head: impl Fn(&Head) -> String + Send + Sync + Clone + 'static)
                 let Ok(Some(asked)) = wire.head().await else {
                     return;
                 };
-                let _cut = wire.send(head(&asked).as_bytes()).await;
+                let _cut = wire.send(&head(&asked)).await;
                 let piece = vec![b'x'; 64 * 1024];
                 while wire.send(&piece).await.is_ok() {}
             });
@@ -204,7 +204,8 @@ async fn stays_flat(rig: &Rig, before: u64, bound: u64) {
 
 #[tokio::test]
 async fn lm_08_class_h_forty_slow_readers_of_endless_answers_take_no_memory_to_speak_of() {
-    let address = pouring(|_| format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n", 1_u64 << 40)).await;
+    let address =
+        pouring(|_| format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n", 1_u64 << 40).into_bytes()).await;
     let rig = Rig::with(|config| config.set("routes.1.upstream", format!("http://{address}"))).await;
     let mut browser = rig.browser();
     let before = rig.cloakroom.resident();
@@ -252,13 +253,17 @@ async fn lm_08_class_h_forty_uploads_that_nobody_reads_take_no_memory_to_speak_o
     uploads.abort_all();
 }
 
+/// The length of a WebSocket's frame that does not end as long as a test runs.
+const ENDLESS: [u8; 8] = (1_u64 << 40).to_be_bytes();
+
 #[tokio::test]
 async fn ws_05_class_h_tunnels_have_buffers_that_do_not_grow() {
     let address = pouring(|asked| {
         let accept = websocket::accept(asked.value("sec-websocket-key").unwrap_or_default());
-        format!(
+        let answer = format!(
             "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: {accept}\r\n\r\n"
-        )
+        );
+        [answer.as_bytes(), &[0x82, 127], &ENDLESS].concat()
     })
     .await;
     let rig = Rig::with(|config| config.set("routes.0.upstream", format!("http://{address}"))).await;
@@ -272,9 +277,12 @@ async fn ws_05_class_h_tunnels_have_buffers_that_do_not_grow() {
         slow.push(wire);
         // Nobody reads at the other end of this one.
         let (_, mut wire) = browser.open(&opening).await;
+        let begun = [&[0x82, 0xff][..], &ENDLESS, &[0; 4]].concat();
+        wire.send(&begun).await.unwrap();
         uploads.spawn(async move { while wire.send(&[b'y'; 16 * 1024]).await.is_ok() {} });
     }
     stays_flat(&rig, before, 80 * MIB).await;
+    assert!(uploads.try_join_next().is_none(), "none was cut");
     uploads.abort_all();
 }
 

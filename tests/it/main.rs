@@ -12,12 +12,17 @@
 #![expect(clippy::too_many_lines, reason = "a table of cases is as long as it has rows")]
 #![expect(clippy::format_collect, reason = "clarity before speed")]
 
+mod admin;
+mod audit;
+mod backchannel;
+mod cache;
 mod callback;
 mod command_line;
 mod csrf;
 mod diagnosis;
 mod forward_auth;
 mod framing;
+mod frontchannel;
 mod headers;
 mod http2;
 mod http2_floods;
@@ -40,6 +45,7 @@ mod refresh;
 mod return_to;
 mod routes;
 mod sessions;
+mod streams;
 mod support;
 mod tls;
 mod tokens;

@@ -6,7 +6,14 @@ use super::grammar::{self, Url};
 use super::{lies_under, not_zero};
 
 /// What stands right under the prefix and is no redirect URI.
-const OWN_ENDPOINTS: [&str; 5] = ["login", "logout", "user", "session", "backchannel-logout"];
+const OWN_ENDPOINTS: [&str; 6] = [
+    "login",
+    "logout",
+    "user",
+    "session",
+    "backchannel-logout",
+    "frontchannel-logout",
+];
 
 pub fn check(settings: &Settings, findings: &mut Findings<'_>) {
     let providers = &settings.providers;

@@ -76,18 +76,25 @@ pub struct Registration {
     pub redirect_uri: String,
     /// Where a logout comes back to.
     pub post_logout_redirect_uri: String,
+    /// Where the provider says that somebody signed out there; under one of `server.hosts` it will do as well.
+    pub backchannel_logout_uri: String,
+    /// Where the provider's page says so, if it may.
+    pub frontchannel_logout_uri: Option<String>,
 }
 
 impl Settings {
     /// What has to be registered at each provider, in the config's order.
     #[must_use]
     pub fn registrations(&self) -> Vec<Registration> {
+        let own = |endpoint: &str| self.public_url.url(&format!("{}/{endpoint}", self.prefix));
         let registration = |provider: &ProviderSettings| Registration {
             provider: provider.name.clone(),
             redirect_uri: self
                 .public_url
                 .url(provider.redirect_path.as_deref().unwrap_or_default()),
             post_logout_redirect_uri: self.public_url.url(&self.logout.landing),
+            backchannel_logout_uri: own("backchannel-logout"),
+            frontchannel_logout_uri: provider.frontchannel_logout.then(|| own("frontchannel-logout")),
         };
         self.providers.iter().map(registration).collect()
     }

@@ -60,6 +60,10 @@ pub struct ProviderSettings {
     /// What the sign-in page calls this provider. Default: its name.
     #[serde(default)]
     pub label: Option<String>,
+    /// Whether `/bff/frontchannel-logout` ends sessions of this provider. Off by default: nobody signs that call, and
+    /// browsers that keep third-party cookies from the provider's frames do not make it. Back-channel logout needs no setting.
+    #[serde(default)]
+    pub frontchannel_logout: bool,
 }
 
 /// How the client secret is sent to the provider.

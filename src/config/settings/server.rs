@@ -21,7 +21,8 @@ pub struct Server {
     /// Where health, readiness and metrics are served.
     #[schemars(with = "units::AddressText")]
     pub admin: SocketAddr,
-    /// The bearer token for `/sessions` on the admin listener. Not used yet.
+    /// The bearer token for `/sessions` on the admin listener, where sessions are listed and ended. Without one there is no
+    /// `/sessions`.
     pub admin_token: Option<SecretSource>,
     /// Where an ingress asks whether a request may pass, and is told the token: an address that browsers never reach. Off
     /// by default; needs `trusted_proxies`, who alone may ask.
@@ -29,7 +30,8 @@ pub struct Server {
     pub forward_auth: Option<SocketAddr>,
     /// How the ingress names the original request.
     pub forward_auth_dialect: Dialect,
-    /// Further names for back-channel logout from inside the cluster. Not used yet.
+    /// Further host names under which the provider may call `/bff/backchannel-logout`, and nothing else, from inside the
+    /// cluster: with a port, on that one; without, on any.
     pub hosts: Vec<String>,
     /// Certificate and key for TLS on `listen`, with HTTP/2 by ALPN. The files are read again when they change.
     pub tls: Option<TlsFiles>,

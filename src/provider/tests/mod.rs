@@ -12,7 +12,7 @@ use crate::clock::UnixTime;
 use crate::config::{ClientAuth, Endpoints, SecretSource, Userinfo};
 use crate::protocol::signing::signer;
 use crate::secret::{AccessToken, AuthorizationCode, CodeVerifier, RefreshToken};
-use serde_json::json;
+use serde_json::{Value, json};
 use server::{Reply, Seen, Server};
 use std::time::Instant;
 
@@ -35,6 +35,7 @@ fn settings(issuer: &str) -> ProviderSettings {
         default_token_lifetime: Duration::from_mins(5),
         redirect_path: None,
         label: None,
+        frontchannel_logout: false,
     }
 }
 

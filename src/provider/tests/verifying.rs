@@ -1,10 +1,22 @@
 //! ID tokens against published keys: rotation, floods, and every way to be wrong.
 
 use super::*;
+use crate::protocol::logout_token::LogoutToken;
 use crate::protocol::signing::SIGNERS;
 
 async fn login(provider: &Provider, alg: &str, claims: &Value) -> Result<IdTokenClaims, ProviderError> {
     provider.verify_login(&id_token(alg, claims), &expect()).await
+}
+
+async fn logout(provider: &Provider, token: &str) -> Result<LogoutToken, LogoutTokenFault> {
+    provider.verify_logout(&Compact::parse(token)?).await
+}
+
+fn logout_claims(server: &Server) -> Value {
+    let events = json!({"http://schemas.openid.net/event/backchannel-logout": {}});
+    json!({
+        "iss": server.origin, "aud": "app", "sub": "alice", "exp": NOW + 120, "iat": NOW, "jti": "j1", "events": events,
+    })
 }
 
 fn with_kid(kid: &str, claims: &Value) -> IdToken {
@@ -52,7 +64,14 @@ async fn md_06_junk_fetches_nothing_and_a_flood_fetches_little() {
         let outcome = login(&provider, "RS256", &junk).await;
         assert!(matches!(outcome, Err(ProviderError::Mismatch(_))), "{outcome:?}");
     }
-    assert!(is_bad(provider.verify_signed("a.b.c").await));
+    for junk in [
+        changed(logout_claims(&server), "iss", json!("https://other")),
+        changed(logout_claims(&server), "events", json!({})),
+        changed(logout_claims(&server), "exp", json!(NOW - 100)),
+    ] {
+        let outcome = logout(&provider, &signer("RS256").sign(json!({}), &junk)).await;
+        assert!(matches!(outcome, Err(LogoutTokenFault::Claims(_))), "{outcome:?}");
+    }
     assert_eq!(
         (
             server.count("/jwks"),
@@ -61,21 +80,15 @@ async fn md_06_junk_fetches_nothing_and_a_flood_fetches_little() {
         (0, 0)
     );
     server.answer("/jwks", 200, json!({"keys": [key("rsa", "RS256")]}));
-    let tokens: Vec<_> = (0..200)
-        .map(|n| with_kid(&format!("k{n}"), &claims(&server)))
-        .collect();
+    let logout_token = |kid: &str| signer("RS256").sign(json!({ "kid": kid }), &logout_claims(&server));
+    let tokens: Vec<_> = (0..200).map(|n| logout_token(&format!("k{n}"))).collect();
     for batch in tokens.chunks(20) {
-        for outcome in all_of(batch.iter().map(|token| provider.verify_signed(token.expose()))).await {
-            assert!(is_bad(outcome));
+        for outcome in all_of(batch.iter().map(|token| logout(&provider, token))).await {
+            assert_eq!(outcome, Err(LogoutTokenFault::Signature(JwsError::Signature)));
         }
     }
     assert_eq!(server.count("/jwks"), 4, "one, and three that were forced");
-    assert!(
-        provider
-            .verify_signed(with_kid("rsa", &claims(&server)).expose())
-            .await
-            .is_ok()
-    );
+    assert!(logout(&provider, &logout_token("rsa")).await.is_ok());
 }
 
 #[tokio::test]
@@ -258,14 +271,54 @@ async fn rf_10_only_a_token_that_holds_can_name_somebody_else() {
 }
 
 #[tokio::test]
-async fn a_logout_token_gives_its_kind_and_claims() {
+async fn lo_09_a_logout_token_is_verified_like_an_id_token() {
     let (server, provider) = running().await;
-    let mut said = claims(&server);
-    said["events"] = json!({"http://schemas.openid.net/event/backchannel-logout": {}});
-    let token = signer("ES256").sign(json!({"typ": "logout+jwt"}), &said);
-    let found = provider.verify_signed(&token).await.unwrap();
-    assert_eq!(
-        (found.typ.as_deref(), Value::Object(found.claims)),
-        (Some("logout+jwt"), said)
+    for signer in SIGNERS.iter() {
+        let token = signer.sign(json!({"typ": "logout+jwt"}), &logout_claims(&server));
+        let found = logout(&provider, &token).await.unwrap();
+        assert_eq!((found.sub.as_deref(), found.jti.as_str()), (Some("alice"), "j1"));
+    }
+    assert_eq!(server.count("/jwks"), 1);
+    let right = signer("RS256").sign(json!({}), &logout_claims(&server));
+    let (signed, _) = right.rsplit_once('.').unwrap();
+    for (forged, why) in [
+        (
+            signer("RS256").sign(json!({"alg": "PS256"}), &logout_claims(&server)),
+            JwsError::Signature,
+        ),
+        (format!("{signed}.{}", "A".repeat(342)), JwsError::Signature),
+    ] {
+        assert_eq!(
+            logout(&provider, &forged).await,
+            Err(LogoutTokenFault::Signature(why))
+        );
+    }
+    let named = changed(
+        server.document(),
+        "id_token_signing_alg_values_supported",
+        json!(["RS256"]),
     );
+    server.answer("/.well-known/openid-configuration", 200, named);
+    let provider = made(settings(&server.origin));
+    assert!(logout(&provider, &right).await.is_ok());
+    let other = signer("ES256").sign(json!({}), &logout_claims(&server));
+    assert_eq!(
+        logout(&provider, &other).await,
+        Err(LogoutTokenFault::Signature(JwsError::Algorithm))
+    );
+}
+
+#[tokio::test]
+async fn a_logout_token_is_not_judged_without_keys() {
+    let (server, provider) = running().await;
+    let token = signer("RS256").sign(json!({}), &logout_claims(&server));
+    for (status, document) in [(500, json!({})), (404, json!({})), (200, json!({"no": "keys"}))] {
+        server.answer("/jwks", status, document);
+        // Not of the pause after the failure before.
+        let provider = made(settings(&server.origin));
+        let outcome = logout(&provider, &token).await;
+        assert!(matches!(outcome, Err(LogoutTokenFault::NoKeys(_))), "{outcome:?}");
+    }
+    assert!(server.count("/jwks") == 3);
+    drop(provider);
 }

@@ -46,6 +46,7 @@ impl listener::Service for Forwarding {
                     request_id: "our-request-id",
                     public_url: &setting.public_url,
                     session_cookie: "__Host-Http-cloakroom",
+                    opener: None,
                     tasks: &setting.tasks,
                     cut: &setting.cut,
                 };

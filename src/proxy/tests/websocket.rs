@@ -13,6 +13,18 @@ const OPENING: &str = "GET /api/ws HTTP/1.1\r\nHost: app.example\r\nConnection: 
 const ACCEPTED: &str = "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: WebSocket\r\n\
                         Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\nSec-WebSocket-Protocol: chat\r\n\r\n";
 
+/// A short message in one frame, as a browser sends it; the mask changes nothing.
+fn said(message: &[u8]) -> Vec<u8> {
+    let length = u8::try_from(message.len()).unwrap();
+    assert!(length < 126);
+    [&[0x82, 0x80 | length, 0, 0, 0, 0], message].concat()
+}
+
+/// The same as an upstream sends it.
+fn said_back(message: &[u8]) -> Vec<u8> {
+    [&[0x82, u8::try_from(message.len()).unwrap()], message].concat()
+}
+
 /// An upstream that accepts, then gives back what it gets.
 async fn echoing() -> (SocketAddr, Seen) {
     let seen = Seen::default();
@@ -23,8 +35,12 @@ async fn echoing() -> (SocketAddr, Seen) {
             let head = raw::read_head(&mut stream).await;
             heads.lock().unwrap().push(head);
             raw::say(&mut stream, ACCEPTED).await;
-            let (mut reading, mut writing) = stream.split();
-            let _ = tokio::io::copy(&mut reading, &mut writing).await;
+            let mut head = [0; 6];
+            while stream.read_exact(&mut head).await.is_ok() {
+                let mut message = vec![0; usize::from(head[1] & 0x7f)];
+                stream.read_exact(&mut message).await.unwrap();
+                raw::say(&mut stream, said_back(&message)).await;
+            }
         }
     })
     .await;
@@ -68,11 +84,8 @@ async fn the_handshake_goes_up_and_the_answer_comes_back() {
     let rig = rig(upstream, route()).await;
     let mut browser = TcpStream::connect(rig.address).await.unwrap();
     // What follows the handshake at once waits for the upstream's 101.
-    raw::say(
-        &mut browser,
-        format!("{OPENING}GET /first#bytes HTTP/1.1\r\n\r\n\r\nmore"),
-    )
-    .await;
+    let first = b"GET /first#bytes HTTP/1.1\r\n\r\n\r\nmore";
+    raw::say(&mut browser, [OPENING.as_bytes(), &said(first)].concat()).await;
     let head = raw::read_head(&mut browser).await;
     assert_eq!(status(&head), "101", "{head}");
     assert_eq!(values(&head, "connection"), ["Upgrade"]);
@@ -82,13 +95,11 @@ async fn the_handshake_goes_up_and_the_answer_comes_back() {
         ["s3pPLMBiTxaQ9kYGzzhZRbK+xOo="]
     );
     assert_eq!(values(&head, "sec-websocket-protocol"), ["chat"]);
-    let first = b"GET /first#bytes HTTP/1.1\r\n\r\n\r\nmore";
-    assert_eq!(raw::read_exactly(&mut browser, first.len()).await, first);
-    raw::say(&mut browser, [0x81, 0, b'\n', b'\r', b'\n', 0xff]).await;
-    assert_eq!(
-        raw::read_exactly(&mut browser, 6).await,
-        [0x81, 0, b'\n', b'\r', b'\n', 0xff]
-    );
+    let back = said_back(first);
+    assert_eq!(raw::read_exactly(&mut browser, back.len()).await, back);
+    let odd = [0x81, 0, b'\n', b'\r', b'\n', 0xff];
+    raw::say(&mut browser, said(&odd)).await;
+    assert_eq!(raw::read_exactly(&mut browser, 8).await, said_back(&odd));
     let head = seen.lock().unwrap().pop().unwrap();
     assert_eq!(values(&head, "connection"), ["Upgrade"]);
     assert_eq!(values(&head, "upgrade"), ["websocket"]);
@@ -96,8 +107,8 @@ async fn the_handshake_goes_up_and_the_answer_comes_back() {
     assert_eq!(values(&head, "authorization"), ["Bearer the-access-token"]);
     // A tunnel is a connection under way: it ends with `cut`, not with `stop`.
     rig.stop.cancel();
-    raw::say(&mut browser, "still").await;
-    assert_eq!(raw::read_exactly(&mut browser, 5).await, b"still");
+    raw::say(&mut browser, said(b"still")).await;
+    assert_eq!(raw::read_exactly(&mut browser, 7).await, said_back(b"still"));
     rig.tasks.close();
     assert!(
         timeout(Duration::from_millis(100), rig.tasks.wait())

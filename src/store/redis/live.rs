@@ -98,6 +98,10 @@ impl Live {
                     info.addr()
                 )));
             }
+            // Before anything is asked over this connection: nobody finds a session missing that was lost in a failover.
+            if let Some(recent) = news.and_then(|news| news.recent.as_ref()) {
+                recent.repeat(&mut connection).await;
+            }
             let tracked = match (news, tells) {
                 (Some(news), Ok(())) => track(&mut connection, role, news).await,
                 (_, tells) => tells,
@@ -136,9 +140,16 @@ impl Live {
                     None => std::future::pending().await,
                 }
             };
+            let untold = async {
+                match (&pulse, &news) {
+                    (None, Some(news)) => news.of_nothing().await,
+                    _ => std::future::pending().await,
+                }
+            };
             tokio::select! {
                 () = driver => {}
                 () = letting_go.cancelled() => {}
+                () = untold => {}
                 () = heartbeat(asking.clone(), role, pulse.as_deref(), watched.as_deref()) => {}
                 () = moved => {}
                 () = memory => {}

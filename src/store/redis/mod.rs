@@ -20,6 +20,7 @@ mod live;
 mod memory;
 mod news;
 mod online;
+mod repeat;
 mod sentinel;
 mod target;
 #[cfg(test)]
@@ -37,6 +38,7 @@ use fault::Fault;
 use live::Live;
 use news::News;
 use redis::{Cmd, ErrorKind, FromRedisValue, Script, ServerErrorKind, Value, cmd};
+use repeat::{END, Recent, mark_millis, mark_of};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::timeout;
@@ -83,7 +85,10 @@ pub(super) struct RedisStore {
     renew: Script,
     release: Script,
     enlist: Script,
+    end: Script,
     changes: Arc<Changes>,
+    /// Where a server may be replaced by one that has not got everything.
+    recent: Option<Arc<Recent>>,
 }
 
 /// A value as it is kept.
@@ -108,6 +113,12 @@ fn command(name: &str, key: &str, rest: &[&[u8]]) -> Cmd {
     command
 }
 
+/// A key's name. What stands in braces decides where it lives in a cluster.
+fn name(key_prefix: &str, key: StoreKey) -> String {
+    let hash = BASE64_URL_SAFE_NO_PAD.encode(key.hash);
+    format!("{key_prefix}{{{hash}}}:{}", key.kind.word())
+}
+
 /// Which key a text is the name of. `None`: none of ours.
 fn key_of(key_prefix: &str, text: &[u8]) -> Option<StoreKey> {
     let text = text.strip_prefix(key_prefix.as_bytes())?.strip_prefix(b"{")?;
@@ -126,7 +137,9 @@ fn key_of(key_prefix: &str, text: &[u8]) -> Option<StoreKey> {
 
 impl RedisStore {
     pub(super) fn new(settings: &RedisSettings, changes: Arc<Changes>) -> Result<Self, String> {
-        let news = News::new(Arc::clone(&changes), &settings.key_prefix);
+        let is_replaced = settings.sentinel.is_some() || settings.cluster.is_some();
+        let recent = is_replaced.then(|| Arc::new(Recent::new(&settings.key_prefix)));
+        let news = News::new(Arc::clone(&changes), &settings.key_prefix, recent.clone());
         Ok(Self {
             topology: Topology::new(settings, &news)?,
             key_prefix: settings.key_prefix.clone(),
@@ -134,17 +147,14 @@ impl RedisStore {
             renew: Script::new(RENEW),
             release: Script::new(RELEASE),
             enlist: Script::new(ENLIST),
+            end: Script::new(END),
             changes,
+            recent,
         })
     }
 
     fn key(&self, key: StoreKey) -> String {
-        format!(
-            "{}{{{}}}:{}",
-            self.key_prefix,
-            BASE64_URL_SAFE_NO_PAD.encode(key.hash),
-            key.kind.word()
-        )
+        name(&self.key_prefix, key)
     }
 
     /// Sends a command that does the same when it is done twice.
@@ -174,13 +184,14 @@ impl RedisStore {
         &self,
         script: &Script,
         text: &str,
-        key: StoreKey,
+        keys: &[StoreKey],
         arguments: &[&[u8]],
     ) -> Result<i64, StoreError> {
-        let key = self.key(key);
+        let names: Vec<String> = keys.iter().map(|key| self.key(*key)).collect();
+        let key = &names[0];
         let call = |how: &str, what: &str| {
             let mut command = cmd(how);
-            command.arg(what).arg(1).arg(&key);
+            command.arg(what).arg(names.len()).arg(&names);
             for argument in arguments {
                 command.arg(*argument);
             }
@@ -190,11 +201,11 @@ impl RedisStore {
         let asked = timeout(PATIENCE, async {
             match self
                 .topology
-                .ask(&key, &call("EVALSHA", script.get_hash()), false)
+                .ask(key, &call("EVALSHA", script.get_hash()), false)
                 .await
             {
                 Err(fault) if fault.kind() == Some(ErrorKind::Server(ServerErrorKind::NoScript)) => {
-                    self.topology.ask(&key, &call("EVAL", text), false).await
+                    self.topology.ask(key, &call("EVAL", text), false).await
                 }
                 answer => answer,
             }
@@ -229,12 +240,15 @@ impl RedisStore {
         &self,
         key: StoreKey,
         sealed: Bytes,
-        ttl: Duration,
+        wanted: Duration,
     ) -> Result<bool, StoreError> {
-        let (value, ttl) = (value(1, &sealed), millis(ttl).to_string());
+        let (value, ttl) = (value(1, &sealed), millis(wanted).to_string());
         let rest: [&[u8]; 3] = [&value, b"PX", ttl.as_bytes()];
         let created = self.command::<Value>(key, "SET", &rest).await.map(|_ok| false);
         self.changes.note(&key);
+        if let (Some(recent), Ok(_)) = (&self.recent, &created) {
+            recent.put(key, value, wanted);
+        }
         created
     }
 
@@ -243,13 +257,16 @@ impl RedisStore {
         key: StoreKey,
         expected: u64,
         sealed: Bytes,
-        ttl: Duration,
+        wanted: Duration,
     ) -> Result<Replaced, StoreError> {
         let version = expected + 1;
-        let (value, ttl) = (value(version, &sealed), millis(ttl).to_string());
+        let (value, ttl) = (value(version, &sealed), millis(wanted).to_string());
         let arguments: [&[u8]; 3] = [&expected.to_be_bytes(), &value, ttl.as_bytes()];
-        let replaced = self.script(&self.replace, REPLACE, key, &arguments).await;
+        let replaced = self.script(&self.replace, REPLACE, &[key], &arguments).await;
         self.changes.note(&key);
+        if let (Some(recent), Ok(1)) = (&self.recent, &replaced) {
+            recent.put(key, value, wanted);
+        }
         Ok(match replaced? {
             1 => Replaced::Done(version),
             0 => Replaced::Changed,
@@ -258,7 +275,17 @@ impl RedisStore {
     }
 
     pub(super) async fn delete(&self, key: StoreKey) -> Result<bool, StoreError> {
-        let deleted = self.command(key, "DEL", &[]).await;
+        let deleted = match &self.recent {
+            Some(recent) if key.kind == Kind::Session => {
+                let (keys, mark) = ([key, mark_of(key)], mark_millis());
+                let deleted = self.script(&self.end, END, &keys, &[mark.as_bytes()]).await;
+                if deleted.is_ok() {
+                    recent.ended(key);
+                }
+                deleted.map(|count| count > 0)
+            }
+            _ => self.command(key, "DEL", &[]).await,
+        };
         self.changes.note(&key);
         deleted
     }
@@ -285,12 +312,12 @@ impl RedisStore {
     ) -> Result<bool, StoreError> {
         let (value, ttl) = (value(1, owner), millis(ttl).to_string());
         let arguments: [&[u8]; 2] = [&value, ttl.as_bytes()];
-        Ok(self.script(&self.renew, RENEW, key, &arguments).await? == 1)
+        Ok(self.script(&self.renew, RENEW, &[key], &arguments).await? == 1)
     }
 
     pub(super) async fn release(&self, key: StoreKey, owner: &[u8; 16]) -> Result<(), StoreError> {
         let value = value(1, owner);
-        let released = self.script(&self.release, RELEASE, key, &[&value]).await;
+        let released = self.script(&self.release, RELEASE, &[key], &[&value]).await;
         self.changes.note(&key);
         released.map(drop)
     }
@@ -300,11 +327,14 @@ impl RedisStore {
         key: StoreKey,
         member: &[u8; 32],
         sealed: Bytes,
-        ttl: Duration,
+        wanted: Duration,
     ) -> Result<usize, StoreError> {
-        let ttl = millis(ttl).to_string();
+        let ttl = millis(wanted).to_string();
         let arguments: [&[u8]; 3] = [member, &sealed, ttl.as_bytes()];
-        let count = self.script(&self.enlist, ENLIST, key, &arguments).await?;
+        let count = self.script(&self.enlist, ENLIST, &[key], &arguments).await?;
+        if let Some(recent) = &self.recent {
+            recent.enlisted(key, member, sealed, wanted);
+        }
         Ok(usize::try_from(count).unwrap_or(0))
     }
 

@@ -3,6 +3,7 @@
 //! INVARIANT: what cannot be understood counts as a change of everything.
 
 use super::key_of;
+use super::repeat::Recent;
 use crate::seldom::Seldom;
 use crate::store::changes::Changes;
 use redis::{PushInfo, PushKind, Value};
@@ -12,11 +13,17 @@ use std::time::Duration;
 /// How often the same thing is said in the log.
 const SAID_EVERY: Duration = Duration::from_mins(10);
 
+/// How often who waits for news has to look for itself where the server tells nothing: open streams end within a second of
+/// their session's end all the same (contract 4.9).
+const UNTOLD: Duration = Duration::from_millis(700);
+
 /// Who passes the server's news on, over all connections of one store.
 #[derive(Debug)]
 pub(super) struct News {
     pub(super) changes: Arc<Changes>,
     pub(super) key_prefix: String,
+    /// What is written again at a server that may not have got it.
+    pub(super) recent: Option<Arc<Recent>>,
     /// That there is no news has been said.
     pub(super) none: Seldom,
     /// That the server drops sessions has been said.
@@ -24,10 +31,11 @@ pub(super) struct News {
 }
 
 impl News {
-    pub(super) fn new(changes: Arc<Changes>, key_prefix: &str) -> Arc<Self> {
+    pub(super) fn new(changes: Arc<Changes>, key_prefix: &str, recent: Option<Arc<Recent>>) -> Arc<Self> {
         Arc::new(Self {
             changes,
             key_prefix: key_prefix.to_owned(),
+            recent,
             none: Seldom::every(SAID_EVERY),
             eviction: Seldom::every(SAID_EVERY),
         })
@@ -47,6 +55,14 @@ impl News {
             // The server was emptied (nil), or the connection has ended.
             (PushKind::Invalidate | PushKind::Disconnection, _) => self.changes.note_all(),
             _ => {}
+        }
+    }
+
+    /// For a server that tells nothing: every so often anything may have changed. Never ends.
+    pub(super) async fn of_nothing(&self) {
+        loop {
+            tokio::time::sleep(UNTOLD).await;
+            self.changes.note_all();
         }
     }
 

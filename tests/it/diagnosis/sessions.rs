@@ -2,7 +2,7 @@
 
 use super::page::Entry;
 use super::{check, check_online};
-use crate::support::browser::Request;
+use crate::support::browser::{Request, raw};
 use crate::support::cloakroom::Cloakroom;
 use crate::support::config::key;
 use crate::support::jar::Site;
@@ -223,4 +223,61 @@ async fn a_sign_out_that_leads_nowhere() {
             .starts_with(&format!("{}/end?", rig.rogue.issuer))
     );
     entry.settle(&rig.cloakroom).await;
+}
+
+#[tokio::test]
+async fn a_sign_out_at_the_provider_that_is_not_heard() {
+    let mut entry = Entry::of("Signed out at the provider, and still signed in here");
+    let rig = Rig::start().await;
+    let (code, said) = check(&rig.config, &[]);
+    assert_eq!(code, 0, "{said}");
+    entry.check(&said);
+    let mut browser = rig.signed_in().await;
+    let post = async |cloakroom: &Cloakroom, host: &str, token: &str| {
+        let body = format!("logout_token={token}");
+        let head = "Content-Type: application/x-www-form-urlencoded\r\nConnection: close";
+        let request = format!(
+            "POST /bff/backchannel-logout HTTP/1.1\r\nHost: {host}\r\n{head}\r\nContent-Length: {}\r\n\r\n{body}",
+            body.len()
+        );
+        raw(cloakroom.address(), request.as_bytes()).await.0.unwrap()
+    };
+    let inside = "cloakroom.default.svc:8080";
+    let token = rig.rogue.logout_token(&json!({ "sub": "alice" }));
+    entry.answer(&post(&rig.cloakroom, inside, &token).await);
+    let public = browser.host().to_owned();
+    let wrong = rig.rogue.logout_token(&json!({ "sub": "alice", "aud": "other" }));
+    entry.answer(&post(&rig.cloakroom, &public, &wrong).await);
+    let Rig {
+        cloakroom,
+        config,
+        rogue,
+        ..
+    } = rig;
+    // One that has no keys yet and gets none.
+    let stranger = Cloakroom::start(&config.replica()).await;
+    let broken = b"HTTP/1.1 500 X\r\nContent-Length: 0\r\n\r\n".to_vec();
+    rogue.script(|script| drop(script.raw.insert("/jwks", broken)));
+    assert_eq!(post(&stranger, &public, &token).await.status, 503);
+    entry.log(&stranger.log());
+    entry.settle(&cloakroom).await;
+    assert_eq!(browser.fetch("GET", "/bff/user").await.status, 200);
+
+    // The remedy.
+    rogue.behave();
+    let named = config.replica().set("server.hosts", json!([inside]));
+    let cloakroom = Cloakroom::start(&named).await;
+    let mut browser = cloakroom.browser();
+    browser.login(&rogue, "/").await;
+    assert_eq!(
+        post(
+            &cloakroom,
+            inside,
+            &rogue.logout_token(&json!({ "sub": "alice" }))
+        )
+        .await
+        .status,
+        200
+    );
+    assert_eq!(browser.fetch("GET", "/bff/user").await.status, 401);
 }

@@ -4,16 +4,17 @@
 //! token, userinfo and revocation are served over HTTP. Everything that it issues is a canary.
 
 use super::form;
-use super::keys::Sign;
+use super::keys::{Key, Sign};
 use super::rogue_endpoints::serve;
-use super::secrets::{CLIENT_ID, canary};
+use super::secrets::{CLIENT_ID, canary, remember};
 use super::wire::{Fields, Wire};
-use super::{free_port, random, runtime};
-use serde_json::Value;
+use super::{free_port, now, random, runtime};
+use serde_json::{Value, json};
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 use tokio::net::TcpListener;
+use tokio::sync::Notify;
 use tokio::task::{JoinHandle, JoinSet};
 
 /// Changes a JSON document before it goes out.
@@ -39,6 +40,8 @@ pub enum Step {
     DropBefore,
     /// The work is done, its answer is lost.
     DropAfter,
+    /// The work is done, its answer waits for this.
+    Held(Arc<Notify>),
 }
 
 /// What the provider does. The default is correct.
@@ -122,6 +125,7 @@ pub struct Books {
     pub(super) revoked: Vec<String>,
     pub(super) calls: Vec<Call>,
     pub(super) families: u64,
+    pub(super) sids: Vec<String>,
 }
 
 /// The provider.
@@ -240,6 +244,43 @@ impl Rogue {
             .map(|grant| grant.sub.clone())
     }
 
+    /// How many access tokens it has issued.
+    pub fn issued(&self) -> usize {
+        self.books().access_tokens.len()
+    }
+
+    /// Its own session of the last login.
+    pub fn sid(&self) -> String {
+        self.books().sids.last().unwrap().clone()
+    }
+
+    /// A good logout token with these claims of its own beside the usual ones; null takes one away.
+    pub fn logout_token(&self, claims: &Value) -> String {
+        self.logout_token_as(Sign::With(Key::Rs256), |_| (), claims)
+    }
+
+    /// As [`Rogue::logout_token`], with this signature, under this header.
+    pub fn logout_token_as(&self, sign: Sign, header: impl FnOnce(&mut Value), claims: &Value) -> String {
+        let mut said = json!({
+            "iss": self.issuer, "aud": CLIENT_ID, "iat": now(), "exp": now() + 120, "jti": random(16),
+            "events": { "http://schemas.openid.net/event/backchannel-logout": {} },
+        });
+        let members = said.as_object_mut().unwrap();
+        for (name, value) in claims.as_object().unwrap() {
+            if value.is_null() {
+                members.remove(name);
+            } else {
+                members.insert(name.clone(), value.clone());
+            }
+        }
+        let mut head = sign.header();
+        head["typ"] = "logout+jwt".into();
+        header(&mut head);
+        let token = sign.compact(&head, &said, &self.client_secret());
+        remember(&token);
+        token
+    }
+
     /// Refresh tokens answer `invalid_grant` from now on.
     pub fn forget_refresh_tokens(&self) {
         self.books().refresh_tokens.clear();
@@ -272,6 +313,7 @@ impl Rogue {
             scope: value("scope").unwrap_or_default(),
             family: books.families,
         };
+        books.sids.push(grant.sid.clone());
         books.codes.insert(code.clone(), grant);
         format!(
             "{redirect_uri}?code={code}&state={}",

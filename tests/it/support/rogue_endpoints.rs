@@ -128,25 +128,29 @@ async fn token(call: &Call, books: &Mutex<Books>, issuer: &str) -> Option<Vec<u8
         let next = books.script.steps.pop_front();
         next.or_else(|| books.script.always.clone())
     };
-    match step {
-        Some(Step::Late(late)) => tokio::time::sleep(late).await,
-        Some(Step::Answer(status, headers, body)) => return Some(json_answer(status, headers, &body)),
+    match &step {
+        Some(Step::Late(late)) => tokio::time::sleep(*late).await,
+        Some(Step::Answer(status, headers, body)) => return Some(json_answer(*status, headers, body)),
         Some(Step::DropBefore) => return None,
-        Some(Step::DropAfter) | None => {}
+        Some(Step::DropAfter | Step::Held(_)) | None => {}
     }
-    let mut books = books.lock().unwrap();
+    let done = work(call, &mut books.lock().unwrap(), issuer);
+    match step {
+        Some(Step::DropAfter) => return None,
+        Some(Step::Held(released)) => released.notified().await,
+        _ => {}
+    }
+    Some(done)
+}
+
+fn work(call: &Call, books: &mut Books, issuer: &str) -> Vec<u8> {
     let known = client_secret(call).is_some_and(|secret| books.script.secrets.contains(&secret));
-    let done = if !known {
+    if !known {
         refused(401, "invalid_client")
     } else if call.value("grant_type") == Some("authorization_code") {
-        redeem(call, &mut books, issuer)
+        redeem(call, books, issuer)
     } else {
-        renew(call, &mut books, issuer)
-    };
-    if matches!(step, Some(Step::DropAfter)) {
-        None
-    } else {
-        Some(done)
+        renew(call, books, issuer)
     }
 }
 

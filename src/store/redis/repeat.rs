@@ -1,0 +1,302 @@
+//! What was written a moment ago, done again at a server that may not have got it.
+//!
+//! Redis replicates behind its answers, so a primary that dies takes with it what it had confirmed and not passed on yet:
+//! a rotated refresh token, a session that had just begun, a logout. Where another server can take its place (Sentinel,
+//! Cluster), each replica of ours remembers what it wrote in the last seconds, and does it again before anything else is
+//! asked of a new connection.
+//!
+//! Doing it again must not revive what somebody ended meanwhile. Ending a session leaves a mark beside it, in the same
+//! step, and where the mark is, nothing is written again; whoever ended it ends it again as well, so the mark is there even
+//! where it was lost with the primary.
+//!
+//! INVARIANT: a newer version is never overwritten. INVARIANT: bounded, in time and in bytes.
+
+use super::{ENLIST, millis, name};
+use crate::store::{Kind, StoreKey};
+use bytes::Bytes;
+use redis::aio::{ConnectionLike, MultiplexedConnection};
+use redis::{Cmd, cmd, pipe};
+use std::collections::VecDeque;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+use tokio::time::Instant;
+
+/// How long a write is remembered: a failover takes a few seconds, and what was lost was written just before.
+const REMEMBERED: Duration = Duration::from_secs(15);
+/// The most that is remembered, bytes.
+const MOST: usize = 16 * 1024 * 1024;
+/// What a write takes beside its value, bytes.
+const OVERHEAD: usize = 256;
+/// How long the mark of an ended session stays: longer than anybody remembers a write.
+const MARK: Duration = Duration::from_mins(1);
+/// How many writes are sent at once.
+const AT_ONCE: usize = 256;
+
+/// Deletes the record and leaves the mark, for ARGV\[1\] milliseconds. 1: it was there.
+pub(super) const END: &str = "local was = redis.call('DEL', KEYS[1])
+redis.call('SET', KEYS[2], '', 'PX', ARGV[1])
+return was";
+
+/// Writes the record ARGV\[1\] again, unless the session was ended or what is there is as new. 1: written.
+const AGAIN: &str = "if redis.call('GET', KEYS[2]) then return 0 end
+local there = redis.call('GET', KEYS[1])
+if there then
+  for i = 1, 8 do
+    local old, new = string.byte(there, i) or 0, string.byte(ARGV[1], i)
+    if old > new or (old == new and i == 8) then return 0 end
+    if old < new then break end
+  end
+end
+redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])
+return 1";
+
+/// What this process wrote in the last seconds.
+#[derive(Debug)]
+pub(super) struct Recent {
+    key_prefix: String,
+    writes: Mutex<Writes>,
+}
+
+#[derive(Debug, Default)]
+struct Writes {
+    queue: VecDeque<(Instant, Write)>,
+    bytes: usize,
+}
+
+#[derive(Clone, Debug)]
+enum Write {
+    /// A session's record as it is kept, and when its time ends.
+    Put(StoreKey, Bytes, Instant),
+    Ended(StoreKey),
+    /// A set's member with its summary, and when the set's time ends at the earliest.
+    Enlisted(StoreKey, [u8; 32], Bytes, Instant),
+}
+
+impl Write {
+    fn size(&self) -> usize {
+        OVERHEAD
+            + match self {
+                Self::Put(_, value, _) | Self::Enlisted(_, _, value, _) => value.len(),
+                Self::Ended(_) => 0,
+            }
+    }
+}
+
+/// The mark of an ended session, beside its record.
+pub(super) const fn mark_of(session: StoreKey) -> StoreKey {
+    StoreKey {
+        kind: Kind::Ended,
+        hash: session.hash,
+    }
+}
+
+/// How long that mark stays, as an argument.
+pub(super) fn mark_millis() -> String {
+    millis(MARK).to_string()
+}
+
+impl Recent {
+    pub(super) fn new(key_prefix: &str) -> Self {
+        Self {
+            key_prefix: key_prefix.to_owned(),
+            writes: Mutex::default(),
+        }
+    }
+
+    fn writes(&self) -> MutexGuard<'_, Writes> {
+        self.writes.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn remember(&self, write: Write) {
+        let now = Instant::now();
+        let mut writes = self.writes();
+        writes.bytes += write.size();
+        writes.queue.push_back((now, write));
+        while let Some((at, oldest)) = writes.queue.front() {
+            if writes.bytes <= MOST && now.duration_since(*at) < REMEMBERED {
+                break;
+            }
+            writes.bytes -= oldest.size();
+            writes.queue.pop_front();
+        }
+    }
+
+    /// A record was written: as it is kept, with its version in front.
+    pub(super) fn put(&self, key: StoreKey, value: Vec<u8>, ttl: Duration) {
+        if key.kind == Kind::Session {
+            self.remember(Write::Put(key, value.into(), Instant::now() + ttl));
+        }
+    }
+
+    pub(super) fn ended(&self, key: StoreKey) {
+        self.remember(Write::Ended(key));
+    }
+
+    pub(super) fn enlisted(&self, key: StoreKey, member: &[u8; 32], sealed: Bytes, ttl: Duration) {
+        self.remember(Write::Enlisted(key, *member, sealed, Instant::now() + ttl));
+    }
+
+    /// Does it all again, in order. In a cluster each server takes what is its own and refuses the rest. Best effort:
+    /// whatever stands against it stands against the next question as well.
+    pub(super) async fn repeat(&self, connection: &mut MultiplexedConnection) {
+        let now = Instant::now();
+        let living =
+            |(at, write): &(Instant, Write)| (now.duration_since(*at) < REMEMBERED).then(|| write.clone());
+        let writes: Vec<Write> = self.writes().queue.iter().filter_map(living).collect();
+        if writes.is_empty() {
+            return;
+        }
+        tracing::info!(
+            writes = writes.len(),
+            "a new connection to the session store: what was written in the last seconds is written again, for it may have \
+             been lost"
+        );
+        for some in writes.chunks(AT_ONCE) {
+            let mut commands = pipe();
+            for write in some {
+                commands.add_command(self.command(write, now));
+            }
+            let _best_effort = connection.req_packed_commands(&commands, 0, some.len()).await;
+        }
+    }
+
+    fn command(&self, write: &Write, now: Instant) -> Cmd {
+        let name = |key: &StoreKey| name(&self.key_prefix, *key);
+        let left = |ends: &Instant| millis(ends.saturating_duration_since(now)).to_string();
+        match write {
+            Write::Put(key, value, ends) => {
+                let mut again = cmd("EVAL");
+                again.arg(AGAIN).arg(2).arg(name(key)).arg(name(&mark_of(*key)));
+                again.arg(&value[..]).arg(left(ends));
+                again
+            }
+            Write::Ended(key) => {
+                let mut end = cmd("EVAL");
+                end.arg(END).arg(2).arg(name(key)).arg(name(&mark_of(*key)));
+                end.arg(mark_millis());
+                end
+            }
+            Write::Enlisted(key, member, sealed, ends) => {
+                let mut enlist = cmd("EVAL");
+                enlist.arg(ENLIST).arg(1).arg(name(key));
+                enlist.arg(&member[..]).arg(&sealed[..]).arg(left(ends));
+                enlist
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::testing::RedisServer;
+    use redis::Value;
+
+    const MINUTE: Duration = Duration::from_mins(1);
+
+    fn session(n: u8) -> StoreKey {
+        StoreKey {
+            kind: Kind::Session,
+            hash: [n; 32],
+        }
+    }
+
+    fn record(version: u64, text: &str) -> Vec<u8> {
+        super::super::value(version, text.as_bytes())
+    }
+
+    struct Server {
+        server: RedisServer,
+        connection: MultiplexedConnection,
+        recent: Recent,
+    }
+
+    impl Server {
+        async fn start() -> Self {
+            let server = RedisServer::start();
+            let client = redis::Client::open(format!("redis://127.0.0.1:{}", server.port)).unwrap();
+            let connection = client.get_multiplexed_async_connection().await.unwrap();
+            Self {
+                server,
+                connection,
+                recent: Recent::new("p:"),
+            }
+        }
+
+        async fn there(&mut self, key: StoreKey) -> Option<Vec<u8>> {
+            let mut get = cmd("GET");
+            get.arg(name("p:", key));
+            get.query_async(&mut self.connection).await.unwrap()
+        }
+
+        async fn repeat(&mut self) {
+            self.recent.repeat(&mut self.connection).await;
+        }
+    }
+
+    #[tokio::test]
+    async fn what_was_lost_is_there_again_and_nothing_newer_is_overwritten() {
+        let mut redis = Server::start().await;
+        redis.recent.put(session(1), record(1, "begun"), MINUTE);
+        redis.recent.put(session(1), record(300, "refreshed"), MINUTE);
+        redis.recent.put(session(2), record(256, "older"), MINUTE);
+        let newer = record(257, "newer");
+        let mut set = cmd("SET");
+        set.arg(name("p:", session(2))).arg(&newer);
+        set.query_async::<Value>(&mut redis.connection).await.unwrap();
+        let user = StoreKey {
+            kind: Kind::UserIndex,
+            hash: [3; 32],
+        };
+        redis
+            .recent
+            .enlisted(user, &[1; 32], Bytes::from_static(b"summary"), MINUTE);
+        // Twice, as after two failovers.
+        redis.repeat().await;
+        redis.repeat().await;
+        assert_eq!(redis.there(session(1)).await, Some(record(300, "refreshed")));
+        assert_eq!(redis.there(session(2)).await, Some(newer));
+        assert_eq!(redis.server.cli(&["HLEN", &name("p:", user)]), "1");
+        let ttl: i64 = redis
+            .server
+            .cli(&["PTTL", &name("p:", session(1))])
+            .parse()
+            .unwrap();
+        assert!((1..=60_000).contains(&ttl), "{ttl}");
+    }
+
+    #[tokio::test]
+    async fn lo_06_what_was_ended_is_not_revived_whoever_comes_first() {
+        for order in [[0, 1], [1, 0]] {
+            let mut redis = Server::start().await;
+            let (writer, ender) = (Recent::new("p:"), Recent::new("p:"));
+            writer.put(session(1), record(7, "touched"), MINUTE);
+            ender.ended(session(1));
+            for who in order {
+                let repeats = if who == 0 { &writer } else { &ender };
+                repeats.repeat(&mut redis.connection).await;
+            }
+            assert_eq!(redis.there(session(1)).await, None, "{order:?}");
+            writer.repeat(&mut redis.connection).await;
+            assert_eq!(redis.there(session(1)).await, None, "{order:?}");
+            assert!(redis.server.keys().iter().all(|(_, ttl)| *ttl > 0));
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn class_h_it_is_bounded_in_time_and_in_bytes() {
+        let recent = Recent::new("p:");
+        for n in 0..200 {
+            recent.put(session(n), vec![0; 1024 * 1024], MINUTE);
+        }
+        let held = |recent: &Recent| {
+            let writes = recent.writes();
+            (writes.queue.len(), writes.bytes)
+        };
+        let (count, bytes) = held(&recent);
+        assert!((10..=16).contains(&count) && bytes <= MOST, "{count}, {bytes}");
+        tokio::time::advance(REMEMBERED).await;
+        recent.ended(session(1));
+        assert_eq!(held(&recent), (1, OVERHEAD));
+    }
+}
