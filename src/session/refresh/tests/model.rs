@@ -384,7 +384,11 @@ impl<'a> Run<'a> {
             access: number(tokens.access_token.expose()),
             refresh: number(tokens.refresh_token.as_ref().unwrap().expose()),
             used: opened.payload.used.as_millis(),
-            rest: (tokens.expires.as_millis(), opened.payload.shown, opened.payload.unconfirmed),
+            rest: (
+                tokens.expires.as_millis(),
+                opened.payload.shown,
+                opened.payload.unconfirmed,
+            ),
         })
     }
 
@@ -517,9 +521,7 @@ impl<'a> Run<'a> {
     async fn check_step(&mut self) -> Result<(), String> {
         let after = self.seen().await;
         if let (Some(before), Some(after)) = (&self.before, &after) {
-            if after.version < before.version
-                || after.version == before.version && after != before
-            {
+            if after.version < before.version || after.version == before.version && after != before {
                 return Err(format!("a write without a version: {before:?} → {after:?}"));
             }
             if after.access < before.access || after.refresh < before.refresh {
@@ -768,5 +770,9 @@ fn lo_06_in_every_interleaving_a_logout_wins_over_two_refreshes() {
 
 #[test]
 fn lo_06_in_every_interleaving_a_logout_wins_over_a_refresh_a_touch_and_a_fault() {
-    holds(&[RefreshA, Touch, Logout], &[Fault::Crash, Fault::LoseAnswer, Fault::LoseWrite], 1);
+    holds(
+        &[RefreshA, Touch, Logout],
+        &[Fault::Crash, Fault::LoseAnswer, Fault::LoseWrite],
+        1,
+    );
 }
