@@ -232,3 +232,12 @@ async fn however_many_are_woken_few_ask_at_a_time() {
     assert_eq!(finished.load(Ordering::SeqCst), 1000);
     first.severed().await;
 }
+
+#[tokio::test]
+async fn a_stream_that_waits_takes_little_room() {
+    let (world, streams) = streams();
+    let (_, tie) = tie(&world, &streams).await;
+    let waiting = size_of_val(&tie.severed());
+    println!("{waiting} bytes");
+    assert!(waiting < 1024, "{waiting} bytes");
+}
