@@ -384,7 +384,11 @@ impl<'a> Run<'a> {
             access: number(tokens.access_token.expose()),
             refresh: number(tokens.refresh_token.as_ref().unwrap().expose()),
             used: opened.payload.used.as_millis(),
-            rest: (tokens.expires.as_millis(), opened.payload.shown, opened.payload.unconfirmed),
+            rest: (
+                tokens.expires.as_millis(),
+                opened.payload.shown,
+                opened.payload.unconfirmed,
+            ),
         })
     }
 
@@ -461,10 +465,12 @@ impl<'a> Run<'a> {
                 "hear the answer" => 0,
                 _ => hash(&self.before),
             };
-            // Who has asked for the lease in vain is where it was when it asked the first time.
+            // Who has asked for the lease in vain, or reads the record to note a use once more, is where it was when it
+            // did so the first time.
             let waits = what == "claim" && holder.is_some() && !self.faults.contains(&Choice::Lose(actor));
+            let anew = waits || actor == Touch && what == "read";
             let history = histories.entry(actor).or_default();
-            *history = hash((if waits { 0 } else { *history }, choice, what, seen));
+            *history = hash((if anew { 0 } else { *history }, choice, what, seen));
         }
         histories
     }
@@ -517,9 +523,7 @@ impl<'a> Run<'a> {
     async fn check_step(&mut self) -> Result<(), String> {
         let after = self.seen().await;
         if let (Some(before), Some(after)) = (&self.before, &after) {
-            if after.version < before.version
-                || after.version == before.version && after != before
-            {
+            if after.version < before.version || after.version == before.version && after != before {
                 return Err(format!("a write without a version: {before:?} → {after:?}"));
             }
             if after.access < before.access || after.refresh < before.refresh {
@@ -768,5 +772,9 @@ fn lo_06_in_every_interleaving_a_logout_wins_over_two_refreshes() {
 
 #[test]
 fn lo_06_in_every_interleaving_a_logout_wins_over_a_refresh_a_touch_and_a_fault() {
-    holds(&[RefreshA, Touch, Logout], &[Fault::Crash, Fault::LoseAnswer, Fault::LoseWrite], 1);
+    holds(
+        &[RefreshA, Touch, Logout],
+        &[Fault::Crash, Fault::LoseAnswer, Fault::LoseWrite],
+        1,
+    );
 }
