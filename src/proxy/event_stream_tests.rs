@@ -8,7 +8,10 @@ use http::HeaderValue;
 use http_body::Body as _;
 use std::time::Duration;
 use tokio::sync::mpsc;
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep, timeout};
+
+/// Longer than anything here takes.
+const SOON: Duration = Duration::from_secs(5);
 
 /// An upstream's body: what a test sends.
 struct Channel(mpsc::Receiver<Result<Bytes, BodyError>>);
@@ -79,7 +82,8 @@ async fn ws_04_a_stream_ends_with_its_session_and_lets_go_of_the_upstream() {
     assert!(!reading.is_finished() && !upstream.is_closed());
     let ended = Instant::now();
     world.sessions.end_known(id.store_key()).await.unwrap();
-    assert!(reading.await.unwrap(), "a clean end");
+    let read = timeout(SOON, reading).await.expect("it ends");
+    assert!(read.unwrap(), "a clean end");
     assert!(upstream.is_closed());
     assert_eq!(ended.elapsed(), Duration::ZERO);
 }
@@ -93,7 +97,7 @@ async fn nothing_more_goes_to_a_browser_that_reads_on_late() {
     assert!(body.frame().await.unwrap().is_ok());
     world.sessions.end_known(id.store_key()).await.unwrap();
     // The browser takes nothing, so nobody asks the body; the upstream is let go of all the same.
-    upstream.closed().await;
+    timeout(SOON, upstream.closed()).await.expect("it is let go of");
     assert!(body.is_end_stream());
     assert_eq!(body.size_hint().exact(), Some(0));
     assert!(body.frame().await.is_none());
@@ -119,6 +123,6 @@ async fn a_stream_that_ends_by_itself_leaves_no_watcher_behind() {
                 drop(body);
             }
         }
-        world.settle().await;
+        timeout(SOON, world.settle()).await.expect("nothing runs on");
     }
 }

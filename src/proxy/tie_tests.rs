@@ -128,8 +128,11 @@ async fn what_a_browser_says_is_written_once_in_a_while() {
         sleep(IDLE / 100).await;
         world.clock.advance(IDLE / 100);
     }
-    let version = world.look_up(&id).await.unwrap().version;
-    assert!((9..=11).contains(&version), "{version}");
+    let session = world.look_up(&id).await.unwrap();
+    assert!((9..=11).contains(&session.version), "{}", session.version);
+    // Nor is the store asked each time whether it is worth a write.
+    assert_eq!(tie.used.load(Ordering::Relaxed), session.used.as_millis());
+    assert!(session.used > BEGIN);
     severed.abort();
 }
 

@@ -51,6 +51,8 @@ impl Rig {
     }
 }
 
+/// What contract 4.9 allows.
+const SECOND: Duration = Duration::from_secs(1);
 const MASK: [u8; 4] = [9, 8, 7, 6];
 
 /// A frame with a payload of that length, as this side sends it.
@@ -237,7 +239,7 @@ async fn who_does_not_read_is_cut_after_a_second_and_the_other_is_told_at_once()
     assert!(is_farewell_to_upstream(&told));
     assert_eq!(began.elapsed(), Duration::ZERO);
     rig.joined.await.unwrap().unwrap();
-    assert_eq!(began.elapsed(), FAREWELL);
+    assert!(began.elapsed() <= SECOND, "{:?}", began.elapsed());
     let left = read_all(&mut rig.browser).await;
     assert!(left.len() <= 64 && !left.ends_with(b"session ended"));
 }
@@ -252,7 +254,7 @@ async fn a_frame_that_is_not_finished_in_time_gets_no_close_in_its_middle() {
     rig.end();
     assert!(is_farewell_to_upstream(&read(&mut rig.upstream, 21).await));
     assert_eq!(read_all(&mut rig.browser).await, b"");
-    assert_eq!(began.elapsed(), FAREWELL);
+    assert!(began.elapsed() <= SECOND, "{:?}", began.elapsed());
     // The same the other way: it is the upstream that gets no close, and the browser that does.
     let mut rig = super::tests::rig(1024);
     let half = &frame(Sender::Browser, 0x82, 300)[..100];
@@ -313,7 +315,8 @@ async fn what_is_no_websocket_is_not_passed_on() {
             &mut rig.upstream
         };
         sender.write_all(&bytes).await.unwrap();
-        let ended = rig.joined.await.unwrap();
+        let ended = timeout(Duration::from_secs(5), rig.joined).await;
+        let ended = ended.expect("it is cut").unwrap();
         assert_eq!(ended.unwrap_err().kind(), io::ErrorKind::InvalidData);
         assert_eq!(read_all(&mut rig.browser).await, b"");
         assert_eq!(read_all(&mut rig.upstream).await, b"");

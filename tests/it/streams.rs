@@ -257,6 +257,29 @@ async fn ws_04_many_streams_on_another_replica_end_within_a_second() {
 }
 
 #[tokio::test]
+async fn ws_04_a_redis_that_may_not_tell_of_changes_is_asked_often_enough() {
+    let server = Redis::start().await;
+    let denied = ["SETUSER", "default", "-client|tracking"];
+    redis::cmd("ACL")
+        .arg(&denied)
+        .exec(&mut server.connection())
+        .unwrap();
+    let (rig, mut api) = rig(Some(server), |config| config).await;
+    let there = Cloakroom::start(&rig.config.replica()).await;
+    let mut browser = rig.signed_in().await;
+    let mut other = browser.at(there.port);
+    let mut socket = connect(&other).await;
+    let mut up = api.opened().await;
+    let (mut stream, mut framing, _up) = listen(&mut other, &mut api).await;
+    let start = log_out(&mut browser).await;
+    is_1008(within(2, "the close", closed(&mut socket)).await.as_ref());
+    let end = within(2, "the stream's end", stream.piece(&mut framing)).await;
+    assert!(end.unwrap().is_none());
+    took("on another replica that is told nothing", start);
+    api_is_told(&mut up).await;
+}
+
+#[tokio::test]
 async fn ws_04_the_close_waits_for_the_end_of_a_large_frame() {
     let (rig, mut api) = rig(None, |config| config).await;
     let mut browser = rig.signed_in().await;

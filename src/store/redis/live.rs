@@ -140,9 +140,16 @@ impl Live {
                     None => std::future::pending().await,
                 }
             };
+            let untold = async {
+                match (&pulse, &news) {
+                    (None, Some(news)) => news.of_nothing().await,
+                    _ => std::future::pending().await,
+                }
+            };
             tokio::select! {
                 () = driver => {}
                 () = letting_go.cancelled() => {}
+                () = untold => {}
                 () = heartbeat(asking.clone(), role, pulse.as_deref(), watched.as_deref()) => {}
                 () = moved => {}
                 () = memory => {}

@@ -13,6 +13,10 @@ use std::time::Duration;
 /// How often the same thing is said in the log.
 const SAID_EVERY: Duration = Duration::from_mins(10);
 
+/// How often who waits for news has to look for itself where the server tells nothing: open streams end within a second of
+/// their session's end all the same (contract 4.9).
+const UNTOLD: Duration = Duration::from_millis(700);
+
 /// Who passes the server's news on, over all connections of one store.
 #[derive(Debug)]
 pub(super) struct News {
@@ -51,6 +55,14 @@ impl News {
             // The server was emptied (nil), or the connection has ended.
             (PushKind::Invalidate | PushKind::Disconnection, _) => self.changes.note_all(),
             _ => {}
+        }
+    }
+
+    /// For a server that tells nothing: every so often anything may have changed. Never ends.
+    pub(super) async fn of_nothing(&self) {
+        loop {
+            tokio::time::sleep(UNTOLD).await;
+            self.changes.note_all();
         }
     }
 
