@@ -66,6 +66,22 @@ pub struct Verdict {
     pub violations: Vec<String>,
 }
 
+impl Verdict {
+    /// The first of each kind: what begins with other words.
+    pub fn first_of_each(&self, most: usize) -> String {
+        let mut kinds: BTreeMap<String, Vec<&str>> = BTreeMap::new();
+        for violation in &self.violations {
+            let words = violation
+                .split_whitespace()
+                .filter(|word| word.chars().all(char::is_alphabetic));
+            let kind = words.take(3).collect::<Vec<_>>().join(" ");
+            kinds.entry(kind).or_default().push(violation);
+        }
+        let shown = kinds.into_values().flat_map(|kind| kind.into_iter().take(most));
+        shown.flat_map(|violation| ["\n", violation]).collect()
+    }
+}
+
 /// The evidence in the order in which questions are asked of it.
 struct Case<'a> {
     evidence: &'a Evidence,
@@ -85,6 +101,11 @@ pub fn judge(evidence: &Evidence) -> Verdict {
     case.judge_tokens_upstream();
     case.judge_answers();
     case.verdict()
+}
+
+/// `r2g5` is the fifth process of replica 2.
+fn replica_of(process: &str) -> Option<usize> {
+    process.strip_prefix('r')?.split('g').next()?.parse().ok()
 }
 
 fn short(token: &str) -> &str {
@@ -137,6 +158,17 @@ impl<'a> Case<'a> {
             .any(|death| Some(death.by.as_str()) == by && death.at <= at)
     }
 
+    /// Whether the replica that made the call may not have been able to ask the store what the answer meant.
+    fn could_not_read(&self, call: &Call) -> bool {
+        let replica = call.by.as_deref().and_then(replica_of);
+        let Some(ended) = call.ended else {
+            return false;
+        };
+        self.evidence.faults.iter().any(|fault| {
+            Some(fault.replica) == replica && fault.from <= ended + STORE && fault.until + STORE >= ended
+        })
+    }
+
     /// Whether anybody showed what this call brought, before then.
     fn was_used(&self, call: &Call, before: Millis) -> bool {
         let brought = [&call.refresh_token, &call.access_token];
@@ -172,6 +204,9 @@ impl<'a> Case<'a> {
                         None // it was never looked at
                     } else if first.renewed() && self.was_used(first, second.at) {
                         Some("although its successor had been used")
+                    } else if !first.renewed() && self.could_not_read(first) {
+                        counted = Some("used again: invalid_grant came while the way to Redis was broken");
+                        None
                     } else if dead {
                         counted = Some("used again: the first answer died with its replica");
                         None

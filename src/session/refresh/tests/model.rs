@@ -465,10 +465,12 @@ impl<'a> Run<'a> {
                 "hear the answer" => 0,
                 _ => hash(&self.before),
             };
-            // Who has asked for the lease in vain is where it was when it asked the first time.
+            // Who has asked for the lease in vain, or reads the record to note a use once more, is where it was when it
+            // did so the first time.
             let waits = what == "claim" && holder.is_some() && !self.faults.contains(&Choice::Lose(actor));
+            let anew = waits || actor == Touch && what == "read";
             let history = histories.entry(actor).or_default();
-            *history = hash((if waits { 0 } else { *history }, choice, what, seen));
+            *history = hash((if anew { 0 } else { *history }, choice, what, seen));
         }
         histories
     }
