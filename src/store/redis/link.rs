@@ -3,8 +3,8 @@
 //! INVARIANT: an answer or a fault within the caller's deadline, a new connection included (contract 4.6: 503 within 3 s).
 //! INVARIANT: at most one attempt to connect is under way; after a failed one, requests fail at once with its fault
 //! until the pause is over. Pauses grow to [`LONGEST_PAUSE`], so recovery needs no restart and takes no storm.
-//! INVARIANT: once used, a link to data is opened again without anybody asking: who waits for news of a session (an open
-//! WebSocket) asks nothing.
+//! INVARIANT: once used, a link is opened again without anybody asking: who waits for news of a session (an open
+//! WebSocket) asks nothing, and who asks several sentinels does not wait for the last of them.
 
 use super::fault::Fault;
 use super::live::Live;
@@ -186,7 +186,7 @@ impl Link {
         if Instant::now() < attempts.next {
             return Err(attempts.fault.clone());
         }
-        if self.news.is_some() && !self.kept.swap(true, Ordering::Relaxed) {
+        if !self.kept.swap(true, Ordering::Relaxed) {
             self.drivers.spawn(keep(self.this.clone()));
         }
         // Counted as failed until it has succeeded: this future may be dropped at the next await.
