@@ -24,7 +24,7 @@ fn streams() -> (World, Arc<Streams>) {
         &[Arc::clone(&world.provider)],
         &world.clock,
         &world.tasks,
-        settings,
+        &settings,
     );
     let streams = Streams::new(Arc::clone(&world.sessions), world.clock.clone());
     (world, streams)

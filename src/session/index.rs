@@ -300,8 +300,8 @@ impl Sessions {
     /// Whether the provider has logged this session out before it began: asked after its record was written.
     pub(super) async fn is_logged_out(&self, record: &Payload, issuer: &str) -> Result<bool, SessionError> {
         // When the provider says that the user was there: its own clock, as in the logout token.
-        let issued = record.claims.get("iat").and_then(serde_json::Value::as_u64);
-        let issued = issued.map_or(record.begun, UnixTime::from_secs);
+        let signed_in = record.claims.get("iat").and_then(serde_json::Value::as_u64);
+        let signed_in = signed_in.map_or(record.begun, UnixTime::from_secs);
         for whose in of_record(record, issuer) {
             for key in self.names(&whose, Kind::LogoutMark) {
                 let Some(found) = self.store.read(key).await? else {
@@ -315,7 +315,7 @@ impl Sessions {
                     // A session at the provider that has ended does not come back.
                     Whose::Sid { .. } => mark.sub.is_none_or(|sub| sub == record.sub),
                     // Within one second nobody knows which came first: the user signs in again.
-                    Whose::Sub { .. } => issued.as_secs() <= mark.at.as_secs(),
+                    Whose::Sub { .. } => signed_in.as_secs() <= mark.at.as_secs(),
                 };
                 if holds {
                     return Ok(true);
@@ -547,7 +547,7 @@ mod tests {
         after.sessions = replica(
             &world.store,
             ring,
-            &[world.provider.clone()],
+            std::slice::from_ref(&world.provider),
             &world.clock,
             &world.tasks,
         );
@@ -563,7 +563,7 @@ mod tests {
         let blind = replica(
             &world.store,
             key_ring("https://app.example.com", 9),
-            &[world.provider.clone()],
+            std::slice::from_ref(&world.provider),
             &world.clock,
             &world.tasks,
         );

@@ -417,9 +417,8 @@ impl<'a> Run<'a> {
     fn has_idle(&self, waiting: &BTreeMap<Actor, &'static str>) -> bool {
         let outcomes = self.outcomes.lock().unwrap();
         self.scenario.actors.iter().any(|actor| {
-            !(self.crashed && *actor == RefreshA)
-                && !waiting.contains_key(actor)
-                && !outcomes.contains_key(actor)
+            let is_gone = self.crashed && *actor == RefreshA;
+            !(is_gone || waiting.contains_key(actor) || outcomes.contains_key(actor))
         })
     }
 
