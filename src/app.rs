@@ -87,6 +87,18 @@ impl Parts {
             clock,
         })
     }
+
+    fn sessions(&self, settings: &Settings, tasks: &TaskTracker) -> Arc<Sessions> {
+        Arc::new(Sessions::new(
+            self.store.clone(),
+            self.keys.clone(),
+            &settings.session,
+            &self.providers,
+            self.clock.clone(),
+            tasks.clone(),
+            self.metrics.clone(),
+        ))
+    }
 }
 
 fn target(route: &RouteSettings) -> Result<Target, String> {
@@ -115,14 +127,16 @@ pub async fn run(settings: Settings, parts: Parts, stop: impl Future<Output = ()
         CancellationToken::new(),
         CancellationToken::new(),
     );
+    let sessions = parts.sessions(&settings, &tasks);
     let admin = Admin::new(
         settings.clone(),
         parts.store.clone(),
+        sessions.clone(),
         parts.providers.clone(),
         parts.metrics.clone(),
         tasks.clone(),
     );
-    let (router, forward_auth) = services(&settings, parts, &tasks, &tunnels, &cut);
+    let (router, forward_auth) = services(&settings, parts, sessions, &tasks, &tunnels, &cut);
     let bounds = Bounds {
         header_timeout: settings.server.header_timeout,
         idle_timeout: listener::IDLE_TIMEOUT,
@@ -284,6 +298,7 @@ fn asked_by_ingress(public: &Bounds, max_connections: usize) -> Bounds {
 fn services(
     settings: &Arc<Settings>,
     parts: Parts,
+    sessions: Arc<Sessions>,
     tasks: &TaskTracker,
     tunnels: &TaskTracker,
     cut: &CancellationToken,
@@ -298,15 +313,6 @@ fn services(
         clock,
         ..
     } = parts;
-    let sessions = Arc::new(Sessions::new(
-        store.clone(),
-        keys.clone(),
-        &settings.session,
-        &providers,
-        clock.clone(),
-        tasks.clone(),
-        metrics.clone(),
-    ));
     let bff = Arc::new(Bff::new(bff::Parts {
         settings: settings.clone(),
         routes: routes.clone(),

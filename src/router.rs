@@ -308,7 +308,7 @@ impl Inner {
 
     /// The answer to a request that was stopped.
     fn fail(&self, failure: &Failure, way: &Way, headers: &http::HeaderMap, route: &str) -> Response<Body> {
-        gate::audit(failure, route, &way.request_id);
+        self.gate.audit(failure, route, headers, &way.request_id);
         match failure {
             Failure::UpstreamUnavailable => self.metrics.upstream_error(route, "unavailable"),
             Failure::UpstreamTimeout => self.metrics.upstream_error(route, "timeout"),

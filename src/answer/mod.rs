@@ -237,6 +237,21 @@ impl Failure {
             let login_url = matches!(self, Self::Unauthenticated { .. }).then_some(asking.login_path);
             problem::document(status, code, title, detail, asking.request_id, login_url)
         };
+        self.add_headers(&mut response);
+        response
+    }
+
+    /// The failure's problem document in words of its own, for operators: they may be told more than browsers. Nothing of
+    /// what was sent belongs into `detail`.
+    #[must_use]
+    pub fn explain(&self, detail: &str, request_id: &str) -> Response<Body> {
+        let (status, code, title, _) = self.words();
+        let mut response = problem::document(status, code, title, detail, request_id, None);
+        self.add_headers(&mut response);
+        response
+    }
+
+    fn add_headers(&self, response: &mut Response<Body>) {
         let headers = response.headers_mut();
         if let Some(seconds) = self.retry_after() {
             headers.insert(header::RETRY_AFTER, HeaderValue::from(seconds));
@@ -251,7 +266,6 @@ impl Failure {
             }
             _ => {}
         }
-        response
     }
 }
 

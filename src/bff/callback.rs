@@ -24,7 +24,7 @@ use crate::provider::{Provider, ProviderError, advice};
 use crate::secret::AuthorizationCode;
 use crate::session::login_attempt::{LIFETIME, LoginAttempt, Opened, hash_of_state};
 use crate::session::seal::Purpose;
-use crate::session::{BeginError, NewSession, SessionError, SessionId, Tokens};
+use crate::session::{BeginError, NewSession, Reference, SessionError, SessionId, Tokens};
 use crate::store::{Kind, StoreKey};
 use bytes::Bytes;
 use http::{Method, Response, header};
@@ -252,15 +252,16 @@ impl Bff {
             }
         };
         match self.sessions.begin(new).await {
-            Ok((id, _)) => {
+            Ok((id, begun)) => {
                 let name = &provider.settings().name;
-                tracing::info!(target: "cloakroom::audit", event = "login", provider = %name);
+                // The one event of a browser's that says who: all others name the session, which leads here.
+                tracing::info!(
+                    target: "cloakroom::audit", event = "login", session = %self.sessions.reference(&id), provider = name,
+                    sub = begun.sub
+                );
                 self.metrics.login(name, "success", "");
                 if let Some(old) = attempt.replaces {
-                    // Where the store is away, the session is denied here and its delete is repeated.
-                    if let Err(error) = self.sessions.end_known(old).await {
-                        tracing::warn!(%error, "the session that a login replaces could not be ended yet");
-                    }
+                    self.end_replaced(old).await;
                 }
                 Outcome::SignedIn(id)
             }
@@ -277,6 +278,22 @@ impl Bff {
                     }
                     BeginError::LoggedOut => Trouble::LoggedOut,
                 })
+            }
+        }
+    }
+
+    /// Ends the session that a login replaces. Where the store is away, it is denied here and its delete is repeated.
+    async fn end_replaced(&self, old: [u8; 32]) {
+        let (session, reason) = (Reference::of(old), "replaced");
+        match self.sessions.end_known(old).await {
+            Ok(true) => {
+                tracing::info!(target: "cloakroom::audit", event = "session_ended", reason, %session);
+            }
+            Ok(false) => {}
+            Err(error) => {
+                tracing::warn!(
+                    target: "cloakroom::audit", event = "session_ended", reason, %session, %error, "incomplete"
+                );
             }
         }
     }

@@ -131,7 +131,7 @@ impl Bff {
         error: &crate::provider::ProviderError,
     ) -> Response<Body> {
         let name = &provider.settings().name;
-        tracing::warn!(target: "cloakroom::audit", event = "login_failed", provider = %name, reason = "provider_away", %error);
+        tracing::warn!(target: "cloakroom::audit", event = "login_failed", provider = %name, reason = "provider_away", %error, request_id = visit.request_id);
         self.metrics.login(name, "failed", "provider_away");
         let again = self.own_path("/login");
         let mut response = answer::page(

@@ -17,7 +17,7 @@ use crate::guard::authenticate::Presented;
 use crate::protocol::fetch_metadata::{self, Site};
 use crate::protocol::query::{self, Parameter};
 use crate::secret::Secret;
-use crate::session::{Session, SessionError};
+use crate::session::{Reference, Session, SessionError};
 use http::{HeaderValue, Method, Response, StatusCode, header};
 use std::sync::Arc;
 use std::time::Duration;
@@ -60,7 +60,9 @@ impl Bff {
             _ => return Err(Failure::MethodNotAllowed("GET, POST")),
         };
         let (mut incomplete, mut ended) = (false, false);
+        let (provider, request_id) = (ending.provider.as_deref(), visit.request_id);
         for (hash, is_known) in &ending.hashes {
+            let session = Reference::of(*hash);
             if ending.store_away {
                 // It was just asked for its whole patience: do not ask again before answering.
                 if *is_known {
@@ -68,6 +70,11 @@ impl Bff {
                 } else {
                     self.sessions.refuse(*hash);
                 }
+                let error = "the session store does not answer";
+                tracing::warn!(
+                    target: "cloakroom::audit", event = "logout", cause = kind, %session, provider, error, request_id,
+                    "incomplete"
+                );
                 incomplete = true;
                 continue;
             }
@@ -79,10 +86,15 @@ impl Bff {
             match end {
                 Ok(was_there) => {
                     ended |= was_there;
-                    tracing::info!(target: "cloakroom::audit", event = "logout", cause = kind, was_there);
+                    tracing::info!(
+                        target: "cloakroom::audit", event = "logout", cause = kind, %session, provider, was_there, request_id
+                    );
                 }
                 Err(error) => {
-                    tracing::warn!(target: "cloakroom::audit", event = "logout", cause = kind, %error, "incomplete");
+                    tracing::warn!(
+                        target: "cloakroom::audit", event = "logout", cause = kind, %session, provider, %error, request_id,
+                        "incomplete"
+                    );
                     incomplete = true;
                 }
             }

@@ -5,6 +5,7 @@ mod demo;
 mod healthcheck;
 mod logs;
 mod run;
+mod sessions;
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -59,6 +60,11 @@ enum Command {
         #[command(subcommand)]
         command: Keys,
     },
+    /// List, show and end sessions, by way of a running cloakroom's admin listener.
+    Sessions {
+        #[command(subcommand)]
+        command: sessions::Sessions,
+    },
     /// Ask a running cloakroom whether it is well: for images without a shell.
     Healthcheck {
         /// What to ask.
@@ -100,6 +106,7 @@ pub fn main() -> ExitCode {
         Command::Keys {
             command: Keys::Generate,
         } => generate_key(),
+        Command::Sessions { command } => sessions::sessions(&command),
         Command::Healthcheck { url } => healthcheck::healthcheck(&url),
     }
 }

@@ -6,7 +6,7 @@
 //!
 //! INVARIANT: what is refused has written nothing to the store and opened no upstream connection.
 
-use super::authenticate::{self, Caller, SessionCookie, satisfies};
+use super::authenticate::{self, Caller, Presented, SessionCookie, satisfies};
 use super::csrf::Provenance;
 use crate::answer::Failure;
 use crate::config::{Auth, Csrf, Destination, RouteSettings, RouteTable};
@@ -128,14 +128,21 @@ pub fn parse_path(target: &str, path: &str) -> Result<RequestPath, Failure> {
     RequestPath::parse(path).map_err(|doubt| Failure::BadRequest(doubt.0))
 }
 
-/// Leaves a trace of a refusal that somebody may have to look into.
-pub fn audit(failure: &Failure, route: &str, request_id: &str) {
-    if let Failure::Csrf(reason) = failure {
-        tracing::info!(target: "cloakroom::audit", event = "csrf_refused", route, reason, request_id);
-    }
-}
-
 impl Gate {
+    /// Leaves a trace of a refusal that somebody may have to look into. The session is named where its cookie came and it
+    /// is in memory: a refused request asks the store nothing, and what a stranger made up is no session.
+    pub fn audit(&self, failure: &Failure, route: &str, headers: &HeaderMap, request_id: &str) {
+        let Failure::Csrf(reason) = failure else {
+            return;
+        };
+        let session = match self.cookie.presented(headers) {
+            Presented::Id(id) => self.sessions.reference_in_memory(&id),
+            Presented::Nothing | Presented::Unusable => None,
+        };
+        let session = session.map(tracing::field::display);
+        tracing::info!(target: "cloakroom::audit", event = "csrf_refused", session, route, reason, request_id);
+    }
+
     /// Where a path belongs.
     ///
     /// # Errors
@@ -159,6 +166,17 @@ impl Gate {
         self.check_provenance(route, head)?;
         // 4.1, 4.6, 2.7: whose is it?
         self.identify(route, head).await
+    }
+
+    /// A session that lacks what the route requires. Which that is, by its name in the config, is for the operator.
+    fn lacking(&self, id: &SessionId, session: &Session, route: &RouteSettings, request_id: &str) -> Failure {
+        let missing = authenticate::missing(session, &route.require);
+        tracing::info!(
+            target: "cloakroom::audit", event = "forbidden", session = %self.sessions.reference(id),
+            provider = session.provider, route = route.path, missing, request_id,
+            "a session lacks what the route requires"
+        );
+        Failure::Forbidden("Your session does not have what this address requires.")
     }
 
     fn check_provenance(&self, route: &RouteSettings, head: &Head<'_>) -> Result<(), Failure> {
@@ -195,7 +213,7 @@ impl Gate {
         let is_gone = match authenticate::authenticate(&self.cookie, &self.sessions, head.headers).await? {
             Caller::Known(id, session) => {
                 if !satisfies(&session, &route.require) {
-                    return Err(lacking(&session, route, head.request_id));
+                    return Err(self.lacking(&id, &session, route, head.request_id));
                 }
                 self.sessions.touch(&id, &session);
                 return Ok(Admitted::As(Some((id, session))));
@@ -239,7 +257,7 @@ impl Gate {
                 let session = renewed.as_deref().unwrap_or(session);
                 // A refresh brings the claims anew (2.7): what was let in before it may not be any more.
                 if !satisfies(session, &route.require) {
-                    return Err(lacking(session, route, request_id));
+                    return Err(self.lacking(id, session, route, request_id));
                 }
                 let bearer = session.bearer.clone().ok_or(Failure::ProviderUnavailable)?;
                 Ok(Some(Living { bearer, renewed }))
@@ -257,16 +275,6 @@ impl Gate {
             Err(FreshError::Session(error)) => Err(authenticate::unavailable(&error)),
         }
     }
-}
-
-/// A session that lacks what the route requires. Which that is, by its name in the config, is for the operator.
-fn lacking(session: &Session, route: &RouteSettings, request_id: &str) -> Failure {
-    let missing = authenticate::missing(session, &route.require);
-    tracing::info!(
-        target: "cloakroom::audit", event = "forbidden", route = route.path, missing, request_id,
-        "a session lacks what the route requires"
-    );
-    Failure::Forbidden("Your session does not have what this address requires.")
 }
 
 /// Whether nobody in particular may pass on an optional route: not where it requires what only a session has (2.7).

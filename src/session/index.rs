@@ -21,7 +21,7 @@
 //! INVARIANT: keys may rotate: a set is looked for under every server key, and written under the first.
 
 use super::record::Payload;
-use super::seal::{OpenError, Purpose};
+use super::seal::{KeyRing, OpenError, Purpose};
 use super::{SessionError, SessionId, Sessions};
 use crate::clock::UnixTime;
 use crate::store::{Kind, StoreKey};
@@ -183,12 +183,11 @@ impl Sessions {
         };
         let plain = serde_json::to_vec(&listed).map_err(|_| SessionError::Unreadable("it has no summary"))?;
         let sealed = self.keys.seal(Purpose::Listing, &[], &[issuer], &plain);
-        let ttl = self.lifetime.index_ttl();
+        let (member, ttl) = (self.keys.scoped(hash), self.lifetime.index_ttl());
         for whose in of_record(record, issuer) {
             let Some(set) = self.names(&whose, whose.kind()).first().copied() else {
                 continue;
             };
-            let member = self.keys.scoped(hash);
             let count = self
                 .store
                 .enlist(set, &member, sealed.clone().into(), ttl)
@@ -197,6 +196,9 @@ impl Sessions {
                 self.sweep(set, &member).await?;
             }
         }
+        // To be found by its reference: under the name that its record has.
+        let summary = self.key(Kind::Summary, hash);
+        self.store.enlist(summary, &member, sealed.into(), ttl).await?;
         Ok(())
     }
 
@@ -211,7 +213,7 @@ impl Sessions {
         Ok(self.store.strike(set, &gone).await?)
     }
 
-    async fn is_there(&self, member: [u8; 32]) -> Result<bool, SessionError> {
+    pub(super) async fn is_there(&self, member: [u8; 32]) -> Result<bool, SessionError> {
         let key = StoreKey {
             kind: Kind::Session,
             hash: member,
@@ -231,24 +233,14 @@ impl Sessions {
         for set in self.names(&whose, whose.kind()) {
             let mut gone = Vec::new();
             for (member, sealed) in self.store.listed(set).await? {
-                let listed = match self.keys.open(Purpose::Listing, &[], &[issuer], &sealed) {
-                    Ok(plain) => serde_json::from_slice::<Listed>(&plain).ok(),
-                    // The operator's fault, and nobody can say whose session it is.
-                    Err(OpenError::UnknownKey | OpenError::UnknownFormat) => {
-                        return Err(SessionError::Unreadable(
-                            "an index is sealed with another key or by another release",
-                        ));
-                    }
-                    Err(OpenError::Broken) => None,
-                };
-                // A summary names its member, so none can be moved to another's place.
-                let listed = listed.filter(|listed| self.keys.scoped(listed.hash) == member);
-                let Some(listed) = listed else {
+                let Some((_, listed)) = unseal(&self.keys, &[issuer], member, &sealed)? else {
                     tracing::error!(?set, "an entry of the session index was tampered with");
                     continue;
                 };
-                if self.refused.holds(&listed.hash) || !self.is_there(member).await? {
+                if !self.is_there(member).await? {
                     gone.push(member);
+                } else if self.refused.holds(&listed.hash) {
+                    // Over for this replica; others have to find it until its delete is confirmed.
                 } else if found.iter().all(|other| other.hash != listed.hash) {
                     found.push(listed);
                 }
@@ -286,10 +278,23 @@ impl Sessions {
         };
         let plain = serde_json::to_vec(&mark).map_err(|_| SessionError::Unreadable("it has no mark"))?;
         let sealed = self.keys.seal(Purpose::LogoutMark, &[], &[issuer], &plain);
-        if let Some(key) = self.names(&whose, Kind::LogoutMark).first() {
-            self.store.create(*key, sealed.into(), MARK).await?;
+        let Some(key) = self.names(&whose, Kind::LogoutMark).first().copied() else {
+            return Ok(());
+        };
+        // A token that was held up on its way does not take back what a later one said.
+        if let (Whose::Sub { .. }, Some(there)) = (&whose, self.store.read(key).await?)
+            && self
+                .open_mark(issuer, &there.sealed)
+                .is_some_and(|there| there.at >= at)
+        {
+            return Ok(());
         }
-        Ok(())
+        Ok(self.store.create(key, sealed.into(), MARK).await?)
+    }
+
+    fn open_mark(&self, issuer: &str, sealed: &[u8]) -> Option<Mark> {
+        let plain = self.keys.open(Purpose::LogoutMark, &[], &[issuer], sealed).ok()?;
+        serde_json::from_slice(&plain).ok()
     }
 
     /// Whether the provider has logged this session out before it began: asked after its record was written.
@@ -302,13 +307,8 @@ impl Sessions {
                 let Some(found) = self.store.read(key).await? else {
                     continue;
                 };
-                let mark = self
-                    .keys
-                    .open(Purpose::LogoutMark, &[], &[issuer], &found.sealed)
-                    .ok();
-                let mark: Option<Mark> = mark.and_then(|plain| serde_json::from_slice(&plain).ok());
                 // One that cannot be read was left by somebody: better one login too many refused.
-                let Some(mark) = mark else {
+                let Some(mark) = self.open_mark(issuer, &found.sealed) else {
                     return Ok(true);
                 };
                 let holds = match whose {
@@ -340,13 +340,50 @@ impl Sessions {
         };
         let too_many = found.len().saturating_sub(max);
         for listed in found.into_iter().take(too_many) {
-            tracing::info!(
-                target: "cloakroom::audit", event = "session_ended", reason = "max_per_user",
-                session = %listed.reference(), provider = listed.provider
-            );
-            let _repeated_in_the_background = self.end_known(listed.hash).await;
+            let (session, provider) = (listed.reference(), &listed.provider);
+            let reason = "max_per_user";
+            match self.end_known(listed.hash).await {
+                Ok(true) => {
+                    tracing::info!(target: "cloakroom::audit", event = "session_ended", reason, %session, provider);
+                }
+                // Another login was quicker.
+                Ok(false) => {}
+                Err(error) => {
+                    tracing::warn!(
+                        target: "cloakroom::audit", event = "session_ended", reason, %session, provider, %error, "incomplete"
+                    );
+                }
+            }
         }
     }
+}
+
+/// What lists show of a member, out of its seal, and the one of these issuers that it belongs to. `None`: it was tampered
+/// with, or is of another issuer.
+///
+/// # Errors
+/// [`SessionError::Unreadable`]: the operator's fault, and nobody can say whose session it is.
+pub(super) fn unseal<'i>(
+    keys: &KeyRing,
+    issuers: &[&'i str],
+    member: [u8; 32],
+    sealed: &[u8],
+) -> Result<Option<(&'i str, Listed)>, SessionError> {
+    let contexts: Vec<[&str; 1]> = issuers.iter().map(|issuer| [*issuer]).collect();
+    let contexts = contexts.iter().map(|context| &context[..]);
+    let (n, plain) = match keys.open_any(Purpose::Listing, &[], contexts, sealed) {
+        Ok(Some(opened)) => opened,
+        Ok(None) | Err(OpenError::Broken) => return Ok(None),
+        Err(OpenError::UnknownKey | OpenError::UnknownFormat) => {
+            return Err(SessionError::Unreadable(
+                "an index is sealed with another key or by another release",
+            ));
+        }
+    };
+    // A summary names its member, so none can be moved to another's place.
+    let listed: Option<Listed> = serde_json::from_slice(&plain).ok();
+    let listed = listed.filter(|listed| keys.scoped(listed.hash) == member);
+    Ok(listed.map(|listed| (issuers[n], listed)))
 }
 
 /// What a logout at the provider leaves.
@@ -389,7 +426,6 @@ mod tests {
     use super::*;
     use crate::config::SessionSettings;
     use crate::secret::Secret;
-    use crate::session::seal::KeyRing;
     use crate::session::testing::{BEGIN, World, key_ring, new_session, replica, replica_with};
     use crate::session::{BeginError, NewSession};
     use crate::store::testing::Fails;
@@ -576,6 +612,32 @@ mod tests {
                 "{named:?}"
             );
         }
+    }
+
+    #[tokio::test]
+    async fn lo_17_an_older_logout_token_that_comes_late_takes_nothing_back() {
+        let world = World::new();
+        let new = of(&world, "alice", "s1");
+        for at in [world.clock.now(), BEGIN.minus(Duration::from_mins(5))] {
+            let logout = world
+                .sessions
+                .log_out_at_provider(ISSUER, Some("alice"), None, at);
+            logout.await.unwrap();
+        }
+        assert!(matches!(
+            world.sessions.begin(new).await,
+            Err(BeginError::LoggedOut)
+        ));
+    }
+
+    #[tokio::test]
+    async fn lo_07_a_session_that_is_refused_here_is_still_found_elsewhere() {
+        let world = World::new();
+        let id = begin(&world, "alice", "s1").await;
+        world.store.outage.begin(&["delete"], Fails::Before);
+        assert!(world.sessions.end_known(id.store_key()).await.is_err());
+        assert_eq!(found(&world, sub("alice")).await, []);
+        assert_eq!(found(&world.another(), sub("alice")).await.len(), 1);
     }
 
     #[tokio::test]

@@ -7,6 +7,7 @@
 //! a session that ended, and an older write never wins (design §4, 2).
 //! INVARIANT: "there is none" (`None`) and "it cannot be said" ([`SessionError`]) are different types.
 
+mod administration;
 mod cache;
 mod ending;
 pub mod id;
@@ -230,6 +231,13 @@ impl Sessions {
             cache.keep(&self.store, hash, &session, ticket, size);
         }
         Ok(Some(session))
+    }
+
+    /// What logs call the session of this cookie, where it is in this process's memory: nobody is asked, so a stranger's
+    /// cookie is not taken for a session's.
+    #[must_use]
+    pub fn reference_in_memory(&self, id: &SessionId) -> Option<Reference> {
+        self.cached(&id.store_key()).map(|_| self.reference(id))
     }
 
     fn cached(&self, hash: &[u8; 32]) -> Option<Arc<Session>> {

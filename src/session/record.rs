@@ -176,9 +176,11 @@ impl Payload {
     }
 
     fn encode_whole(&self) -> Result<Zeroizing<Vec<u8>>, RecordError> {
-        // With room for the largest, so that a buffer that grows leaves no copy behind.
-        let mut bytes = Zeroizing::new(Vec::with_capacity(MAX));
-        serde_json::to_writer(Limited(&mut bytes), self).map_err(|_| RecordError::TooLarge)?;
+        // Measured first: a buffer that grows leaves copies behind, and one with room for the largest is long to wipe.
+        let mut size = Size(0);
+        serde_json::to_writer(&mut size, self).map_err(|_| RecordError::TooLarge)?;
+        let mut bytes = Zeroizing::new(Vec::with_capacity(size.0));
+        serde_json::to_writer(&mut *bytes, self).map_err(|_| RecordError::TooLarge)?;
         Ok(bytes)
     }
 
@@ -203,15 +205,15 @@ const fn is_none(count: &u32) -> bool {
     *count == 0
 }
 
-/// Writes up to the capacity, and no further.
-struct Limited<'a>(&'a mut Vec<u8>);
+/// Counts what is written, up to [`MAX`].
+struct Size(usize);
 
-impl std::io::Write for Limited<'_> {
+impl std::io::Write for Size {
     fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-        if self.0.len() + bytes.len() > MAX {
+        self.0 += bytes.len();
+        if self.0 > MAX {
             return Err(std::io::ErrorKind::WriteZero.into());
         }
-        self.0.extend_from_slice(bytes);
         Ok(bytes.len())
     }
 

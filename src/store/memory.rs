@@ -5,7 +5,8 @@
 //! INVARIANT: an entry whose time has come is not there, whether or not it has been swept yet.
 //! INVARIANT: bounded. Beyond `max_sessions` the session goes whose last write is oldest: uses are written (to a
 //! tenth of the idle timeout), so that is the longest idle one. Claims, leases and results are bounded in the same
-//! number, or [`LEAST_REST`]; there the one that would end first goes. Sets hold living sessions only, give or take.
+//! number, or [`LEAST_REST`]; there the one that would end first goes. Sets hold living sessions only, give or take, and
+//! a session is in three at most.
 
 use super::changes::{Changes, Source};
 use super::{Kind, Members, Record, Replaced, StoreKey};
@@ -31,9 +32,16 @@ pub(super) struct MemoryStore {
     sessions: Mutex<Rack>,
     /// Claims, leases and results.
     rest: Mutex<Rack>,
-    sets: Mutex<HashMap<StoreKey, Set>>,
+    sets: Mutex<Sets>,
     changes: Arc<Changes>,
     evicted: AtomicU64,
+}
+
+/// Sets, and how many there may be before those of nobody are looked for.
+#[derive(Debug)]
+struct Sets {
+    by_key: HashMap<StoreKey, Set>,
+    room: usize,
 }
 
 /// A set of sessions, by their hashes.
@@ -114,7 +122,10 @@ impl MemoryStore {
             max: max_sessions.max(1),
             sessions: Mutex::default(),
             rest: Mutex::default(),
-            sets: Mutex::default(),
+            sets: Mutex::new(Sets {
+                by_key: HashMap::new(),
+                room: LEAST_REST,
+            }),
             changes,
             evicted: AtomicU64::new(0),
         }
@@ -237,11 +248,13 @@ impl MemoryStore {
     pub(super) fn enlist(&self, key: StoreKey, member: &[u8; 32], sealed: Bytes, ttl: Duration) -> usize {
         let now = self.clock.now();
         let mut sets = self.sets();
-        if sets.len() >= self.max.max(LEAST_REST) {
-            // As many sets as there can be sessions: most of them are of nobody.
-            sets.retain(|_, set| self.keep_living(set, now, member));
+        let Sets { by_key, room } = &mut *sets;
+        if by_key.len() >= *room {
+            by_key.retain(|_, set| self.keep_living(set, now, member));
+            // Twice what is left, so that looking at all costs each login little.
+            *room = LEAST_REST.max(2 * by_key.len());
         }
-        let set = sets.entry(key).or_insert_with(|| Set {
+        let set = by_key.entry(key).or_insert_with(|| Set {
             members: HashMap::new(),
             ends: now,
         });
@@ -268,7 +281,7 @@ impl MemoryStore {
     pub(super) fn listed(&self, key: StoreKey) -> Members {
         let now = self.clock.now();
         let sets = self.sets();
-        let set = sets.get(&key).filter(|set| set.ends > now);
+        let set = sets.by_key.get(&key).filter(|set| set.ends > now);
         let members = set.into_iter().flat_map(|set| &set.members);
         members
             .map(|(member, sealed)| (*member, sealed.clone()))
@@ -277,15 +290,15 @@ impl MemoryStore {
 
     pub(super) fn strike(&self, key: StoreKey, members: &[[u8; 32]]) {
         let mut sets = self.sets();
-        if let Some(set) = sets.get_mut(&key) {
+        if let Some(set) = sets.by_key.get_mut(&key) {
             set.members.retain(|member, _| !members.contains(member));
             if set.members.is_empty() {
-                sets.remove(&key);
+                sets.by_key.remove(&key);
             }
         }
     }
 
-    fn sets(&self) -> MutexGuard<'_, HashMap<StoreKey, Set>> {
+    fn sets(&self) -> MutexGuard<'_, Sets> {
         self.sets.lock().unwrap_or_else(PoisonError::into_inner)
     }
 

@@ -56,6 +56,8 @@ pub enum Kind {
     UserIndex,
     /// The sessions of one session at a provider: a set.
     SidIndex,
+    /// What lists show of one session: a set of one.
+    Summary,
     /// A user or a provider's session was logged out at the provider, until no login begun before it can finish.
     LogoutMark,
     /// A logout token has been taken.
@@ -68,7 +70,7 @@ pub enum Kind {
 
 impl Kind {
     /// All of them.
-    const ALL: [Self; 11] = [
+    const ALL: [Self; 12] = [
         Self::Session,
         Self::RefreshLock,
         Self::AttemptClaim,
@@ -76,6 +78,7 @@ impl Kind {
         Self::LogoutContinuation,
         Self::UserIndex,
         Self::SidIndex,
+        Self::Summary,
         Self::LogoutMark,
         Self::LogoutToken,
         Self::Ended,
@@ -92,6 +95,7 @@ impl Kind {
             Self::LogoutContinuation => "logout",
             Self::UserIndex => "user",
             Self::SidIndex => "sid",
+            Self::Summary => "summary",
             Self::LogoutMark => "logged-out",
             Self::LogoutToken => "logout-token",
             Self::Ended => "ended",

@@ -319,35 +319,54 @@ pub(crate) enum Fails {
     Late,
 }
 
+/// Who decides when each operation goes on, and how it ends.
+pub(crate) trait Gate: std::fmt::Debug + Send + Sync {
+    /// Waits for the decision; `None`: all goes well.
+    fn pass(
+        &self,
+        operation: &'static str,
+    ) -> std::pin::Pin<Box<dyn Future<Output = Option<Fails>> + Send + '_>>;
+}
+
 /// Operations that fail on a test's wish.
 #[derive(Debug, Default)]
-pub(crate) struct Outage(Mutex<Vec<(&'static str, Fails)>>);
+pub(crate) struct Outage {
+    failing: Mutex<Vec<(&'static str, Fails)>>,
+    gate: std::sync::OnceLock<std::sync::Arc<dyn Gate>>,
+}
 
 impl Outage {
     /// From now on these operations fail.
     pub(crate) fn begin(&self, operations: &[&'static str], fails: Fails) {
-        let mut failing = self.0.lock().unwrap();
+        let mut failing = self.failing.lock().unwrap();
         failing.extend(operations.iter().map(|operation| (*operation, fails)));
     }
 
     /// From now on nothing fails.
     pub(crate) fn end(&self) {
-        self.0.lock().unwrap().clear();
+        self.failing.lock().unwrap().clear();
+    }
+
+    /// From now on each operation waits at this gate.
+    pub(crate) fn guard(&self, gate: std::sync::Arc<dyn Gate>) {
+        self.gate.set(gate).expect("one gate");
+    }
+
+    async fn decide(&self, operation: &'static str) -> Option<Fails> {
+        if let Some(gate) = self.gate.get() {
+            return gate.pass(operation).await;
+        }
+        let failing = self.failing.lock().unwrap();
+        let found = failing.iter().find(|(name, _)| *name == operation);
+        found.map(|(_, fails)| *fails)
     }
 
     pub(super) async fn around<T>(
         &self,
-        operation: &str,
+        operation: &'static str,
         asked: impl Future<Output = Result<T, StoreError>>,
     ) -> Result<T, StoreError> {
-        let found = self
-            .0
-            .lock()
-            .unwrap()
-            .iter()
-            .find(|(name, _)| *name == operation)
-            .map(|(_, fails)| *fails);
-        match found {
+        match self.decide(operation).await {
             None => asked.await,
             Some(Fails::Late) => {
                 tokio::time::sleep(Duration::from_secs(2)).await;

@@ -12,7 +12,10 @@
 #![expect(clippy::too_many_lines, reason = "a table of cases is as long as it has rows")]
 #![expect(clippy::format_collect, reason = "clarity before speed")]
 
+mod admin;
+mod audit;
 mod backchannel;
+mod cache;
 mod callback;
 mod command_line;
 mod csrf;

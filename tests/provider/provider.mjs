@@ -16,6 +16,7 @@
 //     scopes            further scopes beside openid, offline_access, profile, email, groups and orders.read
 //     accounts          claims by username, over the defaults of `claimsOf`; any username may sign in
 //     default_max_age   as in client metadata; absent by default
+//     log               true: every token call is remembered (GET /control/log); replicas that call /token?by=NAME are told apart
 //
 // When it serves, one line of JSON on stdout: {"issuer":…,"port":…,"control":…}. Everything else goes to stderr. It exits
 // when its stdin closes, so it never outlives the test that holds the other end.
@@ -25,6 +26,10 @@
 //     POST /control               {"token":{"next":N, …}}: what happens to the next N token calls: "status" (with "error") answers
 //                                 without doing the work, "delay_ms" waits first, "drop":"before"|"after" cuts the connection before
 //                                 or after the work, "grant" narrows it to one grant type. {"token":null} takes it back
+//     POST /control               {"weather":{"seed":N, …}}: from now on each refresh call may have bad luck, each kind with its "share" of
+//                                 calls (0 to 1): "delay" waits "ms":[least, most] before the work, "late" and "too_late" wait so after it, "status"
+//                                 answers one "of":[…] without the work, "drop_before" and "drop_after" cut. {"weather":null} clears the sky
+//     GET  /control/log           every token call so far, in order (see `remember`)
 //     GET  /control/counts        calls so far: token by grant type, revocation, userinfo, jwks, discovery, authorization, end_session
 //     GET  /control/last-callback {"location":…}: where the last browser was sent back to, code and all
 //     POST /control/rotate-keys   from now on sign with a new key, and publish only that one ({"keep_old":true}: both)
@@ -36,6 +41,7 @@ import crypto, { createPrivateKey, generateKeyPairSync, randomBytes } from 'node
 import http from 'node:http';
 import { fileURLToPath } from 'node:url';
 import { MapAdapter, entries } from './adapter.mjs';
+import { Weather } from './weather.mjs';
 import { cancelPage, loginPage, logoutPage, readForm, readJson, sendJson, sendPage } from './pages.mjs';
 
 // The library needs Node 20.19 or newer. Debian 12 has 18: there `tests/run` puts a newer one beside the build, and this hands over.
@@ -59,7 +65,9 @@ const config = {
 const scopes = ['openid', 'offline_access', 'profile', 'email', 'groups', 'orders.read', ...config.scopes];
 const cookieKey = randomBytes(32).toString('base64url');
 const counts = { token: {}, revocation: 0, userinfo: 0, jwks: 0, discovery: 0, authorization: 0, end_session: 0 };
+const log = [];
 let fault = null;
+let weather = null;
 let lastCallback = null;
 let keys = [newSigningKey()];
 
@@ -182,18 +190,52 @@ async function interact(req, res) {
 
 const pause = (milliseconds) => new Promise((resolve) => { setTimeout(resolve, milliseconds); });
 
+// What came of one token call; times in milliseconds since the epoch. `ended` is when the answer was on its way (`delivered`) or the
+// connection closed without it; `refresh_token` and `access_token` are what was issued, so `worked` and 400 together are a refusal.
+function remember(req, res, form) {
+  const call = {
+    at: Date.now(), by: new URL(req.url, 'http://x').searchParams.get('by'), grant: form.get('grant_type'), presented: form.get('refresh_token'), luck: null,
+    worked: false, status: null, refresh_token: null, access_token: null, sub: null, issued: null, ended: null, delivered: false,
+  };
+  log.push(call);
+  const end = (delivered) => { if (call.ended === null) Object.assign(call, { ended: Date.now(), delivered }); };
+  res.on('finish', () => end(true)).on('close', () => end(false));
+  return call;
+}
+
+function rememberAnswer(call, status, body) {
+  Object.assign(call, { worked: true, status, issued: Date.now() });
+  if (status !== 200) return;
+  const { access_token: accessToken, refresh_token: refreshToken, id_token: idToken } = JSON.parse(body);
+  const { sub } = JSON.parse(Buffer.from(idToken.split('.')[1], 'base64url'));
+  Object.assign(call, { access_token: accessToken, refresh_token: refreshToken, sub });
+}
+
 // Reads the form to know its grant type, breaks the call if it was told to, and else hands the form on.
 async function tokenCall(req, res, handle) {
   const form = await readForm(req);
   const grant = form.get('grant_type') ?? 'none';
   counts.token[grant] = (counts.token[grant] ?? 0) + 1;
   req.body = Object.fromEntries(form);
-  const now = fault && (!fault.grant || fault.grant === grant) ? fault : null;
-  if (now && --now.next <= 0) fault = null;
+  const call = config.log ? remember(req, res, form) : null;
+  const now = fault && (!fault.grant || fault.grant === grant) ? fault : grant === 'refresh_token' ? weather?.luck() : null;
+  if (now && now === fault && --now.next <= 0) fault = null;
+  if (call && now) call.luck = now.name ?? 'fault';
   if (now?.delay_ms) await pause(now.delay_ms);
+  if (req.socket.destroyed) return undefined; // nobody is there any more
   if (now?.drop === 'before') return req.socket.destroy();
-  if (now?.status) return sendJson(res, now.status, { error: now.error ?? 'temporarily_unavailable' });
-  if (now?.drop === 'after') res.end = () => { req.socket.destroy(); return res; };
+  if (now?.status) {
+    if (call) call.status = now.status;
+    return sendJson(res, now.status, { error: now.error ?? 'temporarily_unavailable' });
+  }
+  const end = res.end.bind(res);
+  res.end = (body, ...rest) => {
+    if (call) rememberAnswer(call, res.statusCode, body);
+    if (now?.drop === 'after') req.socket.destroy();
+    else if (now?.late_ms) pause(now.late_ms).then(() => end(body, ...rest));
+    else end(body, ...rest);
+    return res;
+  };
   return handle(req, res);
 }
 
@@ -228,7 +270,11 @@ async function logOutAtClients({ sub, client_id: only }) {
 }
 
 const controls = {
-  'POST /control': ({ token }) => { fault = token ? { next: 1, ...token } : null; },
+  'POST /control': (wish) => {
+    if ('token' in wish) fault = wish.token ? { next: 1, ...wish.token } : null;
+    if ('weather' in wish) weather = wish.weather && new Weather(wish.weather);
+  },
+  'GET /control/log': () => log,
   'GET /control/counts': () => counts,
   'GET /control/last-callback': () => ({ location: lastCallback }),
   'POST /control/rotate-keys': ({ keep_old: keep }) => {

@@ -56,9 +56,9 @@ async function signIn(op, extra = {}) {
   return { landed, verifier };
 }
 
-function token(op, form) {
+function token(op, form, query = '') {
   const authorization = `Basic ${Buffer.from('app:secret').toString('base64')}`;
-  return fetch(`${op.issuer}/token`, { method: 'POST', headers: { authorization }, body: new URLSearchParams(form) });
+  return fetch(`${op.issuer}/token${query}`, { method: 'POST', headers: { authorization }, body: new URLSearchParams(form) });
 }
 
 async function tokens(op, extra) {
@@ -124,6 +124,42 @@ test('token calls are counted, answered with a status, cut before the work and c
   assert.equal((await refresh(op, renewed.refresh_token)).status, 400, 'the work was done, the answer lost');
   assert.deepEqual((await op.control('GET', '/control/counts')).token, { authorization_code: 1, refresh_token: 5 });
   assert.match((await op.control('GET', '/control/last-callback')).location, /bff\/callback\?code=/);
+});
+
+test('the log tells who called, what came of it, and whether the answer was delivered', async (t) => {
+  const op = await start(t, { log: true });
+  const call = (name, form) => token(op, form, `?by=${name}`);
+  const { landed, verifier } = await signIn(op, { login_hint: 'bob' });
+  const grant = { grant_type: 'authorization_code', code: landed.searchParams.get('code'), redirect_uri: redirectUri, code_verifier: verifier };
+  const got = await (await call('a1', grant)).json();
+  const renew = (name, refreshToken) => call(name, { grant_type: 'refresh_token', refresh_token: refreshToken });
+  const weather = (kind) => op.control('POST', '/control', { weather: { seed: 7, [kind]: { share: 1, of: [500], ms: [30, 60] } } });
+  await weather('status');
+  assert.equal((await renew('a1', got.refresh_token)).status, 500);
+  await weather('drop_before');
+  await assert.rejects(renew('a1', got.refresh_token));
+  await weather('delay');
+  const second = await (await renew('b2', got.refresh_token)).json();
+  await weather('late');
+  const third = await (await renew('b2', second.refresh_token)).json();
+  await weather('drop_after');
+  await assert.rejects(renew('a1', third.refresh_token));
+  await op.control('POST', '/control', { weather: null });
+  assert.equal((await renew('b2', third.refresh_token)).status, 400);
+  const log = await op.control('GET', '/control/log');
+  const seen = log.map(({ by, luck, worked, status, delivered, sub }) => [by, luck, worked, status, delivered, sub]);
+  assert.deepEqual(seen, [
+    ['a1', null, true, 200, true, 'bob'],
+    ['a1', 'status', false, 500, true, null],
+    ['a1', 'drop_before', false, null, false, null],
+    ['b2', 'delay', true, 200, true, 'bob'],
+    ['b2', 'late', true, 200, true, 'bob'],
+    ['a1', 'drop_after', true, 200, false, 'bob'],
+    ['b2', null, true, 400, true, null],
+  ]);
+  assert.equal(log[3].presented, got.refresh_token);
+  assert.equal(log[3].refresh_token, second.refresh_token);
+  assert.ok(log[3].issued - log[3].at >= 30 && log[4].ended - log[4].issued >= 30, JSON.stringify(log));
 });
 
 test('an ended grant is invalid_grant and rotated keys have another kid', async (t) => {

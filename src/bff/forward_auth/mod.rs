@@ -138,7 +138,12 @@ impl Inner {
             }),
             Err(failure) => Err(failure),
         };
-        let response = decided.unwrap_or_else(|failure| self.refuse(&failure, &question));
+        let response = decided.unwrap_or_else(|failure| {
+            let label = question.label;
+            self.gate
+                .audit(&failure, label, &parts.headers, &question.request_id);
+            self.refuse(&failure, &question)
+        });
         drop(under_way);
         let (status, route) = (response.status().as_u16(), question.label);
         self.metrics
@@ -277,7 +282,6 @@ impl Inner {
     }
 
     fn refuse(&self, failure: &Failure, question: &Question<'_>) -> Response<Body> {
-        gate::audit(failure, question.label, &question.request_id);
         let login_path = self.bff.login_path();
         let mut response = failure.answer(Asking {
             request_id: &question.request_id,

@@ -1,6 +1,7 @@
 //! `server`.
 
 use super::super::report::{Findings, KeyPath, quoted};
+use super::super::secrets::SecretSource;
 use super::super::settings::Server;
 use super::{grammar, not_none, not_zero};
 use std::net::SocketAddr;
@@ -10,6 +11,9 @@ use std::time::Duration;
 const GRACE: Duration = Duration::from_secs(28);
 /// The least that a request head may be limited to: cloakroom's own cookies alone may take four thousand bytes.
 const LEAST_HEAD: u64 = 8 * 1024;
+
+/// What can be guessed, in characters: 128 bits take 22 of base64url.
+const LEAST_TOKEN: usize = 22;
 
 pub fn check(server: &Server, findings: &mut Findings<'_>) {
     let key = |name: &str| KeyPath::root("server").key(name);
@@ -34,8 +38,8 @@ pub fn check(server: &Server, findings: &mut Findings<'_>) {
         let message = "makes a stop, `drain_delay` and `drain_timeout` together, longer than the 30s after which Kubernetes kills a pod (docker stop: 10s); shorten it, or raise terminationGracePeriodSeconds (stop_grace_period, TimeoutStopSec) above it";
         findings.warn(&key(name), message);
     }
-    if server.admin_token.is_some() {
-        findings.warn(&key("admin_token"), "is not used yet");
+    if let Some(token) = &server.admin_token {
+        admin_token(server, token, &key("admin_token"), findings);
     }
     for (i, host) in server.hosts.iter().enumerate() {
         if !grammar::is_host_and_port(host) {
@@ -61,6 +65,27 @@ pub fn check(server: &Server, findings: &mut Findings<'_>) {
     }
     not_none(server.max_headers, &key("max_headers"), findings);
     not_none(server.max_connections, &key("max_connections"), findings);
+}
+
+/// The token lists and ends sessions: it should neither be guessed nor read on its way.
+fn admin_token(server: &Server, token: &SecretSource, at: &KeyPath, findings: &mut Findings<'_>) {
+    // One that cannot be read is a matter of the check of all secrets.
+    if let Ok(text) = token.current() {
+        let shown = |byte: u8| byte.is_ascii_graphic();
+        if !text.expose().bytes().all(shown) {
+            let message = "holds what no header can carry; wanted: letters, digits and signs of ASCII; `cloakroom keys generate` makes one";
+            return findings.refuse(at, message);
+        }
+        if text.expose().len() < LEAST_TOKEN {
+            let message = "is short enough to be guessed by who reaches `server.admin`; use 32 characters or more: `cloakroom keys generate` makes one";
+            findings.warn(at, message);
+        }
+    }
+    // In a pod nobody asks from elsewhere but by way of the node: what may is the network policy's to say.
+    if !server.admin.ip().is_loopback() && !findings.in_pod {
+        let message = "is sent in clear to `server.admin`, which is not on loopback, so whoever reads that network can end sessions; let `admin` listen on 127.0.0.1, and ask from that machine";
+        findings.warn(at, message);
+    }
 }
 
 /// Every listener has an address of its own.

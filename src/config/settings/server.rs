@@ -21,7 +21,8 @@ pub struct Server {
     /// Where health, readiness and metrics are served.
     #[schemars(with = "units::AddressText")]
     pub admin: SocketAddr,
-    /// The bearer token for `/sessions` on the admin listener. Not used yet.
+    /// The bearer token for `/sessions` on the admin listener, where sessions are listed and ended. Without one there is no
+    /// `/sessions`.
     pub admin_token: Option<SecretSource>,
     /// Where an ingress asks whether a request may pass, and is told the token: an address that browsers never reach. Off
     /// by default; needs `trusted_proxies`, who alone may ask.

@@ -42,9 +42,13 @@ use flights::{Boarding, Progress};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::watch;
+use tokio::time::{Instant, timeout_at};
 
 /// The longest that a request waits for a refresh (contract 4.7).
 const WAIT: Duration = Duration::from_secs(10);
+
+/// How many refreshes a request waits for, where the first brings a token that is dead on arrival.
+const ROUNDS: usize = 3;
 
 /// How far two replicas' clocks may be apart.
 const SKEW: Duration = Duration::from_mins(1);
@@ -106,19 +110,36 @@ impl Sessions {
                     "its access token has expired and there is no refresh token",
                 ))
             }
-            Freshness::Expired => {
-                let Some(progress) = self.refresh(id, session) else {
-                    return Err(FreshError::ProviderAway);
-                };
-                let landed = tokio::time::timeout(WAIT, landing(progress)).await;
-                landed.unwrap_or(Err(FreshError::ProviderAway)).map(Some)
-            }
+            Freshness::Expired => self.renewed(id, session).await.map(Some),
             Freshness::Ageing if renewable => {
-                let _flight = self.refresh(id, session);
+                let _flight = self.refresh(id, session.tokens.obtained);
                 Ok(None)
             }
             Freshness::Ageing | Freshness::Fresh => Ok(None),
         }
+    }
+
+    /// The session with a token that lives, after the one refresh; after another, where the answer was longer on its way
+    /// than its token lives.
+    async fn renewed(
+        self: &Arc<Self>,
+        id: &SessionId,
+        session: &Session,
+    ) -> Result<Arc<Session>, FreshError> {
+        let deadline = Instant::now() + WAIT;
+        let mut obtained = session.tokens.obtained;
+        for _ in 0..ROUNDS {
+            let Some(progress) = self.refresh(id, obtained) else {
+                return Err(FreshError::ProviderAway);
+            };
+            let landed = timeout_at(deadline, landing(progress)).await;
+            let landed = landed.unwrap_or(Err(FreshError::ProviderAway))?;
+            if landed.tokens.expires > self.clock.now() {
+                return Ok(landed);
+            }
+            obtained = landed.tokens.obtained;
+        }
+        Err(FreshError::ProviderAway)
     }
 
     /// The calls to that provider.
@@ -128,13 +149,14 @@ impl Sessions {
         Arc::clone(&self.throttles[place])
     }
 
-    /// The session's one refresh, begun now if there was none. `None`: the last one failed a moment ago.
-    fn refresh(self: &Arc<Self>, id: &SessionId, session: &Session) -> Option<watch::Receiver<Progress>> {
+    /// The session's one refresh, begun now if there was none; `obtained`: when the token was asked for that is too old.
+    /// `None`: the last one failed a moment ago.
+    fn refresh(self: &Arc<Self>, id: &SessionId, obtained: UnixTime) -> Option<watch::Receiver<Progress>> {
         match self.flights.board(id.store_key()) {
             Boarding::Passenger(progress) => Some(progress),
             Boarding::Resting => None,
             Boarding::Pilot(flight, progress) => {
-                let turn = turn::Turn::new(self, id, session.tokens.obtained, flight);
+                let turn = turn::Turn::new(self, id, obtained, flight);
                 self.tasks.spawn(turn.run());
                 Some(progress)
             }

@@ -11,7 +11,7 @@ use crate::protocol::id_token::IdTokenClaims;
 use crate::protocol::token_response::{TokenError, TokenResponse};
 use crate::provider::ProviderError;
 use crate::secret::RefreshToken;
-use crate::session::{FreshError, Opened, SWAPS, SessionId, Sessions};
+use crate::session::{FreshError, Opened, Reference, SWAPS, SessionId, Sessions};
 use crate::store::{Kind, Replaced, StoreError, StoreKey};
 use std::sync::Arc;
 use std::time::Duration;
@@ -121,6 +121,15 @@ impl Turn {
         self.flight.land(Ok(Arc::new(session)));
     }
 
+    /// A refresh that brought nothing; the session is kept.
+    fn audit_failure(&self, opened: &Opened, reason: &'static str, error: &dyn std::fmt::Display) {
+        let (session, provider) = (Reference::of(self.hash), opened.provider.name());
+        tracing::warn!(
+            target: "cloakroom::audit", event = "refresh_failed", %session, provider, reason, %error,
+            "a refresh brought no token: the session is kept, and goes on while its token lives"
+        );
+    }
+
     fn count(&self, opened: &Opened, outcome: &'static str) {
         self.sessions.metrics.refresh(opened.provider.name(), outcome);
     }
@@ -205,7 +214,7 @@ impl Turn {
             TokenError::NoAnswer { retry_after, .. } => ("no_answer", *retry_after, false),
         };
         self.count(&opened, outcome);
-        audit_failure(opened.provider.name(), outcome, error);
+        self.audit_failure(&opened, outcome, error);
         if is_unused {
             self.unmark(opened).await;
         }
@@ -246,6 +255,7 @@ impl Turn {
             target: "cloakroom::audit",
             event = "session_ended",
             reason = why,
+            session = %Reference::of(self.hash),
             provider = opened.provider.name()
         );
         let _repeated_in_the_background = self.sessions.end_known(self.hash).await;
@@ -292,7 +302,7 @@ impl Turn {
             // try, whose ID token must hold.
             Err(error @ (ProviderError::Bad(_) | ProviderError::Away(_))) => {
                 self.count(&opened, "unverified");
-                audit_failure(provider.name(), "unverified", &error);
+                self.audit_failure(&opened, "unverified", &error);
                 if let Some(rotated) = &response.refresh_token {
                     opened.payload.tokens.refresh_token = Some(rotated.clone());
                     opened.payload.unconfirmed = true;
@@ -333,19 +343,11 @@ impl Turn {
                     provider = provider.name(),
                     "a refresh's tokens could not be saved and are lost"
                 );
-                audit_failure(provider.name(), "unsaved", &error);
+                self.audit_failure(&opened, "unsaved", &error);
                 self.flight.land(Err(error.into()));
             }
         }
     }
-}
-
-/// A refresh that brought nothing; the session is kept.
-fn audit_failure(provider: &str, reason: &'static str, error: &dyn std::fmt::Display) {
-    tracing::warn!(
-        target: "cloakroom::audit", event = "refresh_failed", provider, reason, %error,
-        "a refresh brought no token: the session is kept, and goes on while its token lives"
-    );
 }
 
 /// Core §12.2: a refreshed ID token "SHOULD NOT have a nonce Claim … however, if it is present, its value MUST be the

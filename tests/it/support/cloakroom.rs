@@ -182,6 +182,16 @@ impl Cloakroom {
         browser.send(Request::bare("GET", path)).await
     }
 
+    /// What the admin listener answers, with this admin token.
+    pub async fn ask_admin(&self, method: &str, path: &str, token: Option<&str>) -> Reply {
+        let mut browser = Browser::new(&format!("http://127.0.0.1:{}", self.admin), self.admin);
+        let mut request = Request::bare(method, path);
+        if let Some(token) = token {
+            request = request.with("Authorization", &format!("Bearer {token}"));
+        }
+        browser.send(request).await
+    }
+
     /// What it wrote so far.
     pub fn log(&self) -> String {
         text(&self.output.lock().unwrap())

@@ -9,6 +9,8 @@ use std::process::{Child, Command, Stdio};
 pub struct OidcProvider {
     /// Its issuer identifier.
     pub issuer: String,
+    /// Its control door.
+    pub control: String,
     child: Child,
 }
 
@@ -36,6 +38,7 @@ impl OidcProvider {
         let ready: Value = serde_json::from_str(&ready).unwrap_or_else(|error| panic!("{error}: {ready}"));
         Self {
             issuer: ready["issuer"].as_str().unwrap().to_owned(),
+            control: ready["control"].as_str().unwrap().to_owned(),
             child,
         }
     }

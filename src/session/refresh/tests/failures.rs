@@ -311,7 +311,8 @@ async fn a_refresh_that_fails_and_one_that_ends_a_session_are_audited() {
     assert!(matches!(world.fresh(&id).await, Err(FreshError::Ended(_))));
     let text = std::fs::read_to_string(log.path()).unwrap();
     let audited = |event: &str, reason: &str| {
-        let wanted = ["cloakroom::audit", event, reason, "provider=\"main\""];
+        let session = format!("session={}", world.sessions.reference(&id));
+        let wanted = ["cloakroom::audit", event, reason, "provider=\"main\"", &session];
         text.lines()
             .filter(|line| wanted.iter().all(|word| line.contains(word)))
             .count()

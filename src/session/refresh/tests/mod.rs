@@ -1,6 +1,7 @@
 //! One refresh at a time, and nothing lost: here by the clock, and below under failures and races.
 
 mod failures;
+mod model;
 mod races;
 
 use super::*;
@@ -128,6 +129,36 @@ async fn expired_token_waits_at_most_ten_seconds_and_the_session_stays() {
     world.settle().await;
     assert_eq!(world.fresh(&id).await.unwrap(), "access-1");
     assert_eq!(world.provider.calls(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_token_that_is_dead_on_arrival_is_not_sent_and_the_next_is_waited_for() {
+    let (world, id, session) = expired().await;
+    world.provider.with(|state| state.delays = (SECOND, SECOND));
+    let (sessions, theirs) = (Arc::clone(&world.sessions), id.clone());
+    let waiting = world
+        .tasks
+        .spawn(async move { sessions.fresh(&theirs, &session).await });
+    sleep(Duration::from_millis(500)).await;
+    // The answer is so long on its way that its token has expired when it comes.
+    world.clock.advance(LIFETIME);
+    let landed = waiting.await.unwrap().unwrap();
+    assert_eq!(token(&landed.unwrap()), "access-2");
+    // Where each is, nobody asks without end.
+    let (world, id, session) = expired().await;
+    let waiting = world.sessions.fresh(&id, &session);
+    let clock = async {
+        loop {
+            sleep(Duration::from_millis(1500)).await;
+            world.clock.advance(LIFETIME);
+        }
+    };
+    world.provider.with(|state| state.delays = (SECOND, SECOND));
+    tokio::select! {
+        outcome = waiting => assert!(matches!(outcome, Err(FreshError::ProviderAway))),
+        () = clock => {}
+    }
+    assert_eq!(world.provider.calls(), ROUNDS);
 }
 
 #[tokio::test(start_paused = true)]

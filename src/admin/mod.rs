@@ -1,7 +1,10 @@
-//! The admin listener: alive, ready, metrics (contract §7). Never on the public listener.
+//! The admin listener: alive, ready, metrics, and sessions for who has the token (contract §7). Never on the public
+//! listener.
 //!
 //! INVARIANT: liveness depends on nothing but the process; readiness on the store once, and on later outages only
 //! where `readiness.store` says so; never on the provider.
+
+mod sessions;
 
 use crate::answer::{self, Body};
 use crate::config::Settings;
@@ -9,6 +12,7 @@ use crate::listener::Service;
 use crate::metrics::Metrics;
 use crate::protocol::host::is_authority;
 use crate::provider::Provider;
+use crate::session::Sessions;
 use crate::store::Store;
 use http::{HeaderValue, Method, StatusCode, header};
 use hyper::body::Incoming;
@@ -32,6 +36,7 @@ pub struct Admin(Arc<Inner>);
 struct Inner {
     settings: Arc<Settings>,
     store: Arc<Store>,
+    sessions: Arc<Sessions>,
     providers: Vec<Arc<Provider>>,
     metrics: Arc<Metrics>,
     tasks: TaskTracker,
@@ -45,6 +50,7 @@ impl Admin {
     pub fn new(
         settings: Arc<Settings>,
         store: Arc<Store>,
+        sessions: Arc<Sessions>,
         providers: Vec<Arc<Provider>>,
         metrics: Arc<Metrics>,
         tasks: TaskTracker,
@@ -52,6 +58,7 @@ impl Admin {
         Self(Arc::new(Inner {
             settings,
             store,
+            sessions,
             providers,
             metrics,
             tasks,
@@ -103,7 +110,7 @@ impl Admin {
         )
     }
 
-    async fn answer(&self, request: &Request<Incoming>) -> Response<Body> {
+    async fn answer(&self, request: &Request<Incoming>, peer: IpAddr) -> Response<Body> {
         // A page in an operator's browser must not reach this by rebinding a name of its own to this address.
         if !request
             .headers()
@@ -131,6 +138,7 @@ impl Admin {
                     .insert(header::CONTENT_TYPE, HeaderValue::from_static(kind));
                 response
             }
+            path if sessions::is_about_sessions(path) => sessions::answer(&self.0, request, peer).await,
             _ => word(StatusCode::NOT_FOUND, "not found\n"),
         }
     }
@@ -139,12 +147,8 @@ impl Admin {
 impl Service for Admin {
     type Body = Body;
 
-    async fn call(
-        &self,
-        request: Request<Incoming>,
-        _peer: SocketAddr,
-    ) -> Result<Response<Body>, Infallible> {
-        Ok(self.answer(&request).await)
+    async fn call(&self, request: Request<Incoming>, peer: SocketAddr) -> Result<Response<Body>, Infallible> {
+        Ok(self.answer(&request, peer.ip().to_canonical()).await)
     }
 }
 
