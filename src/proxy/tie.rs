@@ -8,6 +8,7 @@
 //! | ---------------------------------- | ---------------------------------------------------------------- |
 //! | is gone, idle too long, or over    | ends                                                             |
 //! | is there                           | goes on, and looks again at the session's end as it is known now |
+//! | was ended here, and the store has not confirmed it | ends                                             |
 //! | cannot be asked for: the store is away | goes on, and asks each second; its absolute end needs no asking |
 //!
 //! INVARIANT: a store that does not answer ends no stream (contract 4.9); the end that nothing can put off does.
@@ -116,6 +117,8 @@ impl Tie {
                     absolute_end = session.absolute_end;
                     session.idle_end
                 }
+                // It ended here, and the store has not confirmed that yet.
+                Err(_) if sessions.is_refused(&self.id) => return,
                 Err(error) => {
                     tracing::debug!(%error, "a stream's session cannot be asked for: the stream goes on");
                     self.streams.clock.now().plus(AGAIN).min(absolute_end)

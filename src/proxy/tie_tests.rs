@@ -137,6 +137,20 @@ async fn what_a_browser_says_is_written_once_in_a_while() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn lo_07_a_logout_while_the_store_is_away_ends_this_replicas_streams() {
+    let (world, streams) = streams();
+    let (id, tie) = tie(&world, &streams).await;
+    let ending = async {
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        world.store.outage.begin(&["read", "delete"], Fails::Before);
+        assert!(world.sessions.end_known(id.store_key()).await.is_err());
+    };
+    let (after, ()) = tokio::join!(severed_after(&world, &tie, Duration::from_secs(5)), ending);
+    about(after, Duration::from_secs(1));
+    world.store.outage.end();
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_store_that_is_away_ends_no_stream_and_is_asked_when_it_is_back() {
     let (world, streams) = streams();
     for fails in [Fails::Before, Fails::Late] {

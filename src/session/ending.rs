@@ -8,7 +8,7 @@
 //! share [`MAX_UNKNOWN`], where a new one takes the place of any other. What no longer fits is only refused its logout
 //! (503), and logged.
 
-use super::{SessionError, Sessions};
+use super::{SessionError, SessionId, Sessions};
 use crate::clock::UnixTime;
 use crate::store::{Kind, StoreError};
 use std::collections::HashMap;
@@ -139,12 +139,20 @@ impl Sessions {
         self.refuse_as(hash, true);
     }
 
+    /// Whether the session has ended here, and only its delete is not confirmed yet.
+    #[must_use]
+    pub fn is_refused(&self, id: &SessionId) -> bool {
+        self.refused.holds(&id.store_key())
+    }
+
     fn refuse_as(self: &Arc<Self>, hash: [u8; 32], is_known: bool) {
         let until = self.clock.now().plus(self.lifetime.absolute());
         if self.refused.add(hash, until, is_known) {
             let sessions = Arc::clone(self);
             self.tasks.spawn(async move { sessions.repeat_deletes().await });
         }
+        // Its streams in this process end with it, whatever the store does.
+        self.store.wake(self.key(Kind::Session, hash));
     }
 
     async fn repeat_deletes(&self) {

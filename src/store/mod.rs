@@ -277,6 +277,11 @@ impl Store {
         self.changes.watch(hash)
     }
 
+    /// Wakes whoever watches this session in this process: something is known of it here that the store does not know yet.
+    pub fn wake(&self, key: StoreKey) {
+        self.changes.note(&key);
+    }
+
     /// Writes a new value with version 1, over whatever was there.
     ///
     /// # Errors
