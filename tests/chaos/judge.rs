@@ -13,6 +13,9 @@ const REST: Millis = 10_000;
 /// A store operation, and what begins anew after it, ends within this (contract 4.6).
 const STORE: Millis = 3_000;
 
+/// After bad luck on the way to Redis there is a connection again within this.
+const RELINK: Millis = 1_000;
+
 /// How a browser's request ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Outcome {
@@ -165,7 +168,7 @@ impl<'a> Case<'a> {
             return false;
         };
         self.evidence.faults.iter().any(|fault| {
-            Some(fault.replica) == replica && fault.from <= ended + STORE && fault.until + STORE >= ended
+            Some(fault.replica) == replica && fault.from <= ended + STORE && fault.until + RELINK >= ended
         })
     }
 
@@ -204,11 +207,11 @@ impl<'a> Case<'a> {
                         None // it was never looked at
                     } else if first.renewed() && self.was_used(first, second.at) {
                         Some("although its successor had been used")
-                    } else if !first.renewed() && self.could_not_read(first) {
-                        counted = Some("used again: invalid_grant came while the way to Redis was broken");
-                        None
                     } else if dead {
                         counted = Some("used again: the first answer died with its replica");
+                        None
+                    } else if !first.renewed() && self.could_not_read(first) {
+                        counted = Some("used again: invalid_grant came while the way to Redis was broken");
                         None
                     } else if first.delivered {
                         Some("although its answer had arrived")
@@ -414,7 +417,8 @@ impl<'a> Case<'a> {
                     other.replica == replica && other.sent <= since && other.ended + REST >= since
                 })
                 && !calls.iter().any(|call| {
-                    call.at > since && call.ended.is_some_and(|ended| ended < visit.sent) && call.renewed()
+                    let before = call.ended.is_some_and(|ended| ended < visit.sent);
+                    call.at > since && before && call.renewed() && call.delivered
                 })
         };
         if evidence.deaths.iter().any(|death| held(death.replica, death.at)) {
