@@ -103,8 +103,9 @@ impl Tie {
         let mut news = sessions.watch(&self.id);
         let mut absolute_end = self.absolute_end;
         while self.streams.clock.now() < absolute_end {
+            // Boxed, so that a stream that waits, which most of them do most of the time, does not hold the room for it.
             let found = tokio::select! {
-                found = self.look_up(&mut news) => found,
+                found = Box::pin(self.look_up(&mut news)) => found,
                 // However long the answer takes.
                 () = self.sleep_until(absolute_end) => continue,
             };

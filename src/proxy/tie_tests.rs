@@ -24,7 +24,7 @@ fn streams() -> (World, Arc<Streams>) {
         &[Arc::clone(&world.provider)],
         &world.clock,
         &world.tasks,
-        settings,
+        &settings,
     );
     let streams = Streams::new(Arc::clone(&world.sessions), world.clock.clone());
     (world, streams)
@@ -231,4 +231,13 @@ async fn however_many_are_woken_few_ask_at_a_time() {
     sleep(Duration::from_secs(2)).await;
     assert_eq!(finished.load(Ordering::SeqCst), 1000);
     first.severed().await;
+}
+
+#[tokio::test]
+async fn a_stream_that_waits_takes_little_room() {
+    let (world, streams) = streams();
+    let (_, tie) = tie(&world, &streams).await;
+    let waiting = size_of_val(&tie.severed());
+    println!("{waiting} bytes");
+    assert!(waiting < 1024, "{waiting} bytes");
 }

@@ -119,10 +119,10 @@ mod tests {
         world.sessions = replica_with(
             &world.store,
             key_ring("https://app.example.com", 1),
-            &[Arc::clone(&world.provider)],
+            std::slice::from_ref(&world.provider),
             &world.clock,
             &world.tasks,
-            settings,
+            &settings,
         );
         world
     }

@@ -244,7 +244,7 @@ pub(crate) fn replica(
     clock: &Clock,
     tasks: &TaskTracker,
 ) -> Arc<Sessions> {
-    replica_with(store, keys, providers, clock, tasks, SessionSettings::default())
+    replica_with(store, keys, providers, clock, tasks, &SessionSettings::default())
 }
 
 pub(crate) fn replica_with(
@@ -253,12 +253,12 @@ pub(crate) fn replica_with(
     providers: &[Arc<Scripted>],
     clock: &Clock,
     tasks: &TaskTracker,
-    settings: SessionSettings,
+    settings: &SessionSettings,
 ) -> Arc<Sessions> {
     Arc::new(Sessions::new(
         Arc::clone(store),
         Arc::new(keys),
-        &settings,
+        settings,
         providers,
         clock.clone(),
         tasks.clone(),

@@ -321,8 +321,8 @@ async fn the_command_lists_shows_and_revokes() {
     );
     for (line, listed) in lines[1..].iter().zip(&known) {
         let cells: Vec<&str> = line.split_whitespace().collect();
-        let sid = listed["sid"].as_str().unwrap();
-        assert_eq!(cells[..4], [reference(listed), "main", "alice", sid]);
+        let its_sid = listed["sid"].as_str().unwrap();
+        assert_eq!(cells[..4], [reference(listed), "main", "alice", its_sid]);
         assert!(
             cells[5].starts_with("11h59m") || cells[5].starts_with("12h00m"),
             "{line}"

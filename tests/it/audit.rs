@@ -94,22 +94,20 @@ impl Scene {
         fields["session"].clone()
     }
 
-    async fn new(&mut self) -> (Browser, Value) {
+    /// Alice signs in with a fresh browser: that, and her session's reference.
+    async fn enter(&mut self) -> (Browser, Value) {
         let mut browser = self.rig.browser();
         let session = self.login(&mut browser, "alice").await;
         (browser, session)
     }
 
-    async fn new_and_aged(&mut self) -> (Browser, Value) {
+    /// As [`Scene::enter`], with a token that has expired.
+    async fn enter_and_age(&mut self) -> (Browser, Value) {
         self.rig.rogue.script(|script| script.lifetime = Some(1));
-        let signed_in = self.new().await;
+        let signed_in = self.enter().await;
         self.rig.rogue.script(|script| script.lifetime = None);
-        let mut browser = signed_in.0.clone();
-        // Until the token has expired by its own clock.
-        while browser.fetch("GET", "/bff/user").await.json()["session"]["access_token_expires_in"] != 0 {
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
-        tokio::time::sleep(Duration::from_millis(1_000)).await;
+        // It lives a second from when it was asked for.
+        tokio::time::sleep(Duration::from_secs(1)).await;
         signed_in
     }
 }
@@ -147,7 +145,7 @@ async fn ob_02_each_audit_event_comes_with_its_fields_and_names_the_session_by_i
     };
 
     // A login replaces the session of its browser; what all others have is a name.
-    let (mut browser, first) = scene.new().await;
+    let (mut browser, first) = scene.enter().await;
     browser.login(&scene.rig.rogue, "/").await;
     scene.cookies.push(browser.session().unwrap());
     until(5, "both", || events(&scene.rig.cloakroom).len() >= 3).await;
@@ -190,7 +188,7 @@ async fn ob_02_each_audit_event_comes_with_its_fields_and_names_the_session_by_i
         (&fields["session"], &fields["cause"]),
         (&second, &json!("logout_url"))
     );
-    let (mut browser, session) = scene.new().await;
+    let (mut browser, session) = scene.enter().await;
     browser.fetch("POST", "/bff/logout").await;
     let fields = scene.event("logout").await;
     assert_eq!((&fields["session"], &fields["cause"]), (&session, &json!("post")));
@@ -200,7 +198,7 @@ async fn ob_02_each_audit_event_comes_with_its_fields_and_names_the_session_by_i
     );
 
     // The provider.
-    let (_, session) = scene.new().await;
+    let (_, session) = scene.enter().await;
     let sid = scene.rig.rogue.sid();
     let token = scene
         .rig
@@ -216,7 +214,7 @@ async fn ob_02_each_audit_event_comes_with_its_fields_and_names_the_session_by_i
     scene.event("logout_refused").await;
 
     // An administrator.
-    let (_, session) = scene.new().await;
+    let (_, session) = scene.enter().await;
     let one = format!("/sessions/{}", session.as_str().unwrap());
     scene.rig.cloakroom.ask_admin("GET", &one, None).await;
     assert_eq!(scene.event("admin_refused").await["peer"], "127.0.0.1");
@@ -250,7 +248,7 @@ async fn ob_02_each_audit_event_comes_with_its_fields_and_names_the_session_by_i
     );
 
     // A refresh that fails, and one that ends the session.
-    let (mut browser, session) = scene.new_and_aged().await;
+    let (mut browser, session) = scene.enter_and_age().await;
     let refuses = Step::Answer(500, "", "oops".into());
     scene.rig.rogue.script(|script| script.steps.push_back(refuses));
     assert_eq!(browser.fetch("GET", "/api/x").await.status, 503);
@@ -261,14 +259,14 @@ async fn ob_02_each_audit_event_comes_with_its_fields_and_names_the_session_by_i
         .ask_admin("DELETE", all, Some(&scene.token))
         .await;
     assert_eq!(scene.event("logout").await["session"], session);
-    let (mut browser, session) = scene.new_and_aged().await;
+    let (mut browser, session) = scene.enter_and_age().await;
     scene.rig.rogue.forget_refresh_tokens();
     assert_eq!(browser.fetch("GET", "/api/x").await.status, 401);
     assert_eq!(scene.event("session_ended").await["session"], session);
 
     // Too many; a login that fails, and one that was to lead elsewhere.
-    let oldest = scene.new().await.1;
-    scene.new().await;
+    let oldest = scene.enter().await.1;
+    scene.enter().await;
     let mut third = scene.rig.browser();
     third.login(&scene.rig.rogue, "/").await;
     until(5, "both", || events(&scene.rig.cloakroom).len() >= scene.told + 2).await;

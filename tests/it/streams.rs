@@ -1,4 +1,4 @@
-//! WebSockets and event streams end with their session, on every replica (contract 4.9, standards §17).
+//! `WebSocket`s and event streams end with their session, on every replica (contract 4.9, standards §17).
 //!
 //! The API is played by the test itself, frame by frame; the browser's WebSocket is a real client. What is measured is
 //! printed.
@@ -253,7 +253,9 @@ async fn ws_04_many_streams_on_another_replica_end_within_a_second() {
     let each = within(3, "all of them", sockets.join_all()).await;
     // The browsers' connections have ended as well, though the API has not answered yet.
     took("200 sockets on another replica", start);
-    each.iter().for_each(|frame| is_1008(frame.as_ref()));
+    for frame in &each {
+        is_1008(frame.as_ref());
+    }
 }
 
 #[tokio::test]
@@ -291,6 +293,10 @@ async fn ws_04_the_close_waits_for_the_end_of_a_large_frame() {
     let payload: Vec<u8> = [0x88, 0].repeat(150_000);
     up.send(&head).await.unwrap();
     up.send(&payload[..150_000]).await.unwrap();
+    // It is under way once the browser has some of it.
+    let mut some = [0; 100];
+    let arrived = socket.get_ref().peek(&mut some);
+    within(2, "the frame's beginning", arrived).await.unwrap();
     let start = log_out(&mut browser).await;
     // The other way nothing was under way: the API is told at once, while its own frame is unfinished.
     let told = within(2, "the API to be told", websocket::read(&mut up))
@@ -306,7 +312,7 @@ async fn ws_04_the_close_waits_for_the_end_of_a_large_frame() {
         .await
         .unwrap();
     let message = within(2, "the message", socket.next()).await.unwrap().unwrap();
-    assert_eq!(message, Message::binary(payload));
+    assert!(message == Message::binary(payload), "{} bytes", message.len());
     let Message::Close(frame) = within(2, "the close", socket.next()).await.unwrap().unwrap() else {
         panic!("something came between the frame and the close");
     };
@@ -323,7 +329,7 @@ async fn ws_04_ws_05_a_browser_that_does_not_read_is_cut_after_a_second() {
     // Until nothing more goes: every buffer on the way is full.
     let head = [&[0x82, 127][..], &(1_u64 << 40).to_be_bytes()].concat();
     up.send(&head).await.unwrap();
-    let piece = [b'x'; 64 * 1024];
+    let piece = [b'x'; 8 * 1024];
     while let Ok(sent) = tokio::time::timeout(Duration::from_millis(300), up.send(&piece)).await {
         sent.unwrap();
     }
@@ -414,7 +420,7 @@ async fn ws_04_se_06_rf_15_only_what_the_browser_says_keeps_a_session_alive() {
         let wanted = Duration::from_secs(seconds);
         // A login before `begun` is a little older.
         assert!(
-            lasted > wanted - Duration::from_millis(500) && lasted < wanted + SECOND,
+            lasted + SECOND / 2 > wanted && lasted < wanted + SECOND,
             "{what}: {lasted:?}"
         );
     };

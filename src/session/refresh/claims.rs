@@ -29,7 +29,7 @@ pub(super) fn with_userinfo(id_token: Option<&Claims>, kept: Option<&IdToken>, u
     }
 }
 
-/// "its auth_time Claim MUST represent the time of the original authentication - not the time that the new ID token is
+/// "its `auth_time` Claim MUST represent the time of the original authentication - not the time that the new ID token is
 /// issued" (Core §12.2): whatever a refresh says, when the user signed in stays as it was.
 pub(super) fn as_signed_in(mut new: Claims, old: &Claims) -> Claims {
     if let Some(then) = old.get("auth_time") {

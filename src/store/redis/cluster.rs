@@ -258,7 +258,7 @@ impl Cluster {
             came,
             Err(Fault::said("asking for the cluster's slots was given up")),
         ));
-        let outcome = self.told().await.map(|table| self.take(table));
+        let outcome = Box::pin(self.told()).await.map(|table| self.take(table));
         *looked = Some((Instant::now(), outcome.clone()));
         outcome
     }

@@ -174,6 +174,11 @@ impl Link {
         if let Some(live) = self.living() {
             return Ok(live);
         }
+        // Boxed, so that a request that finds a connection, as nearly all do, does not carry the room for this.
+        Box::pin(self.connected_anew()).await
+    }
+
+    async fn connected_anew(&self) -> Result<Arc<Live>, Fault> {
         let mut attempts = self.attempts.lock().await;
         if let Some(live) = self.living() {
             return Ok(live);

@@ -205,25 +205,25 @@ mod tests {
         super::super::value(version, text.as_bytes())
     }
 
-    struct Server {
-        server: RedisServer,
+    struct There {
+        redis: RedisServer,
         connection: MultiplexedConnection,
         recent: Recent,
     }
 
-    impl Server {
+    impl There {
         async fn start() -> Self {
             let server = RedisServer::start();
             let client = redis::Client::open(format!("redis://127.0.0.1:{}", server.port)).unwrap();
             let connection = client.get_multiplexed_async_connection().await.unwrap();
             Self {
-                server,
+                redis: server,
                 connection,
                 recent: Recent::new("p:"),
             }
         }
 
-        async fn there(&mut self, key: StoreKey) -> Option<Vec<u8>> {
+        async fn find(&mut self, key: StoreKey) -> Option<Vec<u8>> {
             let mut get = cmd("GET");
             get.arg(name("p:", key));
             get.query_async(&mut self.connection).await.unwrap()
@@ -236,29 +236,29 @@ mod tests {
 
     #[tokio::test]
     async fn what_was_lost_is_there_again_and_nothing_newer_is_overwritten() {
-        let mut redis = Server::start().await;
-        redis.recent.put(session(1), record(1, "begun"), MINUTE);
-        redis.recent.put(session(1), record(300, "refreshed"), MINUTE);
-        redis.recent.put(session(2), record(256, "older"), MINUTE);
+        let mut there = There::start().await;
+        there.recent.put(session(1), record(1, "begun"), MINUTE);
+        there.recent.put(session(1), record(300, "refreshed"), MINUTE);
+        there.recent.put(session(2), record(256, "older"), MINUTE);
         let newer = record(257, "newer");
         let mut set = cmd("SET");
         set.arg(name("p:", session(2))).arg(&newer);
-        set.query_async::<Value>(&mut redis.connection).await.unwrap();
+        set.query_async::<Value>(&mut there.connection).await.unwrap();
         let user = StoreKey {
             kind: Kind::UserIndex,
             hash: [3; 32],
         };
-        redis
+        there
             .recent
             .enlisted(user, &[1; 32], Bytes::from_static(b"summary"), MINUTE);
         // Twice, as after two failovers.
-        redis.repeat().await;
-        redis.repeat().await;
-        assert_eq!(redis.there(session(1)).await, Some(record(300, "refreshed")));
-        assert_eq!(redis.there(session(2)).await, Some(newer));
-        assert_eq!(redis.server.cli(&["HLEN", &name("p:", user)]), "1");
-        let ttl: i64 = redis
-            .server
+        there.repeat().await;
+        there.repeat().await;
+        assert_eq!(there.find(session(1)).await, Some(record(300, "refreshed")));
+        assert_eq!(there.find(session(2)).await, Some(newer));
+        assert_eq!(there.redis.cli(&["HLEN", &name("p:", user)]), "1");
+        let ttl: i64 = there
+            .redis
             .cli(&["PTTL", &name("p:", session(1))])
             .parse()
             .unwrap();
@@ -268,18 +268,18 @@ mod tests {
     #[tokio::test]
     async fn lo_06_what_was_ended_is_not_revived_whoever_comes_first() {
         for order in [[0, 1], [1, 0]] {
-            let mut redis = Server::start().await;
+            let mut there = There::start().await;
             let (writer, ender) = (Recent::new("p:"), Recent::new("p:"));
             writer.put(session(1), record(7, "touched"), MINUTE);
             ender.ended(session(1));
             for who in order {
                 let repeats = if who == 0 { &writer } else { &ender };
-                repeats.repeat(&mut redis.connection).await;
+                repeats.repeat(&mut there.connection).await;
             }
-            assert_eq!(redis.there(session(1)).await, None, "{order:?}");
-            writer.repeat(&mut redis.connection).await;
-            assert_eq!(redis.there(session(1)).await, None, "{order:?}");
-            assert!(redis.server.keys().iter().all(|(_, ttl)| *ttl > 0));
+            assert_eq!(there.find(session(1)).await, None, "{order:?}");
+            writer.repeat(&mut there.connection).await;
+            assert_eq!(there.find(session(1)).await, None, "{order:?}");
+            assert!(there.redis.keys().iter().all(|(_, ttl)| *ttl > 0));
         }
     }
 

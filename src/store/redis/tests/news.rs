@@ -217,6 +217,12 @@ async fn what_the_primary_says_is_kept_only_while_most_sentinels_stand_behind_it
         "one of three"
     );
     assert!(store.read(KEY).await.unwrap().is_some(), "and yet it is read");
+    let began = Instant::now();
+    while began.elapsed() < Duration::from_millis(1500) {
+        let ticket = kept(&store, KEY).await;
+        assert!(!store.holds(&ticket), "one of three is no majority");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
     servers.sentinels[0].signal("CONT");
     kept_soon(&store, KEY).await;
 }

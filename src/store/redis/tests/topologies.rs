@@ -5,6 +5,8 @@ use crate::config::{RedisSettings, SecretSource};
 use crate::store::testing::{Clustered, RedisServer, Replicated, becomes};
 use crate::store::{Kind, Record, Replaced, Store, StoreKey};
 use bytes::Bytes;
+use futures_util::future::join_all;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -60,12 +62,14 @@ async fn fa_01_a_failover_by_sentinels_loses_nothing_and_is_followed_at_once() {
     println!("sentinel: writes again {took:?} after the kill");
     assert!(took < Duration::from_secs(5), "{took:?}");
 
-    // The old one comes back empty, and is made a replica: nobody reads from it.
+    // The old one comes back empty, and takes itself for the primary for some seconds: nobody reads from it.
     servers.primary.start_again();
-    becomes("a replica", || {
-        servers.primary.cli(&["ROLE"]).starts_with("slave")
-    });
-    serves_again(&store).await;
+    assert!(servers.primary.cli(&["ROLE"]).starts_with("master"));
+    let began = Instant::now();
+    while began.elapsed() < Duration::from_secs(1) {
+        serves_again(&store).await;
+    }
+    assert_eq!(servers.primary.count(), 0);
 }
 
 #[tokio::test]
@@ -77,13 +81,28 @@ async fn a_primary_that_steps_back_and_lives_on_is_left() {
         servers.replicas.iter().all(|replica| replica.count() == 64)
     });
     let ticket = store.read_with_ticket(session(1)).await.unwrap().1;
-    assert_eq!(servers.sentinels[0].cli(&["SENTINEL", "FAILOVER", "main"]), "OK");
-    becomes("a replica", || {
-        servers.primary.cli(&["ROLE"]).starts_with("slave")
+    let sentinel = &servers.sentinels[0];
+    assert_eq!(sentinel.cli(&["SENTINEL", "FAILOVER", "main"]), "OK");
+    let old = servers.primary.port.to_string();
+    becomes("another primary", || {
+        let said = servers.sentinels.iter();
+        said.filter(|sentinel| {
+            let named = sentinel.cli(&["SENTINEL", "GET-MASTER-ADDR-BY-NAME", "main"]);
+            !named.ends_with(&old)
+        })
+        .count()
+            > 1
     });
-    let took = serves_again(&store).await;
-    assert!(took < Duration::from_secs(3), "{took:?}");
+    let named = Instant::now();
+    // The old one is alive, and still takes itself for the primary.
+    let clients = || servers.primary.cli(&["CLIENT", "LIST", "TYPE", "normal"]);
+    while clients().contains("resp=3") {
+        assert!(named.elapsed() < Duration::from_secs(2), "{}", clients());
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
     assert!(!store.holds(&ticket));
+    let took = serves_again(&store).await;
+    assert!(took < Duration::from_secs(2), "{took:?}");
 }
 
 #[tokio::test]
@@ -167,6 +186,7 @@ async fn a_node_that_hands_over_and_lives_on_sends_us_to_its_successor() {
     let servers = Clustered::start(1);
     let store = Store::redis(&servers.settings()).unwrap();
     fill(&store).await;
+    let ticket = store.read_with_ticket(session(1)).await.unwrap().1;
     for replica in &servers.nodes[3..] {
         becomes("a replica in step", || {
             replica
@@ -175,6 +195,14 @@ async fn a_node_that_hands_over_and_lives_on_sends_us_to_its_successor() {
         });
         assert_eq!(replica.cli(&["CLUSTER", "FAILOVER"]), "OK");
         becomes("a primary", || replica.cli(&["ROLE"]).starts_with("master"));
+    }
+    let handed_over = Instant::now();
+    while store.holds(&ticket) {
+        assert!(
+            handed_over.elapsed() < Duration::from_secs(1),
+            "another may have written since"
+        );
+        tokio::time::sleep(Duration::from_millis(10)).await;
     }
     // MOVED on every node.
     for n in 0..64 {
@@ -340,6 +368,74 @@ async fn fa_01_a_cluster_that_is_down_is_an_error_with_a_remedy_and_comes_back()
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
     assert!(recovers(&store).await);
+}
+
+/// Each operation once, while nobody answers.
+async fn all_end_in_time(what: &str, store: &Store) {
+    let began = Instant::now();
+    let lease = StoreKey {
+        kind: Kind::RefreshLock,
+        ..KEY
+    };
+    let asked: [Pin<Box<dyn Future<Output = bool> + '_>>; 8] = [
+        Box::pin(async { store.read(KEY).await.is_err() }),
+        Box::pin(async { store.create(KEY, SESSION, MINUTE).await.is_err() }),
+        Box::pin(async { store.replace(KEY, 1, SESSION, MINUTE).await.is_err() }),
+        Box::pin(async { store.delete(KEY).await.is_err() }),
+        Box::pin(async { store.claim(lease, &[1; 16], MINUTE).await.is_err() }),
+        Box::pin(async { store.enlist(KEY, &[1; 32], SESSION, MINUTE).await.is_err() }),
+        Box::pin(async { store.listed(KEY).await.is_err() }),
+        Box::pin(async { store.ping().await.is_err() }),
+    ];
+    let failed = join_all(asked).await;
+    let took = began.elapsed();
+    assert_eq!(failed, [true; 8], "{what}");
+    assert!(took < Duration::from_millis(2300), "{what}: {took:?}");
+}
+
+#[tokio::test]
+async fn fa_01_every_operation_ends_in_time_where_every_server_hangs() {
+    let (servers, nodes) = (Replicated::start(), Clustered::start(0));
+    let stores = [
+        Store::redis(&servers.settings()).unwrap(),
+        Store::redis(&nodes.settings()).unwrap(),
+    ];
+    for store in &stores {
+        store.create(KEY, SESSION, MINUTE).await.unwrap();
+    }
+    let fresh = [
+        Store::redis(&servers.settings()).unwrap(),
+        Store::redis(&nodes.settings()).unwrap(),
+    ];
+    let Replicated {
+        primary,
+        replicas,
+        sentinels,
+    } = &servers;
+    let all = || {
+        [primary]
+            .into_iter()
+            .chain(replicas)
+            .chain(sentinels)
+            .chain(&nodes.nodes)
+    };
+    all().for_each(|server| server.signal("STOP"));
+    for _ in 0..2 {
+        tokio::join!(
+            all_end_in_time("sentinel", &stores[0]),
+            all_end_in_time("cluster", &stores[1]),
+            all_end_in_time("sentinel, never connected", &fresh[0]),
+            all_end_in_time("cluster, never connected", &fresh[1]),
+        );
+    }
+    all().for_each(|server| server.signal("CONT"));
+    for store in stores.iter().chain(&fresh) {
+        let began = Instant::now();
+        while store.create(KEY, SESSION, MINUTE).await.is_err() {
+            assert!(began.elapsed() < Duration::from_secs(15));
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    }
 }
 
 #[tokio::test]
