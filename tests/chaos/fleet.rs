@@ -21,6 +21,14 @@ pub struct Death {
     pub back: Option<Millis>,
 }
 
+/// A process that waited for the provider as long as it waits, and hung up.
+#[derive(Clone, Debug)]
+pub struct GaveUp {
+    pub by: String,
+    /// By its own log, in milliseconds since midnight.
+    pub at: Millis,
+}
+
 /// What happened to all of them.
 pub type Deaths = Arc<Mutex<Vec<Death>>>;
 
@@ -32,6 +40,8 @@ pub struct Replica {
     token_endpoint: String,
     running: Cloakroom,
     pub proxy: Arc<Proxy>,
+    /// By all its processes that have ended.
+    gave_up: Vec<GaveUp>,
 }
 
 impl Replica {
@@ -45,6 +55,7 @@ impl Replica {
             token_endpoint,
             running,
             proxy,
+            gave_up: Vec::new(),
         }
     }
 
@@ -55,6 +66,24 @@ impl Replica {
 
     pub fn port(&self) -> u16 {
         self.config.port
+    }
+
+    /// Every time that one of its processes gave up on the provider.
+    pub fn gave_up(&self) -> Vec<GaveUp> {
+        let mut all = self.gave_up.clone();
+        let log = self.running.log();
+        let lines = log
+            .lines()
+            .filter(|line| line.contains("refresh_failed") && line.contains("no whole answer"));
+        all.extend(lines.filter_map(|line| {
+            let by = name(self.number, self.generation);
+            let time = line.split_once("\"timestamp\":\"")?.1.get(11..23)?;
+            Some(GaveUp {
+                by,
+                at: since_midnight(time)?,
+            })
+        }));
+        all
     }
 
     /// `kill -9`, and another process on the same ports.
@@ -72,11 +101,22 @@ impl Replica {
         };
         self.running.signal("KILL");
         self.running.ended().await;
+        self.gave_up = self.gave_up();
         self.generation += 1;
         self.running = Self::run(self.number, self.generation, &self.config, &self.token_endpoint).await;
         deaths.lock().unwrap()[entry].back = Some(now());
         self
     }
+}
+
+/// `18:00:29.153`
+fn since_midnight(time: &str) -> Option<Millis> {
+    let (clock, millis) = time.split_once('.')?;
+    let mut seconds = 0;
+    for part in clock.split(':') {
+        seconds = seconds * 60 + part.parse::<Millis>().ok()?;
+    }
+    Some(seconds * 1_000 + millis.parse::<Millis>().ok()?)
 }
 
 fn name(number: usize, generation: usize) -> String {

@@ -3,7 +3,7 @@
 
 use crate::api::Seen;
 use crate::door::Call;
-use crate::fleet::Death;
+use crate::fleet::{Death, GaveUp};
 use crate::{LEASE, LONGEST_WAIT, Millis, TOKEN, TOLD, TRANSIT};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fmt::Write as _;
@@ -12,6 +12,13 @@ use std::fmt::Write as _;
 const REST: Millis = 10_000;
 /// A store operation, and what begins anew after it, ends within this (contract 4.6).
 const STORE: Millis = 3_000;
+
+/// After bad luck on the way to Redis there is a connection again within this.
+const RELINK: Millis = 1_000;
+
+/// Between a caller's hanging up and the provider's noticing.
+const SLACK: Millis = 2_000;
+const DAY: Millis = 86_400_000;
 
 /// How a browser's request ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -56,6 +63,7 @@ pub struct Evidence {
     pub visits: Vec<Visit>,
     pub deaths: Vec<Death>,
     pub faults: Vec<Fault>,
+    pub gave_up: Vec<GaveUp>,
     /// The sessions that every replica still knew at the end.
     pub alive: BTreeSet<String>,
 }
@@ -158,6 +166,17 @@ impl<'a> Case<'a> {
             .any(|death| Some(death.by.as_str()) == by && death.at <= at)
     }
 
+    /// Whether its caller hung up because the answer was later than anybody waits for it: so says the caller's log.
+    fn was_too_late(&self, call: &Call) -> bool {
+        let Some(ended) = call.ended else {
+            return false;
+        };
+        let midnight = ended - ended % DAY;
+        self.evidence.gave_up.iter().any(|gave_up| {
+            call.by.as_deref() == Some(&gave_up.by) && (midnight + gave_up.at).abs_diff(ended) <= SLACK
+        })
+    }
+
     /// Whether the replica that made the call may not have been able to ask the store what the answer meant.
     fn could_not_read(&self, call: &Call) -> bool {
         let replica = call.by.as_deref().and_then(replica_of);
@@ -165,7 +184,7 @@ impl<'a> Case<'a> {
             return false;
         };
         self.evidence.faults.iter().any(|fault| {
-            Some(fault.replica) == replica && fault.from <= ended + STORE && fault.until + STORE >= ended
+            Some(fault.replica) == replica && fault.from <= ended + STORE && fault.until + RELINK >= ended
         })
     }
 
@@ -204,11 +223,14 @@ impl<'a> Case<'a> {
                         None // it was never looked at
                     } else if first.renewed() && self.was_used(first, second.at) {
                         Some("although its successor had been used")
+                    } else if dead {
+                        counted = Some("used again: the first answer died with its replica");
+                        None
                     } else if !first.renewed() && self.could_not_read(first) {
                         counted = Some("used again: invalid_grant came while the way to Redis was broken");
                         None
-                    } else if dead {
-                        counted = Some("used again: the first answer died with its replica");
+                    } else if self.was_too_late(first) {
+                        counted = Some("used again: the first answer was too late");
                         None
                     } else if first.delivered {
                         Some("although its answer had arrived")
@@ -256,16 +278,18 @@ impl<'a> Case<'a> {
             let calls = self.calls.get(session).cloned().unwrap_or_default();
             let lost = calls.iter().rev().find(|call| {
                 let dead = self.was_dead(call.by.as_deref(), over);
-                call.renewed() && (!call.delivered || dead) && !self.was_used(call, Millis::MAX)
+                let arrived = call.delivered && !dead && !self.was_too_late(call);
+                call.renewed() && !arrived && !self.was_used(call, Millis::MAX)
             });
             let cut_off = lost.is_some_and(|call| call.luck.as_deref() == Some("drop_after"));
             match lost {
                 Some(call) if !cut_off && self.was_dead(call.by.as_deref(), over) => {
                     self.count("lost: the answer died with its replica");
                 }
-                Some(call) if !call.delivered && call.luck.is_some() => {
+                Some(call) if cut_off || !call.delivered && call.luck.as_deref() == Some("too_late") => {
                     self.count("lost: the answer was lost");
                 }
+                Some(call) if self.was_too_late(call) => self.count("lost: the answer was too late"),
                 _ => {
                     self.count("lost: unexplained");
                     let tail: Vec<_> = calls.iter().rev().take(4).collect();
@@ -397,8 +421,8 @@ impl<'a> Case<'a> {
             .get(visit.session.as_str())
             .map_or(&[][..], Vec::as_slice);
         let unlucky = calls.iter().any(|call| {
-            call.luck.is_some()
-                && call.at <= visit.ended
+            let late = self.was_too_late(call) && call.at <= visit.ended + LONGEST_WAIT;
+            (late || call.luck.is_some() && call.at <= visit.ended)
                 && call.ended.unwrap_or(Millis::MAX).saturating_add(REST) >= visit.sent
         });
         if unlucky {
@@ -414,7 +438,8 @@ impl<'a> Case<'a> {
                     other.replica == replica && other.sent <= since && other.ended + REST >= since
                 })
                 && !calls.iter().any(|call| {
-                    call.at > since && call.ended.is_some_and(|ended| ended < visit.sent) && call.renewed()
+                    let before = call.ended.is_some_and(|ended| ended < visit.sent);
+                    call.at > since && before && call.renewed() && call.delivered
                 })
         };
         if evidence.deaths.iter().any(|death| held(death.replica, death.at)) {

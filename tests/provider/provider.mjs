@@ -205,7 +205,7 @@ function remember(req, res, form) {
 
 function rememberAnswer(call, status, body) {
   Object.assign(call, { worked: true, status, issued: Date.now() });
-  if (status !== 200) return;
+  if (status !== 200 || !body) return; // without a body: the caller was gone before there was one
   const { access_token: accessToken, refresh_token: refreshToken, id_token: idToken } = JSON.parse(body);
   const { sub } = JSON.parse(Buffer.from(idToken.split('.')[1], 'base64url'));
   Object.assign(call, { access_token: accessToken, refresh_token: refreshToken, sub });

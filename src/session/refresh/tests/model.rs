@@ -295,6 +295,8 @@ struct Run<'a> {
     ticks: usize,
     /// How long time passed because nobody could go on.
     hung: Duration,
+    /// The record that was opened last, sealed and open.
+    opened: Option<(bytes::Bytes, Seen)>,
     /// The record after the last step.
     before: Option<Seen>,
 }
@@ -351,6 +353,7 @@ impl<'a> Run<'a> {
             faults: Vec::new(),
             ticks: 0,
             hung: Duration::ZERO,
+            opened: None,
             before: None,
         };
         run.before = run.seen().await;
@@ -372,12 +375,21 @@ impl<'a> Run<'a> {
         settle().await;
     }
 
-    async fn opened(&self) -> Option<crate::session::Opened> {
-        self.observer.read(&self.id).await.unwrap()
+    async fn seen(&mut self) -> Option<Seen> {
+        let key = self.observer.key(Kind::Session, self.id.store_key());
+        let sealed = self.store.read(key).await.unwrap()?.sealed;
+        if let Some((same, seen)) = &self.opened
+            && *same == sealed
+        {
+            return Some(seen.clone());
+        }
+        let seen = self.open().await?;
+        self.opened = Some((sealed, seen.clone()));
+        Some(seen)
     }
 
-    async fn seen(&self) -> Option<Seen> {
-        let opened = self.opened().await?;
+    async fn open(&self) -> Option<Seen> {
+        let opened = self.observer.read(&self.id).await.unwrap()?;
         let tokens = &opened.payload.tokens;
         Some(Seen {
             version: opened.version,
@@ -416,10 +428,9 @@ impl<'a> Run<'a> {
     /// Those who are not done, and wait for time to pass or for others.
     fn has_idle(&self, waiting: &BTreeMap<Actor, &'static str>) -> bool {
         let outcomes = self.outcomes.lock().unwrap();
-        self.scenario.actors.iter().any(|actor| {
-            let is_gone = self.crashed && *actor == RefreshA;
-            !(is_gone || waiting.contains_key(actor) || outcomes.contains_key(actor))
-        })
+        let is_done = |actor: &Actor| outcomes.contains_key(actor) || self.crashed && *actor == RefreshA;
+        let mut actors = self.scenario.actors.iter();
+        actors.any(|actor| !is_done(actor) && !waiting.contains_key(actor))
     }
 
     async fn choices(&mut self) -> Vec<Choice> {
