@@ -46,6 +46,10 @@ impl Refused {
         state.known.contains_key(hash) || state.unknown.contains_key(hash)
     }
 
+    fn knows(&self, hash: &[u8; 32]) -> bool {
+        self.state().known.contains_key(hash)
+    }
+
     /// True if a task must be started.
     fn add(&self, hash: [u8; 32], until: UnixTime, is_known: bool) -> bool {
         let mut state = self.state();
@@ -116,7 +120,7 @@ impl Sessions {
     async fn end_as(self: &Arc<Self>, hash: [u8; 32], is_known: bool) -> Result<bool, SessionError> {
         let sessions = Arc::clone(self);
         let ending = self.tasks.spawn(async move {
-            let deleted = sessions.store.delete(sessions.key(Kind::Session, hash)).await;
+            let deleted = sessions.delete(hash, is_known).await;
             if deleted.is_err() {
                 sessions.refuse_as(hash, is_known);
             }
@@ -155,6 +159,15 @@ impl Sessions {
         self.store.wake(self.key(Kind::Session, hash));
     }
 
+    async fn delete(&self, hash: [u8; 32], is_known: bool) -> Result<bool, StoreError> {
+        let key = self.key(Kind::Session, hash);
+        if is_known {
+            self.store.end(key).await
+        } else {
+            self.store.delete(key).await
+        }
+    }
+
     async fn repeat_deletes(&self) {
         let mut pause = FIRST_PAUSE;
         loop {
@@ -165,7 +178,8 @@ impl Sessions {
                 return;
             }
             for hash in left {
-                if self.store.delete(self.key(Kind::Session, hash)).await.is_err() {
+                let is_known = self.refused.knows(&hash);
+                if self.delete(hash, is_known).await.is_err() {
                     break;
                 }
                 self.refused.remove(&hash);

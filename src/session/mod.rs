@@ -179,8 +179,12 @@ impl Sessions {
         let provider = self
             .provider(&new.provider)
             .ok_or(SessionError::Unreadable("no such provider"))?;
+        let mut payload = Payload::new(new, self.clock.now());
+        if self.max_per_user.is_some() {
+            self.date_last(&mut payload, provider.issuer()).await?;
+        }
         let opened = Opened {
-            payload: Payload::new(new, self.clock.now()),
+            payload,
             version: 1,
             provider,
         };

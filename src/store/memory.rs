@@ -209,6 +209,10 @@ impl MemoryStore {
         taken.is_some_and(|entry| entry.ends > now)
     }
 
+    pub(super) fn end(&self, key: StoreKey) -> bool {
+        self.delete(key)
+    }
+
     pub(super) fn claim(&self, key: StoreKey, owner: &[u8; 16], ttl: Duration) -> bool {
         let now = self.clock.now();
         let mut rack = self.rack(key.kind);

@@ -331,6 +331,18 @@ impl Store {
         ask!(self, delete(key))
     }
 
+    /// Deletes a session that is known to exist, or to have existed; true if it was there. Where a failover could have lost
+    /// its record, it is remembered as ended, so that nobody writes it again.
+    ///
+    /// # Errors
+    /// [`StoreError`]: repeat until it is confirmed.
+    ///
+    /// # Cancel safety
+    /// Dropped, it may or may not have deleted; repeating is safe.
+    pub async fn end(&self, key: StoreKey) -> Result<bool, StoreError> {
+        ask!(self, end(key))
+    }
+
     /// Writes `owner` only if the key is not there: a claim, or a lease. True if it is now ours.
     ///
     /// # Errors

@@ -353,6 +353,8 @@ impl Outage {
     }
 
     async fn decide(&self, operation: &'static str) -> Option<Fails> {
+        // To the session layer both are the end of a record.
+        let operation = if operation == "end" { "delete" } else { operation };
         if let Some(gate) = self.gate.get() {
             return gate.pass(operation).await;
         }

@@ -150,10 +150,6 @@ async fn fa_01_fa_02_a_cluster_that_is_down_is_503_and_its_sessions_are_there_af
     for browser in &mut browsers {
         is_503(browser, "GET", "/api/x").await;
     }
-    assert!(
-        rig.cloakroom.log().contains("the server says CLUSTERDOWN"),
-        "with the remedy"
-    );
     group.data[2].open();
     let mut there = 0;
     for browser in &mut browsers {

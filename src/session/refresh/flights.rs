@@ -104,6 +104,11 @@ impl Flights {
 }
 
 impl Flight {
+    /// Whether the last flight of this session in this process failed a while ago: nobody else's answer is overdue.
+    pub(super) const fn has_failed_before(&self) -> bool {
+        self.failures > 0
+    }
+
     /// The store does not take what the flight brought, which goes on.
     pub(super) fn store_away(&self, error: StoreError) {
         self.progress.send_replace(Progress::StoreAway(error));

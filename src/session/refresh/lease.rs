@@ -86,6 +86,8 @@ impl Lease {
             tokio::time::sleep(RENEWAL).await;
             match store.renew(self.key, &self.owner, LEASE).await {
                 Ok(true) => {}
+                // It ran out, and nobody has it yet.
+                Ok(false) if store.claim(self.key, &self.owner, LEASE).await.unwrap_or(false) => {}
                 // Nothing better can be done than to go on: what is written is written by compare-and-swap.
                 Ok(false) => tracing::warn!(key = ?self.key, "the lease of a refresh was lost while it ran"),
                 Err(error) => tracing::debug!(%error, "the lease of a refresh could not be renewed"),

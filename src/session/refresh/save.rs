@@ -15,7 +15,7 @@ use crate::secret::IdToken;
 use crate::session::{Opened, SWAPS, SessionError, Tokens};
 use crate::store::{Replaced, StoreError};
 use std::time::Duration;
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::{Instant, timeout};
 
 /// How long saving is tried.
 const SAVING: Duration = Duration::from_mins(2);
@@ -41,6 +41,7 @@ impl Turn {
         let deadline = Instant::now() + SAVING;
         let mut pause = FIRST_PAUSE;
         let mut swaps = 0;
+        let mut news = self.sessions.watch(&self.id);
         loop {
             let error = match self.sessions.replace(&self.id, &ours).await {
                 Ok(Replaced::Done(version)) => return Saved::Ours(Opened { version, ..ours }),
@@ -79,7 +80,8 @@ impl Turn {
                 let late = StoreError("the new tokens could not be written".into());
                 return Saved::Failed(late.into());
             }
-            sleep(pause).await;
+            // The store's return is told at once, where it can tell.
+            let _told_or_not = timeout(pause, news.changed()).await;
             pause = (pause * 2).min(LONGEST_PAUSE);
         }
     }

@@ -22,6 +22,8 @@ const WAITING: Duration = super::WAIT;
 /// The pauses between looks at what another replica wrote, where the store does not tell of it.
 const FIRST_LOOK: Duration = Duration::from_millis(25);
 const LONGEST_LOOK: Duration = Duration::from_millis(200);
+/// How long an answer is waited for that another replica may have and could not save: it tries every quarter of a second.
+const OVERDUE: Duration = Duration::from_millis(2500);
 /// The longest call to the provider, whose own timeout (10 s) should end it first.
 pub(super) const CALL: Duration = Duration::from_secs(12);
 
@@ -138,6 +140,9 @@ impl Turn {
         let Some(opened) = self.read_or_land().await else {
             return;
         };
+        let Some(opened) = self.await_overdue(opened).await else {
+            return;
+        };
         let throttle = self.sessions.throttle(opened.provider.name());
         let place = match throttle.enter(WAITING).await {
             Ok(place) => place,
@@ -168,6 +173,19 @@ impl Turn {
             Ok(response) => self.take_answer(opened, asked, response).await,
             Err(error) => self.take_refusal(opened, &used, &error).await,
         }
+    }
+
+    /// Where another replica has shown the token and said nothing of it, its lease ran out while it was paused, or while
+    /// nobody could write to the store; if it lives, its answer comes now. To show the token once more at once would
+    /// cost the session where the provider detects reuse (RFC 9700 §4.14.2).
+    async fn await_overdue(&mut self, mut opened: Opened) -> Option<Opened> {
+        let deadline = Instant::now() + OVERDUE;
+        let mut news = self.sessions.watch(&self.id);
+        while opened.payload.shown > 0 && !self.flight.has_failed_before() && Instant::now() < deadline {
+            let _told_or_not = timeout(LONGEST_LOOK, news.changed()).await;
+            opened = self.read_or_land().await?;
+        }
+        Some(opened)
     }
 
     /// Notes in the record that its refresh token is about to be shown. A replica that dies now, or an answer that is

@@ -100,7 +100,7 @@ impl Live {
             }
             // Before anything is asked over this connection: nobody finds a session missing that was lost in a failover.
             if let Some(recent) = news.and_then(|news| news.recent.as_ref()) {
-                recent.repeat(&mut connection).await;
+                recent.repeat(&mut connection).await?;
             }
             let tracked = match (news, tells) {
                 (Some(news), Ok(())) => track(&mut connection, role, news).await,
@@ -150,7 +150,7 @@ impl Live {
                 () = driver => {}
                 () = letting_go.cancelled() => {}
                 () = untold => {}
-                () = heartbeat(asking.clone(), role, pulse.as_deref(), watched.as_deref()) => {}
+                () = heartbeat(asking.clone(), role, pulse.as_deref(), watched.as_deref(), news.as_deref()) => {}
                 () = moved => {}
                 () = memory => {}
             }
@@ -325,6 +325,7 @@ async fn heartbeat(
     was: Role,
     pulse: Option<&Pulse>,
     primary: Option<&Watched>,
+    news: Option<&News>,
 ) {
     loop {
         tokio::time::sleep(BEAT).await;
@@ -339,6 +340,8 @@ async fn heartbeat(
             }
         });
         match answer.await {
+            // In a cluster a primary that is cut off from the others goes on calling itself one, and takes no writes.
+            Ok(Ok(role)) if role == was && is_cut_off(&mut connection, news).await => {}
             Ok(Ok(role)) if role == was => {
                 if let Some(pulse) = pulse {
                     proved(pulse, primary, asked);
@@ -352,6 +355,21 @@ async fn heartbeat(
             Ok(Err(fault)) if !fault.is_broken_connection() => {}
             _ => return,
         }
+    }
+}
+
+/// Whether a node of a cluster says that this is down, as far as it can see. It says so to whoever names a key, its own or
+/// another's.
+async fn is_cut_off(connection: &mut MultiplexedConnection, news: Option<&News>) -> bool {
+    let Some(news) = news.filter(|news| news.is_cluster) else {
+        return false;
+    };
+    let mut get = cmd("GET");
+    get.arg(format!("{}probe", news.key_prefix));
+    match timeout(PATIENCE, get.query_async::<Value>(connection)).await {
+        Ok(Err(error)) => error.code() == Some("CLUSTERDOWN"),
+        Ok(Ok(_)) => false,
+        Err(_) => true,
     }
 }
 

@@ -11,7 +11,8 @@
 //! the prefix. ROLE and CLIENT TRACKING are for the cache, INFO is for a warning; all three are done without where they
 //! are refused.
 //! INVARIANT: every SET has a PX and every HSET is followed by a PEXPIRE in one script, so no key is without a TTL.
-//! INVARIANT: all keys of one session share a hash tag, so they live on one node of a cluster; no command names two keys.
+//! INVARIANT: all keys of one session share a hash tag, so they live on one node of a cluster; a command names keys of one
+//! session only.
 
 mod cluster;
 mod fault;
@@ -139,7 +140,12 @@ impl RedisStore {
     pub(super) fn new(settings: &RedisSettings, changes: Arc<Changes>) -> Result<Self, String> {
         let is_replaced = settings.sentinel.is_some() || settings.cluster.is_some();
         let recent = is_replaced.then(|| Arc::new(Recent::new(&settings.key_prefix)));
-        let news = News::new(Arc::clone(&changes), &settings.key_prefix, recent.clone());
+        let news = News::new(
+            Arc::clone(&changes),
+            &settings.key_prefix,
+            recent.clone(),
+            settings.cluster.is_some(),
+        );
         Ok(Self {
             topology: Topology::new(settings, &news)?,
             key_prefix: settings.key_prefix.clone(),
@@ -179,7 +185,8 @@ impl RedisStore {
         answer.map_err(Fault::into_store_error)
     }
 
-    /// Runs a script by its hash, and by its text where the server does not know it (yet, or any more).
+    /// Runs a script by its hash, and by its text where the server does not know it (yet, or any more). All but one do the
+    /// same when they are done twice.
     async fn script(
         &self,
         script: &Script,
@@ -189,6 +196,7 @@ impl RedisStore {
     ) -> Result<i64, StoreError> {
         let names: Vec<String> = keys.iter().map(|key| self.key(*key)).collect();
         let key = &names[0];
+        let repeatable = text != REPLACE;
         let call = |how: &str, what: &str| {
             let mut command = cmd(how);
             command.arg(what).arg(names.len()).arg(&names);
@@ -201,11 +209,11 @@ impl RedisStore {
         let asked = timeout(PATIENCE, async {
             match self
                 .topology
-                .ask(key, &call("EVALSHA", script.get_hash()), false)
+                .ask(key, &call("EVALSHA", script.get_hash()), repeatable)
                 .await
             {
                 Err(fault) if fault.kind() == Some(ErrorKind::Server(ServerErrorKind::NoScript)) => {
-                    self.topology.ask(key, &call("EVAL", text), false).await
+                    self.topology.ask(key, &call("EVAL", text), repeatable).await
                 }
                 answer => answer,
             }
@@ -275,33 +283,41 @@ impl RedisStore {
     }
 
     pub(super) async fn delete(&self, key: StoreKey) -> Result<bool, StoreError> {
-        let deleted = match &self.recent {
-            Some(recent) if key.kind == Kind::Session => {
-                let (keys, mark) = ([key, mark_of(key)], mark_millis());
-                let deleted = self.script(&self.end, END, &keys, &[mark.as_bytes()]).await;
-                if deleted.is_ok() {
-                    recent.ended(key);
-                }
-                deleted.map(|count| count > 0)
-            }
-            _ => self.command(key, "DEL", &[]).await,
-        };
+        let deleted = self.command(key, "DEL", &[]).await;
         self.changes.note(&key);
         deleted
+    }
+
+    /// As [`Self::delete`]; with the mark that keeps it from being written again, where that can happen.
+    pub(super) async fn end(&self, key: StoreKey) -> Result<bool, StoreError> {
+        let Some(recent) = &self.recent else {
+            return self.delete(key).await;
+        };
+        let (keys, mark) = ([key, mark_of(key)], mark_millis());
+        let ended = self.script(&self.end, END, &keys, &[mark.as_bytes()]).await;
+        self.changes.note(&key);
+        if ended.is_ok() {
+            recent.ended(key);
+        }
+        ended.map(|count| count > 0)
     }
 
     pub(super) async fn claim(
         &self,
         key: StoreKey,
         owner: &[u8; 16],
-        ttl: Duration,
+        wanted: Duration,
     ) -> Result<bool, StoreError> {
-        let (name, value, ttl) = (self.key(key), value(1, owner), millis(ttl).to_string());
+        let (name, value, ttl) = (self.key(key), value(1, owner), millis(wanted).to_string());
         let set = command("SET", &name, &[&value, b"NX", b"PX", ttl.as_bytes()]);
         // A second run would answer otherwise than the first. OK where it was set, nil where the key was there.
         let answer = self.topology.ask::<Value>(&name, &set, false).await;
         let (answer, _) = answer.map_err(Fault::into_store_error)?;
-        Ok(answer != Value::Nil)
+        let is_ours = answer != Value::Nil;
+        if let (Some(recent), true) = (&self.recent, is_ours) {
+            recent.put(key, value, wanted);
+        }
+        Ok(is_ours)
     }
 
     pub(super) async fn renew(

@@ -24,6 +24,8 @@ pub(super) struct News {
     pub(super) key_prefix: String,
     /// What is written again at a server that may not have got it.
     pub(super) recent: Option<Arc<Recent>>,
+    /// The servers are nodes of a cluster.
+    pub(super) is_cluster: bool,
     /// That there is no news has been said.
     pub(super) none: Seldom,
     /// That the server drops sessions has been said.
@@ -31,11 +33,17 @@ pub(super) struct News {
 }
 
 impl News {
-    pub(super) fn new(changes: Arc<Changes>, key_prefix: &str, recent: Option<Arc<Recent>>) -> Arc<Self> {
+    pub(super) fn new(
+        changes: Arc<Changes>,
+        key_prefix: &str,
+        recent: Option<Arc<Recent>>,
+        is_cluster: bool,
+    ) -> Arc<Self> {
         Arc::new(Self {
             changes,
             key_prefix: key_prefix.to_owned(),
             recent,
+            is_cluster,
             none: Seldom::every(SAID_EVERY),
             eviction: Seldom::every(SAID_EVERY),
         })

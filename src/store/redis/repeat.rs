@@ -15,20 +15,25 @@ use super::{ENLIST, millis, name};
 use crate::store::{Kind, StoreKey};
 use bytes::Bytes;
 use redis::aio::{ConnectionLike, MultiplexedConnection};
-use redis::{Cmd, cmd, pipe};
+use redis::{Cmd, RedisError, Value, cmd, pipe};
 use std::collections::VecDeque;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::time::Instant;
 
-/// How long a write is remembered: a failover takes a few seconds, and what was lost was written just before.
-const REMEMBERED: Duration = Duration::from_secs(15);
-/// The most that is remembered, bytes.
-const MOST: usize = 16 * 1024 * 1024;
+/// How far before the last write a write is remembered: what is lost was written just before the primary died.
+const REMEMBERED: Duration = Duration::from_secs(5);
+/// How long after the last write it may all be written again. A failover takes as long as somebody waits before they call the
+/// primary dead: half a minute by Sentinel's own defaults.
+const OUTAGE: Duration = Duration::from_mins(5);
+/// The most that is remembered, bytes: so much goes out within an attempt to connect.
+const MOST: usize = 4 * 1024 * 1024;
 /// What a write takes beside its value, bytes.
 const OVERHEAD: usize = 256;
-/// How long the mark of an ended session stays: longer than anybody remembers a write.
-const MARK: Duration = Duration::from_mins(1);
+/// How long the mark of an ended session stays: longer than anybody writes again what they wrote.
+const MARK: Duration = Duration::from_mins(10);
+/// What a server answers that will take writes in a while.
+const NOT_READY: [&str; 5] = ["CLUSTERDOWN", "LOADING", "MASTERDOWN", "READONLY", "BUSY"];
 /// How many writes are sent at once.
 const AT_ONCE: usize = 256;
 
@@ -123,7 +128,8 @@ impl Recent {
 
     /// A record was written: as it is kept, with its version in front.
     pub(super) fn put(&self, key: StoreKey, value: Vec<u8>, ttl: Duration) {
-        if key.kind == Kind::Session {
+        // A login's record, and what keeps a login or a logout token from counting twice.
+        if matches!(key.kind, Kind::Session | Kind::LogoutMark | Kind::LogoutToken) {
             self.remember(Write::Put(key, value.into(), Instant::now() + ttl));
         }
     }
@@ -136,28 +142,48 @@ impl Recent {
         self.remember(Write::Enlisted(key, *member, sealed, Instant::now() + ttl));
     }
 
-    /// Does it all again, in order. In a cluster each server takes what is its own and refuses the rest. Best effort:
-    /// whatever stands against it stands against the next question as well.
-    pub(super) async fn repeat(&self, connection: &mut MultiplexedConnection) {
+    /// Does it all again, in order. In a cluster each server takes what is its own and refuses the rest.
+    ///
+    /// # Errors
+    /// The server's: it is not ready yet (it loads, its cluster is down), so nothing else is to be asked of it either.
+    pub(super) async fn repeat(&self, connection: &mut MultiplexedConnection) -> Result<(), RedisError> {
         let now = Instant::now();
-        let living =
-            |(at, write): &(Instant, Write)| (now.duration_since(*at) < REMEMBERED).then(|| write.clone());
-        let writes: Vec<Write> = self.writes().queue.iter().filter_map(living).collect();
-        if writes.is_empty() {
-            return;
-        }
-        tracing::info!(
-            writes = writes.len(),
-            "a new connection to the session store: what was written in the last seconds is written again, for it may have \
-             been lost"
-        );
+        let writes: Vec<Write> = {
+            let writes = self.writes();
+            let is_due = writes
+                .queue
+                .back()
+                .is_some_and(|(last, _)| now.duration_since(*last) < OUTAGE);
+            let all = writes.queue.iter().map(|(_, write)| write.clone());
+            all.filter(|_| is_due).collect()
+        };
+        let mut written = 0;
         for some in writes.chunks(AT_ONCE) {
             let mut commands = pipe();
             for write in some {
                 commands.add_command(self.command(write, now));
             }
-            let _best_effort = connection.req_packed_commands(&commands, 0, some.len()).await;
+            let answers = connection.req_packed_commands(&commands, 0, some.len()).await?;
+            for (write, answer) in some.iter().zip(answers) {
+                match answer {
+                    Value::Int(1) if matches!(write, Write::Put(..)) => written += 1,
+                    Value::ServerError(error) => {
+                        let error = RedisError::from(error);
+                        if error.code().is_some_and(|code| NOT_READY.contains(&code)) {
+                            return Err(error);
+                        }
+                    }
+                    _ => {}
+                }
+            }
         }
+        if written > 0 {
+            tracing::warn!(
+                written,
+                "the session store had lost what was written a moment ago: it was written again"
+            );
+        }
+        Ok(())
     }
 
     fn command(&self, write: &Write, now: Instant) -> Cmd {
@@ -190,7 +216,6 @@ impl Recent {
 mod tests {
     use super::*;
     use crate::store::testing::RedisServer;
-    use redis::Value;
 
     const MINUTE: Duration = Duration::from_mins(1);
 
@@ -230,7 +255,7 @@ mod tests {
         }
 
         async fn repeat(&mut self) {
-            self.recent.repeat(&mut self.connection).await;
+            self.recent.repeat(&mut self.connection).await.unwrap();
         }
     }
 
@@ -274,10 +299,10 @@ mod tests {
             ender.ended(session(1));
             for who in order {
                 let repeats = if who == 0 { &writer } else { &ender };
-                repeats.repeat(&mut there.connection).await;
+                repeats.repeat(&mut there.connection).await.unwrap();
             }
             assert_eq!(there.find(session(1)).await, None, "{order:?}");
-            writer.repeat(&mut there.connection).await;
+            writer.repeat(&mut there.connection).await.unwrap();
             assert_eq!(there.find(session(1)).await, None, "{order:?}");
             assert!(there.redis.keys().iter().all(|(_, ttl)| *ttl > 0));
         }
@@ -294,7 +319,7 @@ mod tests {
             (writes.queue.len(), writes.bytes)
         };
         let (count, bytes) = held(&recent);
-        assert!((10..=16).contains(&count) && bytes <= MOST, "{count}, {bytes}");
+        assert!((2..=4).contains(&count) && bytes <= MOST, "{count}, {bytes}");
         tokio::time::advance(REMEMBERED).await;
         recent.ended(session(1));
         assert_eq!(held(&recent), (1, OVERHEAD));

@@ -320,3 +320,52 @@ async fn se_10_refresh_touch_extend_and_logout_interleave_without_loss_or_reviva
         }
     }
 }
+
+#[tokio::test(start_paused = true)]
+async fn rf_02_rf_03_an_outage_that_outlasts_the_lease_shows_no_token_twice() {
+    let (world, id, session) = expired().await;
+    world.provider.with(|state| state.delays = (SECOND, SECOND));
+    let (sessions, theirs) = (Arc::clone(&world.sessions), id.clone());
+    let first = world
+        .tasks
+        .spawn(async move { sessions.fresh(&theirs, &session).await });
+    sleep(SECOND).await;
+    // The answer comes and cannot be saved; nor can the lease be renewed, and it ends.
+    world
+        .store
+        .outage
+        .begin(&["replace", "renew", "claim", "read"], Fails::Before);
+    sleep(20 * SECOND).await;
+    world.clock.advance(20 * SECOND);
+    world.store.outage.end();
+    // Another replica is the first to come.
+    let survivor = world.another();
+    assert_eq!(survivor.fresh(&id).await.unwrap(), "access-1");
+    let _told_or_not = first.await.unwrap();
+    world.settle().await;
+    assert_eq!(
+        world.provider.with(|state| (state.calls.len(), state.reuses)),
+        (1, 0)
+    );
+    // Where nobody has it, the token is shown again after a while, and not before.
+    let (world, id, session) = expired().await;
+    world
+        .provider
+        .with(|state| state.delays = (Duration::from_hours(1), SECOND));
+    let dead = world.another();
+    let (sessions, theirs) = (Arc::clone(&dead.sessions), id.clone());
+    let dying = tokio::spawn(async move { sessions.fresh(&theirs, &session).await });
+    sleep(SECOND).await;
+    dying.abort();
+    world.clock.advance(20 * SECOND);
+    world
+        .provider
+        .with(|state| state.delays = (Duration::ZERO, Duration::ZERO));
+    let began = Instant::now();
+    assert!(world.fresh(&id).await.is_ok());
+    assert!(
+        (2..5).contains(&began.elapsed().as_secs()),
+        "{:?}",
+        began.elapsed()
+    );
+}
