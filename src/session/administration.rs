@@ -16,7 +16,7 @@ impl Sessions {
     /// [`SessionError`]: it is not known which there are.
     pub async fn of_user(&self, sub: &str, provider: Option<&str>) -> Result<Vec<Listed>, SessionError> {
         let named = self.providers.iter().filter(|one| wants(provider, one.name()));
-        // Two providers of the config may share an issuer.
+        // Each issuer is asked once, whatever the config calls it.
         let issuers: BTreeSet<&str> = named.map(|one| one.issuer()).collect();
         let mut found = Vec::new();
         for issuer in issuers {

@@ -426,8 +426,7 @@ impl Sessions {
                 return Ok(None);
             }
         };
-        // The issuer and client are bound; the name is only what the config calls them. It may have changed, and two
-        // names may share an issuer and client.
+        // The issuer and client are bound; the name is only what the config calls them, and may have changed.
         let found = &self.providers[n];
         let provider = self
             .provider(&payload.provider)

@@ -226,7 +226,7 @@ impl Store {
                 operation,
                 millis,
                 unsaid,
-                "the session store is slow, and every request waits for it: see to its load and to the way there"
+                "the session store is slow, and requests wait for it: see to its load and to the way there"
             );
         }
     }

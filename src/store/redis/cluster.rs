@@ -293,8 +293,9 @@ impl Cluster {
             let asked = link.ask::<Value>(&question, true, deadline + PATIENCE);
             match timeout_at(deadline, asked).await {
                 Ok(Ok(told)) => match ranges(told, &host) {
-                    Some(ranges) => return Ok(ranges),
-                    None => fault = Fault::said("a node tells its slots in words that are not understood"),
+                    Some(ranges) if !ranges.is_empty() => return Ok(ranges),
+                    // One that has forgotten its cluster tells of no slots at all.
+                    _ => fault = Fault::said("a node tells its slots in words that are not understood"),
                 },
                 Ok(Err(why)) if why.code() == Some("ERR") => {
                     let wrong =

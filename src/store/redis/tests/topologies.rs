@@ -391,7 +391,7 @@ async fn all_end_in_time(what: &str, store: &Store) {
     let failed = join_all(asked).await;
     let took = began.elapsed();
     assert_eq!(failed, [true; 8], "{what}");
-    assert!(took < Duration::from_millis(2300), "{what}: {took:?}");
+    assert!(took < Duration::from_secs(3), "{what}: {took:?}");
 }
 
 #[tokio::test]
