@@ -354,7 +354,9 @@ async fn rf_02_rf_03_an_outage_that_outlasts_the_lease_shows_no_token_twice() {
         .with(|state| state.delays = (Duration::from_hours(1), SECOND));
     let dead = world.another();
     let (sessions, theirs) = (Arc::clone(&dead.sessions), id.clone());
-    let dying = dead.tasks.spawn(async move { sessions.fresh(&theirs, &session).await });
+    let dying = dead
+        .tasks
+        .spawn(async move { sessions.fresh(&theirs, &session).await });
     sleep(SECOND).await;
     dying.abort();
     world.clock.advance(20 * SECOND);
