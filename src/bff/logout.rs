@@ -192,7 +192,7 @@ impl Bff {
 
     /// Notes the cookie's session for its end, opened for the sake of its tokens.
     async fn open_for_logout(&self, ending: &mut Ending, id: &crate::session::SessionId) {
-        match self.sessions.look_up(id).await {
+        match self.sessions.look_up_in_store(id).await {
             Ok(session) => ending.opened = session,
             Err(SessionError::Store(_)) => ending.store_away = true,
             // It can be deleted all the same.

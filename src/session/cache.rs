@@ -180,6 +180,15 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_logout_finds_the_newest_tokens() {
+        let world = with(limits(100, 1 << 20));
+        let (id, _) = world.begin().await;
+        let kept = world.look_up(&id).await.unwrap();
+        let newest = world.sessions.look_up_in_store(&id).await.unwrap().unwrap();
+        assert!(!Arc::ptr_eq(&kept, &newest));
+    }
+
+    #[tokio::test]
     async fn off_reads_the_store_each_time() {
         let world = with(config::Cache::Off(crate::config::Off::Off));
         let (id, _) = world.begin().await;

@@ -225,6 +225,15 @@ impl Sessions {
             self.metrics.session_found_in_memory();
             return Ok(Some(session));
         }
+        self.look_up_in_store(id).await
+    }
+
+    /// As [`Self::look_up`], never from memory: where the very newest tokens are wanted, as at a logout that revokes them.
+    ///
+    /// # Errors
+    /// [`SessionError`]: answer 503.
+    pub async fn look_up_in_store(&self, id: &SessionId) -> Result<Option<Arc<Session>>, SessionError> {
+        let hash = id.store_key();
         let (opened, ticket, size) = self.read_with_ticket(id, hash).await?;
         self.metrics.session_found_in_store();
         let Some(opened) = opened else {
