@@ -247,3 +247,17 @@ async fn a_user_without_the_right_to_track_is_served_from_redis() {
         "{log}"
     );
 }
+
+#[tokio::test]
+async fn with_the_memory_store_too_a_session_is_opened_once() {
+    let rig = Rig::start().await;
+    let mut browser = rig.signed_in().await;
+    asked(&mut browser, 100).await;
+    let metrics = rig.cloakroom.admin("/metrics").await.text();
+    let count = |source: &str| -> u64 {
+        let name = format!("cloakroom_session_lookups_total{{source=\"{source}\"}} ");
+        let line = metrics.lines().find_map(|line| line.strip_prefix(&name)).unwrap();
+        line.parse().unwrap()
+    };
+    assert!(count("memory") >= 95 && count("store") <= 5, "{metrics}");
+}
