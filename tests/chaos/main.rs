@@ -219,6 +219,17 @@ impl Scene {
     }
 }
 
+/// How much later than it wished a task woke that wishes for little.
+async fn longest_stall(end: Instant) -> Millis {
+    let (wish, mut longest) = (Duration::from_millis(20), Duration::ZERO);
+    while Instant::now() < end {
+        let begun = Instant::now();
+        tokio::time::sleep(wish).await;
+        longest = longest.max(begun.elapsed().saturating_sub(wish));
+    }
+    Millis::try_from(longest.as_millis()).unwrap_or(Millis::MAX)
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn one_refresh_at_a_time_whatever_happens() {
     let seconds = from_environment("CHAOS_SECONDS").unwrap_or(SECONDS);
@@ -290,6 +301,7 @@ async fn one_refresh_at_a_time_whatever_happens() {
         dice.split(),
         now() + seconds * 1_000,
     ));
+    let stalls = tokio::spawn(longest_stall(over));
     let mut storm = dice.split();
     let cutting = tokio::spawn(async move {
         let mut faults = Vec::new();
@@ -309,6 +321,7 @@ async fn one_refresh_at_a_time_whatever_happens() {
     let guests = wandering.join_all().await.concat();
     let replicas = killing.await.unwrap();
     let faults = cutting.await.unwrap();
+    let stall = stalls.await.unwrap();
     door::weather(&provider.control, Value::Null).await;
 
     // A few at a time: two hundred refreshes in one moment would be another storm.
@@ -325,6 +338,7 @@ async fn one_refresh_at_a_time_whatever_happens() {
         deaths: deaths.lock().unwrap().clone(),
         faults,
         gave_up: replicas.iter().flat_map(Replica::gave_up).collect(),
+        stall,
         alive,
     };
     for call in &evidence.calls {
