@@ -39,7 +39,9 @@ pub(super) enum Sessions {
     },
     /// One session, by its reference in a list or in the log.
     Show {
+        // Somebody's cookie may begin with a hyphen, and must not be repeated as an argument that is unknown.
         /// 64 hexadecimal digits.
+        #[arg(allow_hyphen_values = true)]
         reference: String,
         #[command(flatten)]
         asked: Asked,
@@ -47,7 +49,11 @@ pub(super) enum Sessions {
     /// End one session, or all of a user.
     Revoke {
         /// 64 hexadecimal digits.
-        #[arg(required_unless_present = "sub", conflicts_with = "sub")]
+        #[arg(
+            required_unless_present = "sub",
+            conflicts_with = "sub",
+            allow_hyphen_values = true
+        )]
         reference: Option<String>,
         /// The user at the provider, all of whose sessions end.
         #[arg(long)]

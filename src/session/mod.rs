@@ -254,10 +254,11 @@ impl Sessions {
     }
 
     fn cached(&self, hash: &[u8; 32]) -> Option<Arc<Session>> {
+        // Asked before and after: an end that fails meanwhile is seen, and so is one that is confirmed meanwhile. Whether it
+        // is over for its age is for the record to say.
+        let was_refused = self.refused.holds(hash);
         let session = self.cache.as_ref()?.find(&self.store, hash)?;
-        // Asked after it was found, so that an end that failed meanwhile is seen. Whether it is over for its age is for
-        // the record to say.
-        let counts = !self.refused.holds(hash) && self.clock.now() < session.idle_end;
+        let counts = !was_refused && !self.refused.holds(hash) && self.clock.now() < session.idle_end;
         counts.then_some(session)
     }
 
@@ -374,9 +375,11 @@ impl Sessions {
         hash: [u8; 32],
     ) -> Result<(Option<Opened>, Ticket, usize), SessionError> {
         let key = self.key(Kind::Session, hash);
+        let was_refused = self.refused.holds(&hash);
         let (record, ticket) = self.store.read_with_ticket(key).await?;
-        // Asked after the read, so that an end that failed meanwhile is seen.
-        let Some(record) = record.filter(|_| !self.refused.holds(&hash)) else {
+        // Asked before and after: an end that fails meanwhile is seen, and so is one whose delete is confirmed while the
+        // answer from before it is under way.
+        let Some(record) = record.filter(|_| !was_refused && !self.refused.holds(&hash)) else {
             return Ok((None, ticket, 0));
         };
         let opened = self.open(id, key, &record)?;

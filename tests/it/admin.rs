@@ -452,11 +452,17 @@ async fn the_command_says_what_is_wrong_and_is_1() {
         }
     }
     // Whoever takes the cookie for the reference is not shown it, and nobody is asked.
-    for command in ["show", "revoke"] {
-        let (code, _, wrong) = sessions(&folder, &[command, &cookie, "--config", "good.yaml"], &[]);
-        assert_eq!(code, 1);
+    let hyphened = format!("-{}", &cookie[1..]);
+    for (command, cookie) in [
+        ("show", &cookie),
+        ("revoke", &cookie),
+        ("show", &hyphened),
+        ("revoke", &hyphened),
+    ] {
+        let (code, _, wrong) = sessions(&folder, &[command, cookie, "--config", "good.yaml"], &[]);
+        assert_eq!(code, 1, "{wrong}");
         assert!(
-            wrong.contains("64 hexadecimal digits") && !wrong.contains(&cookie),
+            wrong.contains("64 hexadecimal digits") && !wrong.contains(&cookie[1..]),
             "{wrong}"
         );
     }
