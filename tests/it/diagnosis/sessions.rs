@@ -259,6 +259,7 @@ async fn a_sign_out_at_the_provider_that_is_not_heard() {
     let broken = b"HTTP/1.1 500 X\r\nContent-Length: 0\r\n\r\n".to_vec();
     rogue.script(|script| drop(script.raw.insert("/jwks", broken)));
     assert_eq!(post(&stranger, &public, &token).await.status, 503);
+    until(5, "the log", || stranger.log().contains("logout token again")).await;
     entry.log(&stranger.log());
     entry.settle(&cloakroom).await;
     assert_eq!(browser.fetch("GET", "/bff/user").await.status, 200);
