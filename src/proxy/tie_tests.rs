@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::config::SessionSettings;
-use crate::session::testing::{BEGIN, World, key_ring, replica_with};
+use crate::session::testing::{BEGIN, World};
 use crate::store::testing::Fails;
 use std::sync::atomic::AtomicUsize;
 use tokio::time::{Instant, timeout};
@@ -18,14 +18,7 @@ fn streams() -> (World, Arc<Streams>) {
         absolute_timeout: ABSOLUTE,
         ..SessionSettings::default()
     };
-    world.sessions = replica_with(
-        &world.store,
-        key_ring("https://app.example.com", 1),
-        &[Arc::clone(&world.provider)],
-        &world.clock,
-        &world.tasks,
-        &settings,
-    );
+    world = world.with(&settings);
     let streams = Streams::new(Arc::clone(&world.sessions), world.clock.clone());
     (world, streams)
 }

@@ -108,7 +108,7 @@ mod tests {
     use super::*;
     use crate::config::{CacheLimits, SessionSettings};
     use crate::session::SessionId;
-    use crate::session::testing::{World, key_ring, replica_with};
+    use crate::session::testing::World;
 
     fn with(cache: config::Cache) -> World {
         let mut world = World::new();
@@ -116,14 +116,7 @@ mod tests {
             cache,
             ..SessionSettings::default()
         };
-        world.sessions = replica_with(
-            &world.store,
-            key_ring("https://app.example.com", 1),
-            std::slice::from_ref(&world.provider),
-            &world.clock,
-            &world.tasks,
-            &settings,
-        );
+        world = world.with(&settings);
         world
     }
 

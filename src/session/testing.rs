@@ -204,6 +204,19 @@ impl World {
         }
     }
 
+    /// The same with other settings: another replica over the same store, in its place.
+    pub(crate) fn with(mut self, settings: &SessionSettings) -> Self {
+        self.sessions = replica_with(
+            &self.store,
+            key_ring("https://app.example.com", 1),
+            std::slice::from_ref(&self.provider),
+            &self.clock,
+            &self.tasks,
+            settings,
+        );
+        self
+    }
+
     /// Another replica over the same store.
     pub(crate) fn another(&self) -> Self {
         Self::over(
@@ -247,7 +260,7 @@ pub(crate) fn replica(
     replica_with(store, keys, providers, clock, tasks, &SessionSettings::default())
 }
 
-pub(crate) fn replica_with(
+fn replica_with(
     store: &Arc<Store>,
     keys: KeyRing,
     providers: &[Arc<Scripted>],

@@ -3,7 +3,7 @@
 use super::*;
 use crate::config::SessionSettings;
 use crate::secret::Secret;
-use crate::session::testing::{BEGIN, World, key_ring, new_session, replica, replica_with};
+use crate::session::testing::{BEGIN, World, key_ring, new_session, replica};
 use crate::session::{BeginError, NewSession};
 use crate::store::testing::Fails;
 use serde_json::json;
@@ -282,14 +282,7 @@ async fn se_09_a_users_oldest_sessions_end_where_there_are_too_many() {
         max_per_user: Some(2),
         ..SessionSettings::default()
     };
-    world.sessions = replica_with(
-        &world.store,
-        key_ring("https://app.example.com", 1),
-        &[world.provider.clone()],
-        &world.clock,
-        &world.tasks,
-        &settings,
-    );
+    world = world.with(&settings);
     let mut ids = Vec::new();
     for _ in 0..4 {
         ids.push(begin(&world, "alice", "s1").await);
@@ -304,14 +297,7 @@ async fn se_09_a_users_oldest_sessions_end_where_there_are_too_many() {
     assert!(world.look_up(&ids[2]).await.is_some() && BEGIN < world.clock.now());
     // A replica whose clock lags signs somebody in: that is the newest all the same.
     world.clock = crate::clock::Clock::manual(BEGIN);
-    world.sessions = replica_with(
-        &world.store,
-        key_ring("https://app.example.com", 1),
-        std::slice::from_ref(&world.provider),
-        &world.clock,
-        &world.tasks,
-        &settings,
-    );
+    world = world.with(&settings);
     let late = begin(&world, "alice", "s1").await;
     assert!(world.look_up(&late).await.is_some());
     assert_eq!(
