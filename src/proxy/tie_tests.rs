@@ -231,8 +231,8 @@ async fn however_many_are_woken_few_ask_at_a_time() {
     sleep(Duration::from_secs(1)).await;
     world.store.outage.begin(&["read"], Fails::Late);
     assert!(world.sessions.end_known(id.store_key()).await.unwrap());
-    // Each answer takes 2 s now: so many have theirs after one.
-    sleep(Duration::from_millis(2100)).await;
+    // Each answer takes 1.3 s now: so many have theirs after one.
+    sleep(Duration::from_millis(1400)).await;
     assert_eq!(finished.load(Ordering::SeqCst), AT_ONCE);
     world.store.outage.end();
     sleep(Duration::from_secs(2)).await;

@@ -47,7 +47,7 @@ use zeroize::Zeroizing;
 /// How often a write is tried anew because others wrote in between.
 const SWAPS: usize = 8;
 /// How long noting a use may take in all, whatever each round trip may: an answer is due within 3 s (contract 4.6).
-const NOTING: Duration = Duration::from_millis(2500);
+const NOTING: Duration = Duration::from_millis(1500);
 
 /// Why a session could not be read or kept. Never the same as "there is none".
 #[derive(Clone, Debug, thiserror::Error)]

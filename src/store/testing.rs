@@ -315,7 +315,7 @@ pub(crate) enum Fails {
     Before,
     /// After it was done: only its answer is lost.
     After,
-    /// Not at all, but it takes 2 s.
+    /// Not at all, but it takes nearly as long as an operation may.
     Late,
 }
 
@@ -371,7 +371,7 @@ impl Outage {
         match self.decide(operation).await {
             None => asked.await,
             Some(Fails::Late) => {
-                tokio::time::sleep(Duration::from_secs(2)).await;
+                tokio::time::sleep(super::PATIENCE - Duration::from_millis(100)).await;
                 asked.await
             }
             Some(fails) => {

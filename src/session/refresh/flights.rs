@@ -24,8 +24,10 @@ const SWEEP_FROM: usize = 1024;
 /// How far a flight is.
 #[derive(Clone, Debug)]
 pub(super) enum Progress {
-    /// On its way.
-    Flying,
+    /// On its way, and waits for the store.
+    AtStore,
+    /// On its way, and waits for the provider, whom we ask or another replica does.
+    AtProvider,
     /// On its way still, but the store does not take what it brought: nobody waits for that.
     StoreAway(StoreError),
     /// There.
@@ -85,7 +87,7 @@ impl Flights {
             Some(Slot::Resting { failures, .. }) => *failures,
             None => 0,
         };
-        let (progress, watching) = watch::channel(Progress::Flying);
+        let (progress, watching) = watch::channel(Progress::AtStore);
         slots.slots.insert(hash, Slot::Flying(watching.clone()));
         let flight = Flight {
             flights: self.clone(),
@@ -107,6 +109,21 @@ impl Flight {
     /// Whether the last flight of this session in this process failed a while ago: nobody else's answer is overdue.
     pub(super) const fn has_failed_before(&self) -> bool {
         self.failures > 0
+    }
+
+    /// From here on it waits for the store.
+    pub(super) fn waits_for_store(&self) {
+        // What is no change tells nobody: the time that they give the store runs on.
+        self.progress
+            .send_if_modified(|progress| match std::mem::replace(progress, Progress::AtStore) {
+                Progress::AtStore => false,
+                _ => true,
+            });
+    }
+
+    /// From here on it waits for the provider.
+    pub(super) fn waits_for_provider(&self) {
+        self.progress.send_replace(Progress::AtProvider);
     }
 
     /// The store does not take what the flight brought, which goes on.

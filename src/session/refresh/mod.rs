@@ -38,14 +38,18 @@ pub(super) use throttle::Throttle;
 
 use super::{FreshError, Session, SessionId, Sessions, Tokens};
 use crate::clock::UnixTime;
+use crate::store::StoreError;
 use flights::{Boarding, Progress};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::watch;
-use tokio::time::{Instant, timeout_at};
+use tokio::time::{Instant, timeout, timeout_at};
 
 /// The longest that a request waits for a refresh (contract 4.7).
 const WAIT: Duration = Duration::from_secs(10);
+
+/// The longest that it waits for the store alone meanwhile; looking the session up may have taken as long (contract 4.6).
+const STORE_WAIT: Duration = Duration::from_millis(1500);
 
 /// How many refreshes a request waits for, where the first brings a token that is dead on arrival.
 const ROUNDS: usize = 3;
@@ -164,19 +168,22 @@ impl Sessions {
     }
 }
 
-/// Waits until the flight has landed, or cannot until the store is back.
+/// Waits until the flight has landed, or the store does not answer it.
 async fn landing(mut progress: watch::Receiver<Progress>) -> Result<Arc<Session>, FreshError> {
-    // Closed without landing: its task broke down, and the next request begins another.
-    let progress = match progress
-        .wait_for(|progress| !matches!(progress, Progress::Flying))
-        .await
-    {
-        Ok(progress) => progress.clone(),
-        Err(_) => return Err(FreshError::ProviderAway),
-    };
-    match progress {
-        Progress::Landed(outcome) => outcome,
-        Progress::StoreAway(error) => Err(error.into()),
-        Progress::Flying => Err(FreshError::ProviderAway),
+    loop {
+        let now = progress.borrow_and_update().clone();
+        let changed = match now {
+            Progress::Landed(outcome) => return outcome,
+            Progress::StoreAway(error) => return Err(error.into()),
+            Progress::AtProvider => progress.changed().await,
+            Progress::AtStore => {
+                let late = |_| StoreError("a refresh waits for it".into());
+                timeout(STORE_WAIT, progress.changed()).await.map_err(late)?
+            }
+        };
+        // Closed without landing: its task broke down, and the next request begins another.
+        if changed.is_err() {
+            return Err(FreshError::ProviderAway);
+        }
     }
 }

@@ -34,6 +34,11 @@ impl Default for Throttle {
 }
 
 impl Throttle {
+    /// Whether a place is free now.
+    pub(super) fn has_room(&self) -> bool {
+        self.places.available_permits() > 0
+    }
+
     /// A place for one call. `Err`: there is none in time, or the provider wants to be left alone that long.
     pub(super) async fn enter(&self, patience: Duration) -> Result<SemaphorePermit<'_>, Option<Duration>> {
         self.rest().map_or(Ok(()), |left| Err(Some(left)))?;

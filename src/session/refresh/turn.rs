@@ -84,7 +84,9 @@ impl Turn {
                 return None;
             }
             // The holder's write, or the end of its lease, is told at once where the store can tell.
+            self.flight.waits_for_provider();
             let _told_or_not = timeout(pause, news.changed()).await;
+            self.flight.waits_for_store();
             pause = (pause * 2).min(LONGEST_LOOK);
             self.read_or_land().await.as_ref()?;
         }
@@ -144,14 +146,19 @@ impl Turn {
             return;
         };
         let throttle = self.sessions.throttle(opened.provider.name());
+        if !throttle.has_room() {
+            self.flight.waits_for_provider();
+        }
         let place = match throttle.enter(WAITING).await {
             Ok(place) => place,
             Err(rest) => return self.flight.land_without_provider(rest),
         };
+        self.flight.waits_for_store();
         let Some((opened, used)) = self.mark(opened).await else {
             return;
         };
         let provider = Arc::clone(&opened.provider);
+        self.flight.waits_for_provider();
         let asked = self.sessions.clock.now();
         let answer = timeout(CALL, provider.refresh(&used)).await;
         drop(place);
@@ -182,7 +189,9 @@ impl Turn {
         let deadline = Instant::now() + OVERDUE;
         let mut news = self.sessions.watch(&self.id);
         while opened.payload.shown > 0 && !self.flight.has_failed_before() && Instant::now() < deadline {
+            self.flight.waits_for_provider();
             let _told_or_not = timeout(LONGEST_LOOK, news.changed()).await;
+            self.flight.waits_for_store();
             opened = self.read_or_land().await?;
         }
         Some(opened)

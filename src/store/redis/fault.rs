@@ -32,7 +32,7 @@ impl Fault {
 
     /// Nobody answered.
     pub(super) fn late() -> Self {
-        Self::said(format!("no answer within {} s", PATIENCE.as_secs()))
+        Self::said(format!("no answer within {} ms", PATIENCE.as_millis()))
     }
 
     /// The server's code, where it said one.

@@ -23,7 +23,7 @@ use tokio::time::{Instant, timeout};
 use tokio_util::task::TaskTracker;
 
 /// The longest that one attempt to connect takes: less than `PATIENCE`, so that the request that began it sees it end.
-const CONNECTING: Duration = Duration::from_millis(1500);
+const CONNECTING: Duration = Duration::from_secs(1);
 /// The first pause after a failed attempt; it doubles with each further one.
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
 /// The longest pause.

@@ -36,6 +36,38 @@ async fn invalid_grant_while_the_store_is_away_ends_the_session_when_it_is_back(
 }
 
 #[tokio::test(start_paused = true)]
+async fn fa_01_a_slow_store_is_said_within_three_seconds_and_the_refresh_goes_on() {
+    for slow in [&["read", "claim", "replace"][..], &["read", "replace"]] {
+        let (world, id, _) = expired().await;
+        world.store.outage.begin(slow, Fails::Late);
+        let begun = Instant::now();
+        let session = world.sessions.look_up_in_store(&id).await.unwrap().unwrap();
+        let away = world.sessions.fresh(&id, &session).await;
+        assert!(
+            matches!(away, Err(FreshError::Session(SessionError::Store(_)))),
+            "{slow:?}: {away:?}"
+        );
+        let took = begun.elapsed();
+        assert!(took < 3 * SECOND, "{slow:?}: {took:?}");
+        assert_eq!(world.provider.calls(), 0, "{slow:?}");
+        world.settle().await;
+        world.store.outage.end();
+        assert_eq!(world.fresh(&id).await.unwrap(), "access-1");
+        assert_eq!(world.provider.calls(), 1, "{slow:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_provider_is_waited_for_longer_than_a_store() {
+    let (world, id, session) = expired().await;
+    world
+        .provider
+        .with(|state| state.delays = (4 * SECOND, 5 * SECOND));
+    let fresh = world.sessions.fresh(&id, &session).await;
+    assert!(fresh.is_ok(), "{fresh:?}");
+}
+
+#[tokio::test(start_paused = true)]
 async fn rf_09_no_other_failure_ends_a_session() {
     let no_answer = |retry_after| TokenError::NoAnswer {
         unreadable: false,
