@@ -192,11 +192,32 @@ impl Sessions {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::metrics::Metrics;
+    use crate::session::testing::World;
+    use crate::store::Store;
 
     fn id(n: usize) -> [u8; 32] {
         let mut id = [0; 32];
         id[..8].copy_from_slice(&n.to_be_bytes());
         id
+    }
+
+    #[tokio::test]
+    async fn class_h_what_strangers_say_is_over_is_not_remembered_for_a_failover() {
+        let (world, counted) = (World::new(), Arc::new(Metrics::default()));
+        let store = Store::memory(10, world.clock.clone()).counted_by(Arc::clone(&counted));
+        let world = World::over(store.into(), world.clock.clone(), world.provider.clone());
+        let asked = |operation: &str| {
+            let count = format!("operation=\"{operation}\"}} ");
+            counted
+                .encode()
+                .lines()
+                .any(|line| line.contains("_count") && line.contains(&count))
+        };
+        world.sessions.end(id(1)).await.unwrap();
+        assert!(asked("delete") && !asked("end"));
+        world.sessions.end_known(id(1)).await.unwrap();
+        assert!(asked("end"));
     }
 
     #[test]

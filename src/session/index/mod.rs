@@ -34,6 +34,7 @@ use super::{SessionError, SessionId, Sessions};
 use crate::clock::UnixTime;
 use crate::store::{Kind, StoreKey};
 use serde::{Deserialize, Serialize};
+use std::time::Duration;
 
 /// Whose sessions are looked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -82,6 +83,9 @@ impl Listed {
 
 /// A set that grew to so many members is swept of those that live no more, and again at each doubling.
 const SWEEP_FROM: usize = 16;
+/// How long a session's entry stays although its record is gone: a failover may have lost the record alone, and whoever
+/// wrote it writes it again.
+const UNSETTLED: Duration = Duration::from_mins(10);
 
 impl Whose<'_> {
     const fn kind(&self) -> Kind {
@@ -143,7 +147,7 @@ impl Sessions {
                 .enlist(set, &member, sealed.clone().into(), ttl)
                 .await?;
             if count >= SWEEP_FROM && count.is_power_of_two() {
-                self.sweep(set, &member).await?;
+                self.sweep(set, issuer).await?;
             }
         }
         // To be found by its reference: under the name that its record has.
@@ -152,15 +156,22 @@ impl Sessions {
         Ok(())
     }
 
-    /// Strikes the members of a set that live no more, but for the one that is about to.
-    async fn sweep(&self, set: StoreKey, newest: &[u8; 32]) -> Result<(), SessionError> {
+    /// Strikes the members of a set that live no more.
+    async fn sweep(&self, set: StoreKey, issuer: &str) -> Result<(), SessionError> {
         let mut gone = Vec::new();
-        for (member, _) in self.store.listed(set).await? {
-            if member != *newest && !self.is_there(member).await? {
+        for (member, sealed) in self.store.listed(set).await? {
+            let shown = unseal(&self.keys, &[issuer], member, &sealed).ok().flatten();
+            let is_settled = shown.is_none_or(|(_, listed)| self.is_settled(&listed));
+            if is_settled && !self.is_there(member).await? {
                 gone.push(member);
             }
         }
         Ok(self.store.strike(set, &gone).await?)
+    }
+
+    /// Whether the record of this entry, if it is gone, is gone for good.
+    fn is_settled(&self, listed: &Listed) -> bool {
+        self.clock.now() > listed.begun.plus(UNSETTLED)
     }
 
     pub(in crate::session) async fn is_there(&self, member: [u8; 32]) -> Result<bool, SessionError> {
@@ -190,7 +201,9 @@ impl Sessions {
                 // Where that cannot be told (one node of a cluster is away), it counts as there: whoever ends it is told that its
                 // end is not confirmed, and those on other nodes end all the same.
                 if !self.is_there(member).await.unwrap_or(true) {
-                    gone.push(member);
+                    if self.is_settled(&listed) {
+                        gone.push(member);
+                    }
                 } else if found.iter().all(|other| other.hash != listed.hash) {
                     found.push(listed);
                 }

@@ -389,3 +389,26 @@ async fn after_asking<T: FromRedisValue>(
     let answer = answers.into_iter().last().unwrap_or(Value::Nil);
     Ok(T::from_redis_value(answer)?)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::changes::Changes;
+    use crate::store::testing::RedisServer;
+
+    #[tokio::test]
+    async fn a_node_that_is_cut_off_from_its_cluster_proves_nothing_although_it_answers() {
+        let redis = RedisServer::start_with(&["--cluster-enabled", "yes"]);
+        let client = redis::Client::open(format!("redis://127.0.0.1:{}", redis.port)).unwrap();
+        let connection = client.get_multiplexed_async_connection().await.unwrap();
+        for (is_cluster, is_proof) in [(true, false), (false, true)] {
+            let news = News::new(Changes::new(), "p:", None, is_cluster);
+            let pulse = Pulse::new(Instant::now());
+            // It calls itself a primary all the time, and longer than a proof counts.
+            let beating = heartbeat(connection.clone(), Role::Primary, Some(&pulse), None, Some(&news));
+            let beaten = timeout(Duration::from_millis(1500), beating).await;
+            assert!(beaten.is_err(), "the connection is kept");
+            assert_eq!(pulse.lives(), is_proof, "in a cluster: {is_cluster}");
+        }
+    }
+}

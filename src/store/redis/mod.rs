@@ -333,6 +333,9 @@ impl RedisStore {
 
     pub(super) async fn release(&self, key: StoreKey, owner: &[u8; 16]) -> Result<(), StoreError> {
         let value = value(1, owner);
+        if let (Some(recent), Kind::AttemptClaim) = (&self.recent, key.kind) {
+            recent.given_back(key);
+        }
         let released = self.script(&self.release, RELEASE, &[key], &[&value]).await;
         self.changes.note(&key);
         released.map(drop)

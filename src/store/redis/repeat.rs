@@ -128,10 +128,27 @@ impl Recent {
 
     /// A record was written: as it is kept, with its version in front.
     pub(super) fn put(&self, key: StoreKey, value: Vec<u8>, ttl: Duration) {
-        // A login's record, and what keeps a login or a logout token from counting twice.
-        if matches!(key.kind, Kind::Session | Kind::LogoutMark | Kind::LogoutToken) {
+        // A session's record, what a login brought, and what keeps a code or a logout token from counting twice. A lease is
+        // renewed by its holder, and what leads on from a logout counts once.
+        if matches!(
+            key.kind,
+            Kind::Session | Kind::AttemptClaim | Kind::AttemptResult | Kind::LogoutMark | Kind::LogoutToken
+        ) {
             self.remember(Write::Put(key, value.into(), Instant::now() + ttl));
         }
+    }
+
+    /// A claim was given back: nobody is to find it again.
+    pub(super) fn given_back(&self, key: StoreKey) {
+        let mut writes = self.writes();
+        let Writes { queue, bytes } = &mut *writes;
+        queue.retain(|(_, write)| {
+            let is_it = matches!(write, Write::Put(of, ..) if *of == key);
+            if is_it {
+                *bytes -= write.size();
+            }
+            !is_it
+        });
     }
 
     pub(super) fn ended(&self, key: StoreKey) {
@@ -215,7 +232,7 @@ impl Recent {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::store::testing::RedisServer;
+    use crate::store::testing::{RedisServer, becomes};
 
     const MINUTE: Duration = Duration::from_mins(1);
 
@@ -306,6 +323,48 @@ mod tests {
             assert_eq!(there.find(session(1)).await, None, "{order:?}");
             assert!(there.redis.keys().iter().all(|(_, ttl)| *ttl > 0));
         }
+    }
+
+    #[tokio::test]
+    async fn az_06_a_claimed_code_stays_claimed_unless_it_was_given_back() {
+        let mut there = There::start().await;
+        let claim = |n| StoreKey {
+            kind: Kind::AttemptClaim,
+            hash: [n; 32],
+        };
+        there.recent.put(claim(1), record(1, "owner"), MINUTE);
+        there.recent.put(claim(2), record(1, "owner"), MINUTE);
+        there.recent.given_back(claim(2));
+        there.repeat().await;
+        assert_eq!(there.find(claim(1)).await, Some(record(1, "owner")));
+        assert_eq!(there.find(claim(2)).await, None);
+        there.recent.given_back(claim(1));
+        assert_eq!(there.recent.writes().bytes, 0);
+    }
+
+    #[tokio::test]
+    async fn fa_01_a_server_that_takes_no_writes_yet_is_asked_for_nothing_else() {
+        let recent = Recent::new("p:");
+        recent.put(session(1), record(1, "begun"), MINUTE);
+        // A node of a cluster that has no slots yet.
+        let redis = RedisServer::start_with(&["--cluster-enabled", "yes"]);
+        let client = redis::Client::open(format!("redis://127.0.0.1:{}", redis.port)).unwrap();
+        let mut connection = client.get_multiplexed_async_connection().await.unwrap();
+        let refused = recent.repeat(&mut connection).await.unwrap_err();
+        assert_eq!(refused.code(), Some("CLUSTERDOWN"));
+        let slots: Vec<String> = (0..16384).map(|n: u16| n.to_string()).collect();
+        let add = ["CLUSTER", "ADDSLOTS"].into_iter();
+        redis.cli(&add.chain(slots.iter().map(String::as_str)).collect::<Vec<_>>());
+        becomes("a cluster of one", || {
+            redis.cli(&["CLUSTER", "INFO"]).contains("cluster_state:ok")
+        });
+        recent.repeat(&mut connection).await.unwrap();
+        let mut there = There {
+            redis,
+            connection,
+            recent,
+        };
+        assert_eq!(there.find(session(1)).await, Some(record(1, "begun")));
     }
 
     #[tokio::test(start_paused = true)]

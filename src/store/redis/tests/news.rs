@@ -2,7 +2,7 @@
 
 use super::super::key_of;
 use super::{CANARY, KEY, MINUTE, recovers};
-use crate::store::testing::{Clustered, RedisServer, Replicated, settings};
+use crate::store::testing::{Clustered, RedisServer, Replicated, becomes, settings};
 use crate::store::{Kind, Store, StoreKey, Ticket, Watch};
 use bytes::Bytes;
 use std::time::{Duration, Instant};
@@ -248,6 +248,26 @@ async fn each_node_of_a_cluster_answers_for_its_own_keys() {
     let holding = tickets.iter().filter(|ticket| store.holds(ticket)).count();
     servers.nodes[0].signal("CONT");
     assert_eq!(holding, 32 - there);
+}
+
+#[tokio::test]
+async fn a_node_that_calls_its_cluster_down_answers_for_nothing() {
+    let servers = Clustered::start(0);
+    let store = Store::redis(&servers.settings()).unwrap();
+    store.create(KEY, SESSION, MINUTE).await.unwrap();
+    let ticket = kept_soon(&store, KEY).await;
+    let owner = |node: &&RedisServer| !node.keys().is_empty();
+    let owner = servers.nodes.iter().find(owner).unwrap();
+    // It still calls itself a primary, and has the key; somebody else may have both by now.
+    let slot = owner.cli(&["CLUSTER", "NODES"]);
+    let myself = slot.lines().find(|line| line.contains("myself")).unwrap();
+    let last = myself.rsplit(['-', ' ']).next().unwrap();
+    assert_eq!(owner.cli(&["CLUSTER", "DELSLOTS", last]), "OK");
+    becomes("a node that calls its cluster down", || {
+        owner.cli(&["CLUSTER", "INFO"]).contains("cluster_state:fail")
+    });
+    assert!(owner.cli(&["ROLE"]).starts_with("master"));
+    assert!(void_within(Duration::from_millis(1500), &store, &ticket).await);
 }
 
 #[test]
