@@ -1,5 +1,8 @@
 //! A primary is killed under load (contract 4.6): no session is lost, and soon nobody notices any more.
 //!
+//! Redis replicates behind its answers. Here the primary dies with everything that it had confirmed, so what is there
+//! afterwards is what cloakroom wrote again.
+//!
 //! Sentinel and Cluster as people run them: TLS with an authority of their own and client certificates, passwords, and an
 //! ACL user with the documented rights and no others.
 
@@ -47,7 +50,7 @@ fn keeps_asking(mut browser: Browser, done: &Arc<AtomicBool>, all: &mut JoinSet<
     });
 }
 
-/// Kills the first data server while everybody asks, and returns how long after it the last 5xx came.
+/// Loses the first data server and all that it had while everybody asks, and returns how long after it the last 5xx came.
 async fn killed_under_load(rig: &Rig, group: &mut Group) -> Duration {
     let (done, mut all) = (Arc::new(AtomicBool::new(false)), JoinSet::new());
     let mut sessions = Vec::new();
@@ -58,7 +61,7 @@ async fn killed_under_load(rig: &Rig, group: &mut Group) -> Duration {
     }
     group.in_step().await;
     assert!(group.counts()[0] > 0, "it has some of the sessions");
-    group.data[0].kill();
+    group.lose_the_first();
     let killed = Instant::now();
     // Until well after everybody was served again, and not before there was something to notice.
     tokio::time::sleep(LATEST + Duration::from_secs(1)).await;

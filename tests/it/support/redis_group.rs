@@ -3,7 +3,7 @@
 
 use super::secrets::canary;
 use super::tls::{Authority, Leaf};
-use super::{free_port, until};
+use super::{free_port, signal, until};
 use serde_json::{Value, json};
 use std::net::TcpListener;
 use std::process::{Child, Command, Stdio};
@@ -314,6 +314,24 @@ impl Group {
             }
         })
         .await;
+    }
+
+    /// Kills the first data server, a primary, with everything that it had: its replicas have got none of it.
+    pub fn lose_the_first(&mut self) {
+        let first = &self.data[0];
+        let port = first.port.to_string();
+        // Stopped, so that nothing more comes to the replicas from it.
+        signal(first.child.as_ref().unwrap().id(), "STOP");
+        for node in &self.data[1..] {
+            let role = node.ask(&["ROLE"]);
+            if role.starts_with("slave") && role.lines().nth(2) == Some(&port) {
+                assert_eq!(node.ask(&["CONFIG", "SET", "replica-read-only", "no"]), "OK");
+                assert_eq!(node.ask(&["FLUSHALL"]), "OK");
+                assert_eq!(node.ask(&["CONFIG", "SET", "replica-read-only", "yes"]), "OK");
+                assert_eq!(node.ask(&["DBSIZE"]), "0");
+            }
+        }
+        self.data[0].kill();
     }
 
     /// Panics where anything lives for ever (contract 5.5).
