@@ -86,6 +86,30 @@ async fn lo_02_lo_04_class_f_a_post_ends_the_session_revokes_its_tokens_and_goes
 }
 
 #[tokio::test]
+async fn lo_03_whatever_state_the_provider_sends_back_the_landing_is_the_same() {
+    let rig = Rig::start().await;
+    let mut browser = rig.signed_in().await;
+    let plain = browser.navigate("/", Site::CrossSite).await;
+    browser.fetch("POST", "/bff/logout").await;
+    for query in [
+        "",
+        "?state=",
+        "?state=zzz",
+        "?state=a&state=b",
+        "?state=//evil.example",
+    ] {
+        let back = browser.navigate(&format!("/{query}"), Site::CrossSite).await;
+        assert_eq!(
+            (back.status, back.text()),
+            (plain.status, plain.text()),
+            "{query}"
+        );
+        assert!(back.headers("set-cookie").is_empty() && back.headers("location").is_empty());
+    }
+    assert_eq!(user(&mut browser).await, 401, "no session");
+}
+
+#[tokio::test]
 async fn bf_01_lo_02_json_gets_a_one_time_path_and_no_token() {
     let rig = Rig::start().await;
     let mut browser = rig.signed_in().await;

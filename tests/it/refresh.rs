@@ -2,7 +2,7 @@
 //!
 //! A token that lives two seconds ages after one of them (half its lifetime) and has expired after two.
 
-use crate::support::browser::{Browser, Request};
+use crate::support::browser::{Browser, Reply, Request};
 use crate::support::cloakroom::Cloakroom;
 use crate::support::keys::{Key, Sign};
 use crate::support::rig::Rig;
@@ -123,6 +123,25 @@ async fn rf_02_rf_04_two_replicas_refresh_once_against_a_provider_that_detects_r
         assert_eq!(browser.at(port).fetch("GET", "/api/x").await.status, 200);
     }
     assert_eq!(rig.rogue.grants("refresh_token"), 1);
+}
+
+#[tokio::test]
+async fn rf_18_a_refresh_token_is_shown_to_its_provider_alone() {
+    let rig = Rig::on_redis(|config| config).await;
+    let mut browser = ageing(&rig).await;
+    let is_in = |reply: &Reply| format!("{:?}{}", reply.head, reply.text()).contains("CANARY-rt");
+    for path in ["/api/x", "/bff/user", "/api/x"] {
+        assert!(!is_in(&browser.fetch("GET", path).await), "{path}");
+        until(5, "the refresh", || rig.rogue.grants("refresh_token") == 1).await;
+    }
+    let calls = rig.rogue.calls("/token");
+    let shown = calls.iter().filter_map(|call| call.value("refresh_token"));
+    assert!(shown.count() == 1, "its provider has seen it");
+    let went_up = format!("{:?}", rig.upstream.requests());
+    assert!(went_up.contains("CANARY-at") && !went_up.contains("CANARY-rt"));
+    // Sealed: what the whole of Redis shows is looked at here, and again when it goes.
+    rig.redis.as_ref().unwrap().search();
+    assert!(!is_in(&browser.fetch("POST", "/bff/logout").await));
 }
 
 #[tokio::test]

@@ -238,7 +238,7 @@ async fn a_renewed_certificate_is_used_and_connections_under_way_go_on() {
 }
 
 #[tokio::test]
-async fn a_pair_that_does_not_fit_never_takes_the_last_good_one_away() {
+async fn fa_07_a_pair_that_does_not_fit_never_takes_the_last_good_one_away() {
     let (first, second) = (pair(), pair());
     let secured = secured(&first).await;
     let cert = secured.folder.path().join("tls.crt");
