@@ -4,7 +4,8 @@
 //! so ([`Ticket`], contract 4.10); everything else here is about room.
 //!
 //! INVARIANT: bounded, in number and in bytes. INVARIANT: a session is found by the hash of its cookie's bits, so only who
-//! has the cookie finds it. INVARIANT: tokens are wiped from memory with the last use of a session that has left.
+//! has the cookie finds it. INVARIANT: tokens are wiped from memory with the last use of a session that has left; one that
+//! counts no more leaves when it is asked for, and else with the first that is kept a while later.
 
 use super::record::Session;
 use crate::config;
@@ -12,7 +13,7 @@ use crate::store::{Store, Ticket};
 use quick_cache::Weighter;
 use quick_cache::sync;
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tokio::time::Instant;
 
@@ -23,6 +24,8 @@ const OVERHEAD: u64 = 1024;
 pub(super) struct Cache {
     ttl: Duration,
     kept: sync::Cache<[u8; 32], Kept, Weight>,
+    /// When what counts no more is looked for next.
+    sweep_at: Mutex<Instant>,
 }
 
 #[derive(Clone)]
@@ -63,6 +66,7 @@ impl Cache {
         Some(Self {
             ttl: limits.ttl,
             kept: sync::Cache::with_weighter(limits.max, limits.max_size, Weight { least }),
+            sweep_at: Mutex::new(Instant::now()),
         })
     }
 
@@ -88,13 +92,27 @@ impl Cache {
         if !ticket.is_worth_keeping() || !store.holds(&ticket) {
             return;
         }
+        let now = Instant::now();
+        self.sweep(store, now);
         let kept = Kept {
             session: Arc::clone(session),
             ticket,
-            until: Instant::now() + self.ttl,
+            until: now + self.ttl,
             bytes: OVERHEAD + size as u64,
         };
         self.kept.insert(hash, kept);
+    }
+
+    /// Lets go of what counts no more: once in a while, and only where nobody else does so now.
+    fn sweep(&self, store: &Store, now: Instant) {
+        let Ok(mut at) = self.sweep_at.try_lock() else {
+            return;
+        };
+        if now >= *at {
+            *at = now + self.ttl;
+            self.kept
+                .retain(|_, kept| now < kept.until && store.holds(&kept.ticket));
+        }
     }
 
     #[cfg(test)]
@@ -170,6 +188,24 @@ mod tests {
         assert!(is_kept(&world, &id).await);
         world.sessions.refuse_known(id.store_key());
         assert!(world.look_up(&id).await.is_none());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_counts_no_more_leaves_although_nobody_asks_for_it() {
+        let world = with(limits(100, 1 << 20));
+        let mut kept = Vec::new();
+        for _ in 0..20 {
+            let (id, _) = world.begin().await;
+            let session = world.look_up(&id).await.unwrap();
+            kept.push((id, Arc::downgrade(&session)));
+        }
+        let ended = kept[0].0.store_key();
+        world.another().sessions.end_known(ended).await.unwrap();
+        assert!(kept[1].1.upgrade().is_some());
+        tokio::time::advance(Duration::from_secs(31)).await;
+        let (id, _) = world.begin().await;
+        assert!(is_kept(&world, &id).await);
+        assert!(kept.iter().all(|(_, session)| session.upgrade().is_none()));
     }
 
     #[tokio::test]
