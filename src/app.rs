@@ -4,6 +4,8 @@
 //! balances the load looks elsewhere; then the listeners close, and requests, tunnels and refreshes under way finish
 //! within `drain_timeout`. What is left then is cut.
 
+mod timekeeping;
+
 use crate::admin::Admin;
 use crate::bff::forward_auth::ForwardAuth;
 use crate::bff::{self, Bff};
@@ -136,6 +138,8 @@ pub async fn run(settings: Settings, parts: Parts, stop: impl Future<Output = ()
         parts.metrics.clone(),
         tasks.clone(),
     );
+    let admin_stop = CancellationToken::new();
+    tasks.spawn(timekeeping::keep(parts.metrics.clone(), admin_stop.clone()));
     let (router, forward_auth) = services(&settings, parts, sessions, &tasks, &tunnels, &cut);
     let bounds = Bounds {
         header_timeout: settings.server.header_timeout,
@@ -156,7 +160,6 @@ pub async fn run(settings: Settings, parts: Parts, stop: impl Future<Output = ()
         );
     }
     let listeners = TaskTracker::new();
-    let admin_stop = CancellationToken::new();
     let admin_task = tasks.spawn(listener::serve(
         sockets.admin,
         Bounds {
@@ -251,9 +254,10 @@ struct UnderWay {
     stopping: CancellationToken,
     /// Cuts requests and tunnels.
     cut: CancellationToken,
-    /// Everything else: refreshes, deletes, the admin listener.
+    /// Everything else: refreshes, deletes, the admin listener, keeping the time.
     tasks: TaskTracker,
     admin_task: JoinHandle<()>,
+    /// Stops the last two.
     admin_stop: CancellationToken,
 }
 

@@ -2,11 +2,33 @@
 //!
 //! Stands on the ground floor. Everything that outlives a process (sessions, tokens, login attempts) is dated
 //! with [`Clock::now`]; what only measures a span inside the process uses `tokio::time::Instant`.
+//!
+//! The process keeps its own time: the system's clock is read once, and counted on from there with the clock that runs
+//! since boot, which nobody can set (`CLOCK_BOOTTIME`, `clock_gettime(2)`; a machine's sleep counts, so it is no step). A
+//! system clock that is set by an hour would otherwise end every session at once, or none for an hour, and renew every
+//! token or send dead ones. The [`Keeper`] then follows the system's clock by at most 1 % of the time that passes: what
+//! drifts is followed at once, an hour takes a hundred hours, and a token of one hour is judged at most 36 s wrong, which
+//! `refresh_before` (60 s) covers. NTP's slewing turns both clocks alike and is no difference.
+//!
+//! The price: a clock that was wrong when the process started, or that stood still with the whole machine (a paused
+//! virtual machine, whose clock since boot does not count that), and is put right by a step, is followed as slowly. So the
+//! difference is an error in the log and a metric, and the remedy is a restart, which takes the system's clock as it is.
+//! Replicas have to agree as ever: where all machines' clocks were set for good, all replicas are to be restarted together.
+//!
+//! INVARIANT: [`Clock::now`] costs one clock read without a system call, and loads; it does not look at the system's clock.
+
+mod keeper;
+
+pub use keeper::{Keeper, Look, Notice};
 
 use serde::{Deserialize, Serialize};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::sync::{Arc, LazyLock};
 use std::time::Duration;
+
+/// What the time of day is ahead of the clock since boot, milliseconds: taken from the system's clock when it is first
+/// wanted; from then on only a [`Keeper`] moves it.
+static OFFSET: LazyLock<AtomicI64> = LazyLock::new(|| AtomicI64::new(Reading::take().offset()));
 
 /// A moment: milliseconds since 1970-01-01 UTC. 64 bits, so it does not end in 2038.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -14,6 +36,18 @@ use std::time::Duration;
 pub struct UnixTime(u64);
 
 impl UnixTime {
+    /// What the system's clock says now, however it was set: only for what the system itself dates, such as files.
+    #[must_use]
+    pub fn of_the_system() -> Self {
+        #[expect(
+            clippy::disallowed_methods,
+            reason = "this is the one place that reads the system's clock"
+        )]
+        let now = std::time::SystemTime::now();
+        let since = now.duration_since(std::time::UNIX_EPOCH);
+        Self(since.map_or(0, |since| u64::try_from(since.as_millis()).unwrap_or(u64::MAX)))
+    }
+
     /// From milliseconds since 1970.
     #[must_use]
     pub const fn from_millis(millis: u64) -> Self {
@@ -66,7 +100,7 @@ impl UnixTime {
 /// Where the time of day comes from.
 #[derive(Clone, Debug, Default)]
 pub enum Clock {
-    /// The system's clock.
+    /// The time that this process keeps: the system's clock at its start, followed slowly.
     #[default]
     System,
     /// A clock that a test moves: milliseconds since 1970.
@@ -78,15 +112,10 @@ impl Clock {
     #[must_use]
     pub fn now(&self) -> UnixTime {
         match self {
-            #[expect(
-                clippy::disallowed_methods,
-                reason = "this is the one place that reads the system's clock"
-            )]
-            Self::System => UnixTime(
-                std::time::SystemTime::now()
-                    .duration_since(std::time::UNIX_EPOCH)
-                    .map_or(0, |d| u64::try_from(d.as_millis()).unwrap_or(u64::MAX)),
-            ),
+            Self::System => {
+                let millis = since_boot().saturating_add(OFFSET.load(Ordering::Relaxed));
+                UnixTime(u64::try_from(millis).unwrap_or(0))
+            }
             Self::Manual(millis) => UnixTime(millis.load(Ordering::SeqCst)),
         }
     }
@@ -97,7 +126,7 @@ impl Clock {
         Self::Manual(Arc::new(AtomicU64::new(start.0)))
     }
 
-    /// Moves a manual clock forward; the system's clock is left alone.
+    /// Moves a manual clock forward; the process's time is left alone.
     pub fn advance(&self, span: Duration) {
         if let Self::Manual(millis) = self {
             millis.fetch_add(
@@ -106,4 +135,38 @@ impl Clock {
             );
         }
     }
+}
+
+/// Both clocks of the system, read one after the other: milliseconds.
+#[derive(Clone, Copy, Debug)]
+struct Reading {
+    /// Since 1970, as the system's clock is set.
+    wall: i64,
+    /// Since boot.
+    boot: i64,
+}
+
+impl Reading {
+    fn take() -> Self {
+        let wall = i64::try_from(UnixTime::of_the_system().0).unwrap_or(i64::MAX);
+        let boot = since_boot();
+        Self { wall, boot }
+    }
+
+    fn offset(self) -> i64 {
+        self.wall.saturating_sub(self.boot)
+    }
+}
+
+/// Milliseconds on the clock that nobody can set and that counts a machine's sleep. Where there is no such clock, the
+/// monotonic one stands in (macOS counts sleep on that).
+fn since_boot() -> i64 {
+    #[cfg(target_os = "linux")]
+    let clock = rustix::time::ClockId::Boottime;
+    #[cfg(not(target_os = "linux"))]
+    let clock = rustix::time::ClockId::Monotonic;
+    let read = rustix::time::clock_gettime(clock);
+    read.tv_sec
+        .saturating_mul(1000)
+        .saturating_add(read.tv_nsec / 1_000_000)
 }

@@ -9,6 +9,7 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::{Registry, Unit};
+use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -72,6 +73,7 @@ pub struct Metrics {
     found_in_store: Counter,
     evicted: Counter,
     under_way: Gauge,
+    clock_offset: Gauge<f64, AtomicU64>,
 }
 
 fn request_buckets() -> Histogram {
@@ -100,6 +102,7 @@ impl Default for Metrics {
             found_in_store: found_in("store"),
             evicted: Counter::default(),
             under_way: Gauge::default(),
+            clock_offset: Gauge::default(),
             registry: Registry::default(),
         };
         registry.register(
@@ -158,6 +161,12 @@ impl Default for Metrics {
             "requests_under_way",
             "Requests not yet answered",
             metrics.under_way.clone(),
+        );
+        registry.register_with_unit(
+            "clock_offset",
+            "What the system's clock is ahead of the time that this process keeps",
+            Unit::Seconds,
+            metrics.clock_offset.clone(),
         );
         Self { registry, ..metrics }
     }
@@ -245,6 +254,11 @@ impl Metrics {
     /// A full memory store ended a session.
     pub fn sessions_evicted(&self) {
         self.evicted.inc();
+    }
+
+    /// The system's clock is so many seconds ahead of the time that this process keeps; behind: below zero.
+    pub fn clock_offset(&self, seconds: f64) {
+        self.clock_offset.set(seconds);
     }
 
     /// Everything, in the Prometheus text format (`OpenMetrics` 1.0).

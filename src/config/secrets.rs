@@ -7,7 +7,7 @@
 //! INVARIANT: what once could be read stays usable: a file that has become unreadable, empty or no text never takes
 //! the last good value away.
 
-use crate::clock::Clock;
+use crate::clock::UnixTime;
 use crate::secret::Secret;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::de::{Deserialize, Deserializer, Error, MapAccess, Visitor};
@@ -164,7 +164,9 @@ impl WatchedFile {
         // The stamp is taken before the file is read: a change in between is then seen the next time.
         match stamp.and_then(|stamp| Ok((stamp, self.read()?))) {
             Ok((stamp, value)) => {
-                let age = Clock::System.now().as_secs().saturating_sub(stamp.newest_secs());
+                let age = UnixTime::of_the_system()
+                    .as_secs()
+                    .saturating_sub(stamp.newest_secs());
                 *seen = Seen {
                     stamp: (age >= SETTLED_SECS).then_some(stamp),
                     value: Some(value.clone()),

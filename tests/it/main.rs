@@ -17,6 +17,7 @@ mod audit;
 mod backchannel;
 mod cache;
 mod callback;
+mod clock;
 mod command_line;
 mod csrf;
 mod diagnosis;

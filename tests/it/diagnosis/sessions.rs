@@ -8,6 +8,7 @@ use crate::support::config::key;
 use crate::support::jar::Site;
 use crate::support::rig::Rig;
 use crate::support::rogue::change;
+use crate::support::system_clock::SystemClock;
 use crate::support::{until, within};
 use serde_json::json;
 use std::time::Duration;
@@ -281,4 +282,20 @@ async fn a_sign_out_at_the_provider_that_is_not_heard() {
         200
     );
     assert_eq!(browser.fetch("GET", "/bff/user").await.status, 401);
+}
+
+#[tokio::test]
+async fn a_clock_that_was_set() {
+    let entry = Entry::of("A replica's clock was set");
+    let clock = SystemClock::new();
+    let rig = Rig::with(|config| config.clock(&clock)).await;
+    for (ahead, said) in [
+        (3_600, "ahead of the time that cloakroom keeps"),
+        (-3_600, "behind the time that cloakroom keeps"),
+        (0, "agree again"),
+    ] {
+        clock.set(ahead);
+        after(&rig.cloakroom, said).await;
+    }
+    entry.settle(&rig.cloakroom).await;
 }

@@ -3,7 +3,7 @@
 use super::browser::{Browser, Reply, Request};
 use super::config::Config;
 use super::secrets;
-use super::signal;
+use super::{signal, system_clock};
 use std::io::{Read, Write as _};
 use std::net::{SocketAddr, TcpStream};
 use std::path::Path;
@@ -117,6 +117,7 @@ impl Cloakroom {
         let file = config.write(folder.path());
         let mut child = command()
             .args(["run", "--config", file.to_str().unwrap()])
+            .envs(config.environment.iter().cloned())
             .current_dir(folder.path())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
@@ -272,6 +273,7 @@ impl Drop for Cloakroom {
         }
         let _ended = self.child.kill();
         let _reaped = self.child.wait();
+        system_clock::clear_up(self.child.id());
         if std::thread::panicking() {
             let log = self.log();
             let from = log.floor_char_boundary(log.len().saturating_sub(3000));

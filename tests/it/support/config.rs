@@ -3,6 +3,7 @@
 use super::free_port;
 use super::random;
 use super::secrets::{CLIENT_ID, remember};
+use super::system_clock::SystemClock;
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -17,6 +18,8 @@ pub struct Config {
     pub admin: u16,
     /// The document.
     pub value: Value,
+    /// What is in the environment beside the path.
+    pub environment: Vec<(String, String)>,
     folder: Arc<TempDir>,
 }
 
@@ -62,6 +65,7 @@ impl Config {
             port,
             admin,
             value,
+            environment: Vec::new(),
             folder: Arc::new(folder),
         }
     }
@@ -76,6 +80,12 @@ impl Config {
             };
         }
         *at = value.into();
+        self
+    }
+
+    /// With a system clock that the test sets.
+    pub fn clock(mut self, clock: &SystemClock) -> Self {
+        self.environment.extend(clock.environment());
         self
     }
 

@@ -22,6 +22,7 @@ pub mod rig;
 pub mod rogue;
 pub mod rogue_endpoints;
 pub mod secrets;
+pub mod system_clock;
 pub mod tls;
 pub mod upstream;
 pub mod websocket;
