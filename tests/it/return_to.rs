@@ -1,7 +1,9 @@
 //! Where a login may lead: every row of the corpus, through the whole walk (contract 3.2).
 
+use crate::support::cloakroom::Cloakroom;
 use crate::support::jar::Site;
 use crate::support::rig::Rig;
+use serde_json::json;
 
 const CORPUS: &str = include_str!("../corpus/return_to.tsv");
 
@@ -61,6 +63,27 @@ async fn rt_02_class_a_the_length_and_the_alphabet_are_exact() {
         let url = browser.begin(&format!("?return_to={sent}")).await;
         let reply = browser.come_back(&rig.rogue.authorize(&url)).await;
         assert_eq!(browser.landing(&reply), wanted, "{sent}");
+    }
+}
+
+#[tokio::test]
+async fn rt_04_where_a_login_may_land_is_judged_again_at_its_end() {
+    let rig = Rig::on_redis(|config| config).await;
+    // The same deployment after a change: what was a page is an API now.
+    let routes = json!([
+        { "path": "/", "upstream": rig.upstream.url(), "auth": "none" },
+        { "path": "/pages", "upstream": rig.upstream.url() },
+    ]);
+    let changed = Cloakroom::start(&rig.config.replica().set("routes", routes)).await;
+    for (port, wanted) in [(rig.cloakroom.port, "/pages/x"), (changed.port, "/")] {
+        let mut browser = rig.browser();
+        let url = browser.begin("?return_to=/pages/x").await;
+        let mut there = browser.at(port);
+        let callback = rig.rogue.authorize(&url);
+        let reply = there.come_back(&callback).await;
+        assert_eq!(there.landing(&reply), wanted);
+        let again = there.come_back(&callback).await;
+        assert_eq!(there.landing(&again), wanted, "and when it is loaded again");
     }
 }
 
