@@ -212,6 +212,12 @@ impl Metrics {
         self.logouts.get_or_create(&KindLabel { kind }).inc();
     }
 
+    /// So many sessions were logged out at one time.
+    pub fn logouts(&self, kind: &'static str, count: usize) {
+        let count = u64::try_from(count).unwrap_or(u64::MAX);
+        self.logouts.get_or_create(&KindLabel { kind }).inc_by(count);
+    }
+
     /// A refresh ended.
     pub fn refresh(&self, provider: &str, outcome: &'static str) {
         self.refreshes

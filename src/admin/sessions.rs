@@ -23,7 +23,6 @@ use crate::config::SecretSource;
 use crate::protocol::query::{self, Parameter};
 use crate::session::{Listed, Reference, SessionError};
 use aws_lc_rs::{constant_time, digest};
-use futures_util::future::join_all;
 use http::{HeaderMap, Method, StatusCode, header};
 use hyper::body::Incoming;
 use hyper::{Request, Response};
@@ -148,12 +147,9 @@ impl Call<'_> {
 
     async fn end_all(&self, sub: &str, provider: Option<&str>) -> Result<Response<Body>, Refusal> {
         let found = self.find(sub, provider).await?;
-        let sessions = &self.inner.sessions;
-        let ends = found
-            .iter()
-            .map(|listed| sessions.end_known(listed.reference().hash()));
+        let ends = self.inner.sessions.end_all(&found).await;
         let (mut ended, mut unconfirmed) = (0_usize, 0_usize);
-        for (listed, end) in found.iter().zip(join_all(ends).await) {
+        for (listed, end) in found.iter().zip(ends) {
             self.note(listed.reference(), Some(listed), &end);
             ended += usize::from(matches!(end, Ok(true)));
             unconfirmed += usize::from(end.is_err());
@@ -218,14 +214,10 @@ impl Call<'_> {
     }
 
     fn document(&self, listed: &Listed) -> Value {
-        json!({
-            "reference": listed.reference().to_string(),
-            "provider": listed.provider,
-            "sub": listed.sub,
-            "sid": listed.sid,
-            "begun": listed.begun.as_secs(),
-            "absolute_end": self.inner.sessions.absolute_end(listed).as_secs(),
-        })
+        let mut document = answer::listed(&self.inner.sessions, listed);
+        document.insert("sub".to_owned(), json!(listed.sub));
+        document.insert("sid".to_owned(), json!(listed.sid));
+        document.into()
     }
 }
 
@@ -299,10 +291,7 @@ fn unknown() -> Refusal {
 
 /// 503: this replica does what it can (contract 3.8).
 fn incomplete(ended: usize, unconfirmed: usize) -> Refusal {
-    let detail = format!(
-        "The session store does not answer. {ended} ended; {unconfirmed} not confirmed: this replica refuses what is not \
-         confirmed from now on, and repeats the delete until the store does."
-    );
+    let detail = answer::incomplete_ends(ended, unconfirmed);
     Refusal(Failure::LogoutIncomplete, detail.into())
 }
 

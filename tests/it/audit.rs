@@ -197,6 +197,20 @@ async fn ob_02_each_audit_event_comes_with_its_fields_and_names_the_session_by_i
         (&json!(true), &json!("main"))
     );
 
+    // The user, from another browser.
+    let (_, other) = scene.enter().await;
+    let (mut browser, session) = scene.enter().await;
+    for (ended, by) in [(&other, Some(&session)), (&session, None)] {
+        let one = format!("/bff/sessions/{}", ended.as_str().unwrap());
+        browser.fetch("DELETE", &one).await;
+        let fields = scene.event("logout").await;
+        assert_eq!(
+            (&fields["session"], &fields["cause"]),
+            (ended, &json!("sessions"))
+        );
+        assert_eq!((fields.get("by"), &fields["was_there"]), (by, &json!(true)));
+    }
+
     // The provider.
     let (_, session) = scene.enter().await;
     let sid = scene.rig.rogue.sid();
