@@ -3,7 +3,7 @@
 //! | request                               | answer                                                       |
 //! | ------------------------------------- | ------------------------------------------------------------ |
 //! | `GET /sessions?sub=…[&provider=]`     | 200, a list: what the index shows of each, the oldest first  |
-//! | `DELETE /sessions?sub=…[&provider=]`  | 200, how many have ended                                     |
+//! | `DELETE /sessions?sub=…[&provider=]`  | 200, how many have ended; logins under way will              |
 //! | `GET /sessions/{ref}`                 | 200, one of that list; 404                                   |
 //! | `DELETE /sessions/{ref}`              | 200, 1 has ended; 404                                        |
 //!
@@ -12,6 +12,7 @@
 //! INVARIANT: never a token and never cookie bits: a session is named by its reference.
 //! INVARIANT: what does not say clearly what it is about ends nothing: parameters that are unknown, empty or doubled are
 //! refused.
+//! INVARIANT: when all of a user's sessions end, logins of that user that were begun before end as well (standards LO-17).
 //! INVARIANT: an end that the store does not confirm is 503; this replica refuses the session from then on and repeats the
 //! delete.
 //!
@@ -37,6 +38,10 @@ const PATH: &str = "/sessions";
 
 /// In any case (RFC 9110 §11.1).
 const SCHEME: &[u8] = b"Bearer ";
+
+/// What a store that does not answer means for a user's sessions.
+const NOTHING_DONE: &str =
+    "The session store does not answer, so nothing was listed and nothing has ended. Please try again.";
 
 /// Why a request is not done, in words for operators. Nothing of what was sent is in them.
 struct Refusal(Failure, Cow<'static, str>);
@@ -146,6 +151,9 @@ impl Call<'_> {
     }
 
     async fn end_all(&self, sub: &str, provider: Option<&str>) -> Result<Response<Body>, Refusal> {
+        self.is_known(provider)?;
+        let marked = self.inner.sessions.keep_out_logins_under_way(sub, provider).await;
+        marked.map_err(|error| self.away(&error, NOTHING_DONE))?;
         let found = self.find(sub, provider).await?;
         let ends = self.inner.sessions.end_all(&found).await;
         let (mut ended, mut unconfirmed) = (0_usize, 0_usize);
@@ -160,7 +168,8 @@ impl Call<'_> {
         Ok(answer::json(StatusCode::OK, &json!({ "ended": ended })))
     }
 
-    async fn find(&self, sub: &str, provider: Option<&str>) -> Result<Vec<Listed>, Refusal> {
+    /// Whether a provider that is asked for is one of the config's.
+    fn is_known(&self, provider: Option<&str>) -> Result<(), Refusal> {
         let is_known = |name: &str| {
             let mut providers = self.inner.providers.iter();
             providers.any(|provider| provider.settings().name == name)
@@ -170,12 +179,13 @@ impl Call<'_> {
                 "`provider` is none of the names under `providers` in the config.",
             ));
         }
+        Ok(())
+    }
+
+    async fn find(&self, sub: &str, provider: Option<&str>) -> Result<Vec<Listed>, Refusal> {
+        self.is_known(provider)?;
         let found = self.inner.sessions.of_user(sub, provider).await;
-        found.map_err(|error| {
-            let detail =
-                "The session store does not answer, so nothing was listed and nothing has ended. Please try again.";
-            self.away(&error, detail)
-        })
+        found.map_err(|error| self.away(&error, NOTHING_DONE))
     }
 
     /// 503: it cannot be said.

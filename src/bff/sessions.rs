@@ -13,6 +13,9 @@
 //! (contract 5.2). They are gone with the record. Those of the session that asks are revoked, as at a logout; it does not
 //! sign out at the provider, which takes a navigation (`/bff/logout`).
 //!
+//! No mark keeps a login out that is under way, unlike where the provider or an administrator ends all: the user is there,
+//! and would be refused a login of their own.
+//!
 //! INVARIANT: never a token and never cookie bits. INVARIANT: nothing but the caller's own list is looked at, so a
 //! reference of somebody else's is the same 404 as one that there never was.
 //! INVARIANT: an end that the store does not confirm is 503; this replica refuses the session from then on and repeats the

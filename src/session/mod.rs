@@ -71,8 +71,8 @@ pub enum BeginError {
     /// It could not be kept.
     #[error(transparent)]
     Session(#[from] SessionError),
-    /// Its login had not finished when the provider logged its user out (standards LO-17).
-    #[error("the provider has logged this user out meanwhile")]
+    /// Its login had not finished when the provider logged its user out, or an administrator did (standards LO-17).
+    #[error("this user was logged out meanwhile, by the provider or an administrator")]
     LoggedOut,
 }
 
@@ -179,6 +179,7 @@ impl Sessions {
         let provider = self
             .provider(&new.provider)
             .ok_or(SessionError::Unreadable("no such provider"))?;
+        let attempted = new.attempted;
         let mut payload = Payload::new(new, self.clock.now());
         if self.max_per_user.is_some() {
             self.date_last(&mut payload, provider.issuer()).await?;
@@ -198,7 +199,7 @@ impl Sessions {
             .await?;
         let client_id = opened.provider.client_id();
         let refused = match self.enlist(hash, record, issuer, client_id).await {
-            Ok(()) => match self.is_logged_out(record, issuer).await {
+            Ok(()) => match self.is_logged_out(record, &*opened.provider, attempted).await {
                 Ok(false) => None,
                 Ok(true) => Some(BeginError::LoggedOut),
                 Err(error) => Some(error.into()),
