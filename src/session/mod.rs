@@ -9,6 +9,7 @@
 
 mod administration;
 mod cache;
+mod end_reason;
 mod ending;
 pub mod id;
 mod index;
@@ -23,6 +24,7 @@ pub(crate) mod testing;
 #[cfg(test)]
 mod tests;
 
+pub use end_reason::EndReason;
 pub use id::SessionId;
 pub use index::{Listed, NoReference, Reference, Whose};
 pub use record::{NewSession, Session, Tokens};
@@ -87,7 +89,7 @@ impl From<StoreError> for BeginError {
 pub enum FreshError {
     /// The session is over (`invalid_grant`, another user's ID token, or no way to renew): 401, clear the cookie.
     #[error("the session has ended: {0}")]
-    Ended(&'static str),
+    Ended(EndReason),
     /// The provider does not help now and the token is expired: 503.
     #[error("the provider is away")]
     ProviderAway,

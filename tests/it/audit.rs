@@ -276,7 +276,11 @@ async fn ob_02_each_audit_event_comes_with_its_fields_and_names_the_session_by_i
     let (mut browser, session) = scene.enter_and_age().await;
     scene.rig.rogue.forget_refresh_tokens();
     assert_eq!(browser.fetch("GET", "/api/x").await.status, 401);
-    assert_eq!(scene.event("session_ended").await["session"], session);
+    let fields = scene.event("session_ended").await;
+    assert_eq!(
+        (&fields["session"], &fields["reason"]),
+        (&session, &json!("invalid_grant"))
+    );
 
     // Too many; a login that fails, and one that was to lead elsewhere.
     let oldest = scene.enter().await.1;
@@ -310,6 +314,10 @@ fn is_as_promised(scene: &Scene) {
             .get_key_value(&event[..])
             .unwrap_or_else(|| panic!("{event} is not on the page"));
         seen.insert(*event);
+        if *event == "session_ended" {
+            let row = format!("| `{}` | ", fields["reason"].as_str().unwrap());
+            assert!(PAGE.contains(&row), "{row}");
+        }
         for field in &promised.always {
             assert!(fields.contains_key(*field), "{event} lacks {field}: {fields:?}");
         }
