@@ -436,6 +436,8 @@ fn se_01_keys_generate_prints_256_fresh_bits() {
         keys.push(key);
     }
     assert_ne!(keys[0], keys[1]);
+    // Tools may write such a key with its padding.
+    keys[1].push('=');
     let (code, said) = check_value(&usual().set("session.keys", json!(keys)));
     assert_eq!(code, 0, "{said}");
 }
