@@ -207,9 +207,7 @@ impl Call<'_> {
         let sub = whose.map(|listed| &listed.sub[..]);
         match ended {
             Ok(was_there) => {
-                if *was_there {
-                    self.inner.metrics.logout(cause);
-                }
+                self.inner.metrics.logouts(cause, usize::from(*was_there));
                 tracing::info!(
                     target: "cloakroom::audit", event = "logout", cause, %session, provider, sub, was_there, %peer, request_id
                 );

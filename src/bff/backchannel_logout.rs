@@ -70,10 +70,7 @@ impl Bff {
                 .spawn(async move { bff.log_out(&provider, &said).await })
         };
         match acting.await {
-            Ok(Ok(true)) => {
-                self.metrics.logout("backchannel");
-                Ok(answer::done())
-            }
+            Ok(Ok(true)) => Ok(answer::done()),
             Ok(Ok(false)) => Err(refused(visit, Some(provider), &"the token was seen before")),
             Ok(Err(error)) => {
                 note_put_off(visit, provider, &error);

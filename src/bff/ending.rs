@@ -1,4 +1,4 @@
-//! The ends of sessions that somebody asked for, each with its line in the log.
+//! The ends of sessions that somebody asked for, each with its line in the log, and counted.
 //!
 //! Behind the logout endpoints. Whoever asks for several ends is told how many came of it.
 //!
@@ -93,6 +93,7 @@ impl Bff {
         for (one, end) in listed.iter().zip(self.sessions.end_all(listed).await) {
             ends.note(one.reference(), Some(&one.provider), end, asker);
         }
+        self.metrics.logouts(asker.cause, ends.ended);
         ends
     }
 }

@@ -49,7 +49,6 @@ impl Bff {
             );
             Failure::StoreUnavailable
         })?;
-        self.metrics.logout("frontchannel");
         Ok(answer::blank(origin(issuer)))
     }
 

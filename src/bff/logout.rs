@@ -66,7 +66,6 @@ impl Bff {
             request_id: Some(visit.request_id),
         };
         let ends = self.end_noted(&ending, asker).await;
-        self.metrics.logout(kind);
         let clear = match ending.clear {
             Clear::Always => self.clear_cookies(visit.headers),
             Clear::WhereOneEnds if ends.ended > 0 => self.clear_cookies(visit.headers),
@@ -120,6 +119,7 @@ impl Bff {
             };
             ends.note(session, provider, end, asker);
         }
+        self.metrics.logouts(asker.cause, ends.ended);
         ends
     }
 

@@ -67,7 +67,7 @@ impl Bff {
         }
         let by = Some(self.sessions.reference(&own));
         let ends = self.end_listed(&found, asker(visit, by)).await;
-        Ok(self.ended(visit, &ends))
+        Ok(ended(visit, &ends))
     }
 
     async fn list_own(&self, visit: &Visit<'_>) -> Result<Response<Body>, Failure> {
@@ -91,7 +91,7 @@ impl Bff {
         let mut found = self.of_same_user(&session).await?;
         found.retain(|listed| listed.reference() != current);
         let ends = self.end_listed(&found, asker(visit, Some(current))).await;
-        Ok(self.ended(visit, &ends))
+        Ok(ended(visit, &ends))
     }
 
     /// The session that asks: as a logout, also while the store is away, for its cookie is proof enough.
@@ -104,7 +104,7 @@ impl Bff {
         if ends.unconfirmed == 0 {
             let _the_page_stays = self.sign_out_at_provider(&ending).await;
         }
-        let mut response = self.ended(visit, &ends);
+        let mut response = ended(visit, &ends);
         append_cookies(&mut response, self.clear_cookies(visit.headers));
         Ok(response)
     }
@@ -113,15 +113,14 @@ impl Bff {
         let found = self.sessions.of_same_user(session).await;
         found.map_err(|error| authenticate::unavailable(&error))
     }
+}
 
-    fn ended(&self, visit: &Visit<'_>, ends: &Ends) -> Response<Body> {
-        self.metrics.logouts("sessions", ends.ended);
-        if ends.unconfirmed > 0 {
-            let detail = answer::incomplete_ends(ends.ended, ends.unconfirmed);
-            return Failure::LogoutIncomplete.explain(&detail, visit.request_id);
-        }
-        answer::json(StatusCode::OK, &json!({ "ended": ends.ended }))
+fn ended(visit: &Visit<'_>, ends: &Ends) -> Response<Body> {
+    if ends.unconfirmed > 0 {
+        let detail = answer::incomplete_ends(ends.ended, ends.unconfirmed);
+        return Failure::LogoutIncomplete.explain(&detail, visit.request_id);
     }
+    answer::json(StatusCode::OK, &json!({ "ended": ends.ended }))
 }
 
 fn asker<'a>(visit: &Visit<'a>, by: Option<Reference>) -> Asker<'a> {
