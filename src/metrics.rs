@@ -133,7 +133,7 @@ impl Default for Metrics {
         );
         registry.register(
             "logouts",
-            "Logouts, by how they were asked for",
+            "Sessions ended because somebody asked for it, by how that was asked for",
             metrics.logouts.clone(),
         );
         registry.register(
@@ -216,9 +216,11 @@ impl Metrics {
             .inc();
     }
 
-    /// A session was logged out. `kind`: how that was asked for.
-    pub fn logout(&self, kind: &'static str) {
-        self.logouts.get_or_create(&KindLabel { kind }).inc();
+    /// So many sessions were there and have ended because somebody asked for it. `kind`: how that was asked for. One whose end
+    /// is not confirmed yet is not counted.
+    pub fn logouts(&self, kind: &'static str, count: usize) {
+        let count = u64::try_from(count).unwrap_or(u64::MAX);
+        self.logouts.get_or_create(&KindLabel { kind }).inc_by(count);
     }
 
     /// A refresh ended.

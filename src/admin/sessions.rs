@@ -3,7 +3,7 @@
 //! | request                               | answer                                                       |
 //! | ------------------------------------- | ------------------------------------------------------------ |
 //! | `GET /sessions?sub=…[&provider=]`     | 200, a list: what the index shows of each, the oldest first  |
-//! | `DELETE /sessions?sub=…[&provider=]`  | 200, how many have ended                                     |
+//! | `DELETE /sessions?sub=…[&provider=]`  | 200, how many have ended; logins under way will              |
 //! | `GET /sessions/{ref}`                 | 200, one of that list; 404                                   |
 //! | `DELETE /sessions/{ref}`              | 200, 1 has ended; 404                                        |
 //!
@@ -12,6 +12,7 @@
 //! INVARIANT: never a token and never cookie bits: a session is named by its reference.
 //! INVARIANT: what does not say clearly what it is about ends nothing: parameters that are unknown, empty or doubled are
 //! refused.
+//! INVARIANT: when all of a user's sessions end, logins of that user that were begun before end as well (standards LO-17).
 //! INVARIANT: an end that the store does not confirm is 503; this replica refuses the session from then on and repeats the
 //! delete.
 //!
@@ -23,7 +24,6 @@ use crate::config::SecretSource;
 use crate::protocol::query::{self, Parameter};
 use crate::session::{Listed, Reference, SessionError};
 use aws_lc_rs::{constant_time, digest};
-use futures_util::future::join_all;
 use http::{HeaderMap, Method, StatusCode, header};
 use hyper::body::Incoming;
 use hyper::{Request, Response};
@@ -38,6 +38,10 @@ const PATH: &str = "/sessions";
 
 /// In any case (RFC 9110 §11.1).
 const SCHEME: &[u8] = b"Bearer ";
+
+/// What a store that does not answer means for a user's sessions.
+const NOTHING_DONE: &str =
+    "The session store does not answer, so nothing was listed and nothing has ended. Please try again.";
 
 /// Why a request is not done, in words for operators. Nothing of what was sent is in them.
 struct Refusal(Failure, Cow<'static, str>);
@@ -147,13 +151,13 @@ impl Call<'_> {
     }
 
     async fn end_all(&self, sub: &str, provider: Option<&str>) -> Result<Response<Body>, Refusal> {
+        self.is_known(provider)?;
+        let marked = self.inner.sessions.keep_out_logins_under_way(sub, provider).await;
+        marked.map_err(|error| self.away(&error, NOTHING_DONE))?;
         let found = self.find(sub, provider).await?;
-        let sessions = &self.inner.sessions;
-        let ends = found
-            .iter()
-            .map(|listed| sessions.end_known(listed.reference().hash()));
+        let ends = self.inner.sessions.end_all(&found).await;
         let (mut ended, mut unconfirmed) = (0_usize, 0_usize);
-        for (listed, end) in found.iter().zip(join_all(ends).await) {
+        for (listed, end) in found.iter().zip(ends) {
             self.note(listed.reference(), Some(listed), &end);
             ended += usize::from(matches!(end, Ok(true)));
             unconfirmed += usize::from(end.is_err());
@@ -164,7 +168,8 @@ impl Call<'_> {
         Ok(answer::json(StatusCode::OK, &json!({ "ended": ended })))
     }
 
-    async fn find(&self, sub: &str, provider: Option<&str>) -> Result<Vec<Listed>, Refusal> {
+    /// Whether a provider that is asked for is one of the config's.
+    fn is_known(&self, provider: Option<&str>) -> Result<(), Refusal> {
         let is_known = |name: &str| {
             let mut providers = self.inner.providers.iter();
             providers.any(|provider| provider.settings().name == name)
@@ -174,12 +179,13 @@ impl Call<'_> {
                 "`provider` is none of the names under `providers` in the config.",
             ));
         }
+        Ok(())
+    }
+
+    async fn find(&self, sub: &str, provider: Option<&str>) -> Result<Vec<Listed>, Refusal> {
+        self.is_known(provider)?;
         let found = self.inner.sessions.of_user(sub, provider).await;
-        found.map_err(|error| {
-            let detail =
-                "The session store does not answer, so nothing was listed and nothing has ended. Please try again.";
-            self.away(&error, detail)
-        })
+        found.map_err(|error| self.away(&error, NOTHING_DONE))
     }
 
     /// 503: it cannot be said.
@@ -201,9 +207,7 @@ impl Call<'_> {
         let sub = whose.map(|listed| &listed.sub[..]);
         match ended {
             Ok(was_there) => {
-                if *was_there {
-                    self.inner.metrics.logout(cause);
-                }
+                self.inner.metrics.logouts(cause, usize::from(*was_there));
                 tracing::info!(
                     target: "cloakroom::audit", event = "logout", cause, %session, provider, sub, was_there, %peer, request_id
                 );
@@ -218,14 +222,10 @@ impl Call<'_> {
     }
 
     fn document(&self, listed: &Listed) -> Value {
-        json!({
-            "reference": listed.reference().to_string(),
-            "provider": listed.provider,
-            "sub": listed.sub,
-            "sid": listed.sid,
-            "begun": listed.begun.as_secs(),
-            "absolute_end": self.inner.sessions.absolute_end(listed).as_secs(),
-        })
+        let mut document = answer::listed(&self.inner.sessions, listed);
+        document.insert("sub".to_owned(), json!(listed.sub));
+        document.insert("sid".to_owned(), json!(listed.sid));
+        document.into()
     }
 }
 
@@ -299,10 +299,7 @@ fn unknown() -> Refusal {
 
 /// 503: this replica does what it can (contract 3.8).
 fn incomplete(ended: usize, unconfirmed: usize) -> Refusal {
-    let detail = format!(
-        "The session store does not answer. {ended} ended; {unconfirmed} not confirmed: this replica refuses what is not \
-         confirmed from now on, and repeats the delete until the store does."
-    );
+    let detail = answer::incomplete_ends(ended, unconfirmed);
     Refusal(Failure::LogoutIncomplete, detail.into())
 }
 

@@ -5,8 +5,10 @@
 
 mod page;
 mod problem;
+mod session_list;
 
 pub use page::{Link, blank, move_on, page, sign_in};
+pub use session_list::{incomplete_ends, listed};
 
 use crate::protocol::BodyError;
 use crate::protocol::origin::PublicUrl;
@@ -241,8 +243,8 @@ impl Failure {
         response
     }
 
-    /// The failure's problem document in words of its own, for operators: they may be told more than browsers. Nothing of
-    /// what was sent belongs into `detail`.
+    /// The failure's problem document in words of its own, where more can be said: to operators, and to scripts about what
+    /// is their user's own. Nothing of what was sent belongs into `detail`.
     #[must_use]
     pub fn explain(&self, detail: &str, request_id: &str) -> Response<Body> {
         let (status, code, title, _) = self.words();

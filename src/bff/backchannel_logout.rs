@@ -14,16 +14,16 @@
 //! INVARIANT: the tombstone stands before the sessions are looked up: a login that ends meanwhile sees the one or is seen
 //! by the other.
 
+use super::ending::Asker;
 use super::{Bff, Visit};
 use crate::answer::{self, Body, Failure};
 use crate::protocol::jws::Compact;
 use crate::protocol::logout_token::LogoutToken;
 use crate::protocol::query::{self, Parameter};
 use crate::provider::{LogoutTokenFault, Provider};
-use crate::session::{Listed, SessionError, Whose};
+use crate::session::{SessionError, Whose};
 use crate::store::{Kind, StoreKey};
 use aws_lc_rs::digest;
-use futures_util::future::join_all;
 use http::{HeaderMap, Method, Response, header};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use hyper::body::Incoming;
@@ -70,10 +70,7 @@ impl Bff {
                 .spawn(async move { bff.log_out(&provider, &said).await })
         };
         match acting.await {
-            Ok(Ok(true)) => {
-                self.metrics.logout("backchannel");
-                Ok(answer::done())
-            }
+            Ok(Ok(true)) => Ok(answer::done()),
             Ok(Ok(false)) => Err(refused(visit, Some(provider), &"the token was seen before")),
             Ok(Err(error)) => {
                 note_put_off(visit, provider, &error);
@@ -111,42 +108,14 @@ impl Bff {
         // §2.7: "Refresh tokens issued without the offline_access property to a session being logged out SHOULD be revoked".
         // That cannot be done here: they are sealed under a key that takes the browser's cookie to derive (contract 5.2).
         // They are gone with the record, and the provider that ended its own session can end them by itself.
-        self.end_listed(&whose, "backchannel").await?;
+        let asker = Asker {
+            cause: "backchannel",
+            by: None,
+            request_id: None,
+        };
+        self.end_listed(&whose, asker).await.confirmed()?;
         // Now, and not before: what did not succeed may come again.
         Ok(self.store.claim(seen, &MARK, left).await?)
-    }
-
-    /// Ends all of these sessions, whatever becomes of each.
-    ///
-    /// # Errors
-    /// The last failure. This replica refuses such a session from now on, and repeats the delete until it is confirmed.
-    pub(super) async fn end_listed(
-        &self,
-        listed: &[Listed],
-        cause: &'static str,
-    ) -> Result<(), SessionError> {
-        let ends = join_all(
-            listed
-                .iter()
-                .map(|one| self.sessions.end_known(one.reference().hash())),
-        )
-        .await;
-        let mut outcome = Ok(());
-        for (one, end) in listed.iter().zip(ends) {
-            let (session, provider) = (one.reference(), &one.provider);
-            match end {
-                Ok(was_there) => {
-                    tracing::info!(target: "cloakroom::audit", event = "logout", cause, provider, %session, was_there);
-                }
-                Err(error) => {
-                    tracing::warn!(
-                        target: "cloakroom::audit", event = "logout", cause, provider, %session, %error, "incomplete"
-                    );
-                    outcome = Err(error);
-                }
-            }
-        }
-        outcome
     }
 
     /// Where a token is remembered: names it to this deployment.

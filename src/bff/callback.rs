@@ -346,6 +346,7 @@ impl Bff {
                 id_token: answer.id_token.clone(),
                 scopes: granted,
             },
+            attempted: attempt.begun,
         })
     }
 

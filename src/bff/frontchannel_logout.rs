@@ -8,6 +8,7 @@
 //! keeps a login out.
 //! INVARIANT: the answer is the same whether there was such a session or not.
 
+use super::ending::Asker;
 use super::{Bff, Visit};
 use crate::answer::{self, Body, Failure};
 use crate::protocol::query::{self, Parameter};
@@ -41,20 +42,24 @@ impl Bff {
         let Some(provider) = asked.filter(|_| !sid.is_empty()) else {
             return Ok(answer::blank(None));
         };
-        self.end_at(issuer, sid).await.map_err(|error| {
+        self.end_at(issuer, sid, visit).await.map_err(|error| {
             tracing::warn!(
                 target: "cloakroom::audit", event = "logout", cause = "frontchannel", %error,
                 provider = provider.settings().name, request_id = visit.request_id, "incomplete"
             );
             Failure::StoreUnavailable
         })?;
-        self.metrics.logout("frontchannel");
         Ok(answer::blank(origin(issuer)))
     }
 
-    async fn end_at(&self, issuer: &str, sid: &str) -> Result<(), SessionError> {
+    async fn end_at(&self, issuer: &str, sid: &str, visit: &Visit<'_>) -> Result<(), SessionError> {
         let found = self.sessions.find(Whose::Sid { issuer, sid }).await?;
-        self.end_listed(&found, "frontchannel").await
+        let asker = Asker {
+            cause: "frontchannel",
+            by: None,
+            request_id: Some(visit.request_id),
+        };
+        self.end_listed(&found, asker).await.confirmed()
     }
 }
 

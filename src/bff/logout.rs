@@ -11,6 +11,7 @@
 //!
 //! Sources: OpenID Connect RP-Initiated Logout §2, RFC 7009.
 
+use super::ending::{Asker, Ends};
 use super::{Bff, Visit};
 use crate::answer::{self, Body, Failure};
 use crate::guard::authenticate::Presented;
@@ -26,7 +27,7 @@ use std::time::Duration;
 const PROVIDER_PATIENCE: Duration = Duration::from_secs(2);
 
 /// What is to be ended.
-struct Ending {
+pub(super) struct Ending {
     /// Store key hashes of sessions, and whether each is known to be one of ours: strangers' guesses must not crowd out
     /// the ends of real sessions while the store is away.
     hashes: Vec<([u8; 32], bool)>,
@@ -59,53 +60,18 @@ impl Bff {
             Method::GET => (self.ending_by_value(visit).await?, "logout_url"),
             _ => return Err(Failure::MethodNotAllowed("GET, POST")),
         };
-        let (mut incomplete, mut ended) = (false, false);
-        let (provider, request_id) = (ending.provider.as_deref(), visit.request_id);
-        for (hash, is_known) in &ending.hashes {
-            let session = Reference::of(*hash);
-            if ending.store_away {
-                // It was just asked for its whole patience: do not ask again before answering.
-                if *is_known {
-                    self.sessions.refuse_known(*hash);
-                } else {
-                    self.sessions.refuse(*hash);
-                }
-                let error = "the session store does not answer";
-                tracing::warn!(
-                    target: "cloakroom::audit", event = "logout", cause = kind, %session, provider, error, request_id,
-                    "incomplete"
-                );
-                incomplete = true;
-                continue;
-            }
-            let end = if *is_known {
-                self.sessions.end_known(*hash).await
-            } else {
-                self.sessions.end(*hash).await
-            };
-            match end {
-                Ok(was_there) => {
-                    ended |= was_there;
-                    tracing::info!(
-                        target: "cloakroom::audit", event = "logout", cause = kind, %session, provider, was_there, request_id
-                    );
-                }
-                Err(error) => {
-                    tracing::warn!(
-                        target: "cloakroom::audit", event = "logout", cause = kind, %session, provider, %error, request_id,
-                        "incomplete"
-                    );
-                    incomplete = true;
-                }
-            }
-        }
-        self.metrics.logout(kind);
+        let asker = Asker {
+            cause: kind,
+            by: None,
+            request_id: Some(visit.request_id),
+        };
+        let ends = self.end_noted(&ending, asker).await;
         let clear = match ending.clear {
             Clear::Always => self.clear_cookies(visit.headers),
-            Clear::WhereOneEnds if ended => self.clear_cookies(visit.headers),
+            Clear::WhereOneEnds if ends.ended > 0 => self.clear_cookies(visit.headers),
             Clear::WhereOneEnds | Clear::Never => Vec::new(),
         };
-        let mut response = if incomplete {
+        let mut response = if ends.unconfirmed > 0 {
             let login_path = self.own_path("/login");
             let asking = answer::Asking {
                 request_id: visit.request_id,
@@ -130,8 +96,35 @@ impl Bff {
         Ok(response)
     }
 
+    /// Ends what is to be ended.
+    pub(super) async fn end_noted(&self, ending: &Ending, asker: Asker<'_>) -> Ends {
+        let (mut ends, provider) = (Ends::default(), ending.provider.as_deref());
+        for (hash, is_known) in &ending.hashes {
+            let session = Reference::of(*hash);
+            if ending.store_away {
+                // It was just asked for its whole patience: do not ask again before answering.
+                if *is_known {
+                    self.sessions.refuse_known(*hash);
+                } else {
+                    self.sessions.refuse(*hash);
+                }
+                let error = "the session store does not answer";
+                ends.note_unconfirmed(session, provider, &error, asker);
+                continue;
+            }
+            let end = if *is_known {
+                self.sessions.end_known(*hash).await
+            } else {
+                self.sessions.end(*hash).await
+            };
+            ends.note(session, provider, end, asker);
+        }
+        self.metrics.logouts(asker.cause, ends.ended);
+        ends
+    }
+
     /// POST: the cookie's session. Without one the logout succeeds all the same.
-    async fn ending_by_cookie(&self, visit: &Visit<'_>) -> Ending {
+    pub(super) async fn ending_by_cookie(&self, visit: &Visit<'_>) -> Ending {
         let mut ending = Ending {
             hashes: Vec::new(),
             opened: None,
@@ -205,7 +198,7 @@ impl Bff {
     ///
     /// # Cancel safety
     /// A browser that goes away leaves the revocation running.
-    async fn sign_out_at_provider(&self, ending: &Ending) -> Option<Secret> {
+    pub(super) async fn sign_out_at_provider(&self, ending: &Ending) -> Option<Secret> {
         let provider = self.provider(ending.provider.as_deref()?)?;
         let opened = ending.opened.as_deref();
         let revoking = {

@@ -6,6 +6,7 @@
 mod authorization_response;
 mod backchannel_logout;
 mod callback;
+mod ending;
 pub mod forward_auth;
 mod frontchannel_logout;
 mod landing;
@@ -14,6 +15,7 @@ mod login_rate;
 mod logout;
 mod logout_continue;
 mod resume;
+mod sessions;
 mod stuck;
 mod trouble;
 mod uncertain_claims;
@@ -193,7 +195,11 @@ impl Bff {
             }
             "/user" => self.user(&visit).await,
             "/session/extend" => self.extend(&visit).await,
-            _ => Err(Failure::NotFound),
+            "/sessions" => self.own_sessions(&visit).await,
+            other => match other.strip_prefix("/sessions/") {
+                Some(name) => self.own_session(&visit, name).await,
+                None => Err(Failure::NotFound),
+            },
         }
     }
 

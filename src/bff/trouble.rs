@@ -30,7 +30,7 @@ pub(super) enum Trouble {
     AnswerLost,
     /// The session store does not answer.
     StoreAway,
-    /// The provider has logged the user out meanwhile.
+    /// The provider, or an administrator, has logged the user out meanwhile.
     LoggedOut,
 }
 
@@ -108,7 +108,7 @@ impl Trouble {
                 S::BAD_REQUEST,
                 "logged_out",
                 "This sign-in was ended",
-                "The sign-in service has signed you out meanwhile. Please start again.",
+                "You were signed out meanwhile. Please start again.",
             ),
         }
     }

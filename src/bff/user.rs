@@ -8,6 +8,7 @@ use crate::guard::authenticate::{self, Caller, Presented};
 use crate::session::{Session, SessionError, SessionId};
 use http::{Method, Response, StatusCode};
 use serde_json::{Map, Value, json};
+use std::sync::Arc;
 
 impl Bff {
     pub(super) async fn user(&self, visit: &Visit<'_>) -> Result<Response<Body>, Failure> {
@@ -15,8 +16,14 @@ impl Bff {
             return Err(Failure::MethodNotAllowed("GET, HEAD"));
         }
         self.check_where_cookie(visit)?;
+        let (id, session) = self.caller(visit).await?;
+        Ok(self.document(&id, &session))
+    }
+
+    /// Who asks, by the cookie alone.
+    pub(super) async fn caller(&self, visit: &Visit<'_>) -> Result<(SessionId, Arc<Session>), Failure> {
         match authenticate::authenticate(&self.cookie, &self.sessions, visit.headers).await? {
-            Caller::Known(id, session) => Ok(self.document(&id, &session)),
+            Caller::Known(id, session) => Ok((id, session)),
             Caller::Gone => {
                 self.note_gone(visit.headers);
                 Err(Failure::Unauthenticated { clear_cookie: true })

@@ -1,5 +1,6 @@
 //! `cloakroom check`: every mistake in the config at once, and with `--online` what the config names.
 
+use super::output::{complain, print_line};
 use super::{BAD_CONFIG, FAILED, print_mistakes, runtime};
 use crate::app::Parts;
 use crate::config::{self, Settings};
@@ -10,56 +11,61 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 pub(super) fn check(file: Option<&Path>, online: bool) -> ExitCode {
+    try_check(file, online).err().unwrap_or(ExitCode::SUCCESS)
+}
+
+/// `Err`: how it ended before its time, or badly.
+fn try_check(file: Option<&Path>, online: bool) -> Result<(), ExitCode> {
     let loaded = match config::load(file) {
         Ok(loaded) => loaded,
         Err(mistakes) => {
             print_mistakes(&mistakes);
-            return ExitCode::from(BAD_CONFIG);
+            return Err(ExitCode::from(BAD_CONFIG));
         }
     };
     for warning in &loaded.warnings {
-        println!("warning: {warning}");
+        print_line(&format!("warning: {warning}"))?;
     }
-    let runtime = match runtime() {
-        Ok(runtime) => runtime,
-        Err(code) => return code,
-    };
+    let runtime = runtime()?;
     // Upstreams are made inside a runtime, which their pools live on.
     let parts = match runtime.block_on(async { Parts::make(&loaded.settings) }) {
         Ok(parts) => parts,
         Err(reason) => {
-            eprintln!("cloakroom: {reason}");
-            return ExitCode::from(BAD_CONFIG);
+            complain(&format!("cloakroom: {reason}"));
+            return Err(ExitCode::from(BAD_CONFIG));
         }
     };
-    println!("The config is good.");
+    print_line("The config is good.")?;
     for registered in loaded.settings.registrations() {
         let frontchannel = registered
             .frontchannel_logout_uri
             .map_or_else(String::new, |uri| format!(", front-channel logout URI {uri}"));
-        println!(
+        print_line(&format!(
             "Provider {} has to know, to the letter: redirect URI {}, post-logout redirect URI {}, \
              back-channel logout URI {}{frontchannel}",
             registered.provider,
             registered.redirect_uri,
             registered.post_logout_redirect_uri,
             registered.backchannel_logout_uri
-        );
+        ))?;
     }
     if !online {
-        return ExitCode::SUCCESS;
+        return Ok(());
     }
     let steps = runtime.block_on(ask(&loaded.settings, &parts));
     let mut failed = 0;
     for step in &steps {
-        println!("{step}");
+        print_line(&step.to_string())?;
         failed += usize::from(step.outcome.is_err());
     }
     if failed == 0 {
-        return ExitCode::SUCCESS;
+        return Ok(());
     }
-    eprintln!("cloakroom: {failed} of {} online checks failed", steps.len());
-    ExitCode::from(FAILED)
+    complain(&format!(
+        "cloakroom: {failed} of {} online checks failed",
+        steps.len()
+    ));
+    Err(ExitCode::from(FAILED))
 }
 
 /// One line: what was tried, how long it took, and what to do about a failure.

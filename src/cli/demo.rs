@@ -1,5 +1,6 @@
 //! `cloakroom demo`: the whole thing on one machine with nothing else installed.
 
+use super::output::{complain, print_line};
 use super::run::stop_signal;
 use super::{FAILED, logs, runtime};
 use crate::{app, config, demo};
@@ -14,7 +15,7 @@ pub(super) fn demo(port: u16) -> ExitCode {
     match runtime.block_on(serve(port)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(reason) => {
-            eprintln!("cloakroom: {reason}");
+            complain(&format!("cloakroom: {reason}"));
             ExitCode::from(FAILED)
         }
     }
@@ -31,10 +32,12 @@ async fn serve(port: u16) -> Result<(), String> {
             .join("\n")
     })?;
     logs::start(&loaded.settings.log);
-    println!(
+    let invitation = format!(
         "cloakroom demo: open {} in your browser. Ctrl-C stops it.",
         demo.url
     );
+    // Whoever cannot read it may still know the address.
+    let _said_or_complained = print_line(&invitation);
     // The demo's own servers go on while cloakroom finishes what is under way.
     let behind = CancellationToken::new();
     let (ended, demo_ended) = tokio::join!(

@@ -1,5 +1,6 @@
 //! `cloakroom healthcheck`: a probe for images without a shell.
 
+use super::output::{complain, print_last};
 use super::{FAILED, runtime};
 use http_body_util::Empty;
 use hyper::Request;
@@ -17,12 +18,9 @@ pub(super) fn healthcheck(url: &str) -> ExitCode {
         Err(code) => return code,
     };
     match runtime.block_on(ask(url)) {
-        Ok(()) => {
-            println!("healthy");
-            ExitCode::SUCCESS
-        }
+        Ok(()) => print_last("healthy"),
         Err(reason) => {
-            eprintln!("cloakroom: not healthy: {reason}");
+            complain(&format!("cloakroom: not healthy: {reason}"));
             ExitCode::from(FAILED)
         }
     }

@@ -1,15 +1,17 @@
-//! The command line: one file per command (contract §1). Only here something is printed.
+//! The command line: one file per command (contract §1). Only here something is printed, by way of `output`.
 
 mod check;
 mod demo;
 mod healthcheck;
 mod logs;
+mod output;
 mod run;
 mod sessions;
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use clap::{Parser, Subcommand};
+use output::{complain, print_last};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -99,10 +101,7 @@ pub fn main() -> ExitCode {
         Command::Run { config } => run::run(config.as_deref()),
         Command::Check { config, online } => check::check(config.as_deref(), online),
         Command::Demo { port } => demo::demo(port),
-        Command::Schema => {
-            println!("{}", crate::config::schema());
-            ExitCode::SUCCESS
-        }
+        Command::Schema => print_last(&crate::config::schema()),
         Command::Keys {
             command: Keys::Generate,
         } => generate_key(),
@@ -114,23 +113,20 @@ pub fn main() -> ExitCode {
 fn generate_key() -> ExitCode {
     let mut key = zeroize::Zeroizing::new([0_u8; 32]);
     if aws_lc_rs::rand::fill(key.as_mut()).is_err() {
-        eprintln!("cloakroom: the system gives no random bytes; no key was made");
+        complain("cloakroom: the system gives no random bytes; no key was made");
         return ExitCode::from(FAILED);
     }
-    println!("{}", URL_SAFE_NO_PAD.encode(key.as_ref()));
-    ExitCode::SUCCESS
+    print_last(&URL_SAFE_NO_PAD.encode(key.as_ref()))
 }
 
 /// Prints every mistake, a line each.
 fn print_mistakes(mistakes: &[crate::config::Mistake]) {
     for mistake in mistakes {
-        eprintln!("{mistake}");
+        complain(&mistake.to_string());
     }
     let count = mistakes.len();
-    eprintln!(
-        "cloakroom: {count} mistake{} in the config",
-        if count == 1 { "" } else { "s" }
-    );
+    let s = if count == 1 { "" } else { "s" };
+    complain(&format!("cloakroom: {count} mistake{s} in the config"));
 }
 
 /// The runtime for commands that need one.
@@ -139,7 +135,7 @@ fn runtime() -> Result<tokio::runtime::Runtime, ExitCode> {
         .enable_all()
         .build()
         .map_err(|error| {
-            eprintln!("cloakroom: cannot start: {error}");
+            complain(&format!("cloakroom: cannot start: {error}"));
             ExitCode::from(FAILED)
         })
 }

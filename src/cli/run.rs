@@ -1,5 +1,6 @@
 //! `cloakroom run`: serves until it is told to stop.
 
+use super::output::complain;
 use super::{BAD_CONFIG, FAILED, logs, print_mistakes, runtime};
 use crate::{app, config};
 use std::path::Path;
@@ -31,7 +32,7 @@ pub(super) fn serve(settings: config::Settings) -> ExitCode {
     let parts = match runtime.block_on(async { app::Parts::make(&settings) }) {
         Ok(parts) => parts,
         Err(reason) => {
-            eprintln!("cloakroom: {reason}");
+            complain(&format!("cloakroom: {reason}"));
             return ExitCode::from(BAD_CONFIG);
         }
     };
@@ -42,7 +43,7 @@ pub(super) fn serve(settings: config::Settings) -> ExitCode {
     match ended {
         Ok(()) => ExitCode::SUCCESS,
         Err(reason) => {
-            eprintln!("cloakroom: {reason}");
+            complain(&format!("cloakroom: {reason}"));
             ExitCode::from(FAILED)
         }
     }

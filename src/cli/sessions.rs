@@ -5,6 +5,7 @@
 //! INVARIANT: the token is never printed, and what others wrote (users' names, answers) is printed without control
 //! characters, so that none of it speaks to the terminal.
 
+use super::output::{complain, print};
 use super::{FAILED, print_mistakes, runtime};
 use crate::clock::{Clock, UnixTime};
 use crate::config::{self, SecretSource, Server};
@@ -150,15 +151,15 @@ pub(super) fn sessions(command: &Sessions) -> ExitCode {
     });
     match answered {
         Ok(answer) => {
-            print!("{}", if asked.json { json(&answer) } else { text(&answer) });
-            ExitCode::SUCCESS
+            let shown = if asked.json { json(&answer) } else { text(&answer) };
+            print(&shown).err().unwrap_or(ExitCode::SUCCESS)
         }
         Err(Failed::Mistakes(mistakes)) => {
             print_mistakes(&mistakes);
             ExitCode::from(FAILED)
         }
         Err(Failed::Because(reason)) => {
-            eprintln!("cloakroom: {}", plain(&reason));
+            complain(&format!("cloakroom: {}", plain(&reason)));
             ExitCode::from(FAILED)
         }
     }

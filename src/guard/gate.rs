@@ -268,7 +268,7 @@ impl Gate {
                 Ok(None)
             }
             Err(FreshError::Ended(why)) => {
-                tracing::debug!(reason = why, "a request's session has ended");
+                tracing::debug!(reason = why.word(), "a request's session has ended");
                 Err(Failure::Unauthenticated { clear_cookie: true })
             }
             Err(FreshError::ProviderAway) => Err(Failure::ProviderUnavailable),

@@ -1,10 +1,10 @@
-//! What an administrator asks of sessions: whose they are, and until when (contract §7).
+//! What an administrator asks of sessions, and a user of their own: whose they are, and until when (contract §7).
 //!
-//! Not on a request's way. `admin` asks here, and ends what it found as a logout does. Records stay closed: all that can be
+//! Not on a request's way. `admin` and `bff` ask here, and end what they found as a logout does. Records stay closed: all that can be
 //! shown is what a login entered into the index, for opening a record takes the browser's cookie (contract 5.2).
 
 use super::index::unseal;
-use super::{Listed, Reference, SessionError, Sessions, Whose};
+use super::{Listed, Reference, Session, SessionError, Sessions, Whose};
 use crate::clock::UnixTime;
 use crate::store::Kind;
 use std::collections::BTreeSet;
@@ -26,6 +26,20 @@ impl Sessions {
         found.retain(|listed| wants(provider, &listed.provider));
         found.sort_by_key(|listed| (listed.begun, listed.reference()));
         Ok(found)
+    }
+
+    /// All sessions of the user whose this one is, at the issuer of its provider: those that are there now, the oldest first.
+    ///
+    /// # Errors
+    /// [`SessionError`]: it is not known which there are.
+    pub async fn of_same_user(&self, session: &Session) -> Result<Vec<Listed>, SessionError> {
+        let provider = self.provider(&session.provider).ok_or(SessionError::Elsewhere)?;
+        let (issuer, sub) = (provider.issuer(), &session.sub);
+        let found = self.find(Whose::Sub { issuer, sub }).await?;
+        Ok(found
+            .into_iter()
+            .map(|listed| self.named_as_now(issuer, listed))
+            .collect())
     }
 
     /// The session of this reference. `None`: it is not there, or was begun by a release that left no summary.
@@ -124,6 +138,27 @@ mod tests {
         assert_eq!(listed(Some("main")).await, [main]);
         assert_eq!(listed(Some("partner")).await, [partner]);
         assert_eq!(listed(Some("nobody")).await, []);
+    }
+
+    #[tokio::test]
+    async fn se_09_a_session_leads_to_all_of_its_users_and_to_nobody_elses() {
+        let world = with_two_providers();
+        let mut ids = Vec::new();
+        for provider in ["main", "partner"] {
+            ids.push(begin_at(&world, provider, "alice").await);
+        }
+        let bob = begin_at(&world, "main", "bob").await;
+        let alices: Vec<_> = ids.iter().map(|id| world.sessions.reference(id)).collect();
+        for (id, expected) in [
+            (&ids[0], &alices[..]),
+            (&ids[1], &alices),
+            (&bob, &[world.sessions.reference(&bob)]),
+        ] {
+            let session = world.look_up(id).await.unwrap();
+            let found = world.sessions.of_same_user(&session).await.unwrap();
+            let found: Vec<_> = found.iter().map(Listed::reference).collect();
+            assert_eq!(found, expected);
+        }
     }
 
     #[tokio::test]

@@ -8,9 +8,10 @@
 //! share [`MAX_UNKNOWN`], where a new one takes the place of any other. What no longer fits is only refused its logout
 //! (503), and logged.
 
-use super::{SessionError, SessionId, Sessions};
+use super::{Listed, SessionError, SessionId, Sessions};
 use crate::clock::UnixTime;
 use crate::store::{Kind, StoreError};
+use futures_util::future::join_all;
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -115,6 +116,15 @@ impl Sessions {
     /// As [`Self::end`].
     pub async fn end_known(self: &Arc<Self>, hash: [u8; 32]) -> Result<bool, SessionError> {
         self.end_as(hash, true).await
+    }
+
+    /// Ends all of these at one time, whatever becomes of each: in their order, as [`Self::end_known`] says of each.
+    ///
+    /// # Cancel safety
+    /// As [`Self::end`].
+    pub async fn end_all(self: &Arc<Self>, listed: &[Listed]) -> Vec<Result<bool, SessionError>> {
+        let ends = listed.iter().map(|one| self.end_known(one.reference().hash()));
+        join_all(ends).await
     }
 
     async fn end_as(self: &Arc<Self>, hash: [u8; 32], is_known: bool) -> Result<bool, SessionError> {

@@ -9,6 +9,7 @@
 
 mod administration;
 mod cache;
+mod end_reason;
 mod ending;
 pub mod id;
 mod index;
@@ -23,6 +24,7 @@ pub(crate) mod testing;
 #[cfg(test)]
 mod tests;
 
+pub use end_reason::EndReason;
 pub use id::SessionId;
 pub use index::{Listed, NoReference, Reference, Whose};
 pub use record::{NewSession, Session, Tokens};
@@ -71,8 +73,8 @@ pub enum BeginError {
     /// It could not be kept.
     #[error(transparent)]
     Session(#[from] SessionError),
-    /// Its login had not finished when the provider logged its user out (standards LO-17).
-    #[error("the provider has logged this user out meanwhile")]
+    /// Its login had not finished when the provider logged its user out, or an administrator did (standards LO-17).
+    #[error("this user was logged out meanwhile, by the provider or an administrator")]
     LoggedOut,
 }
 
@@ -87,7 +89,7 @@ impl From<StoreError> for BeginError {
 pub enum FreshError {
     /// The session is over (`invalid_grant`, another user's ID token, or no way to renew): 401, clear the cookie.
     #[error("the session has ended: {0}")]
-    Ended(&'static str),
+    Ended(EndReason),
     /// The provider does not help now and the token is expired: 503.
     #[error("the provider is away")]
     ProviderAway,
@@ -179,6 +181,7 @@ impl Sessions {
         let provider = self
             .provider(&new.provider)
             .ok_or(SessionError::Unreadable("no such provider"))?;
+        let attempted = new.attempted;
         let mut payload = Payload::new(new, self.clock.now());
         if self.max_per_user.is_some() {
             self.date_last(&mut payload, provider.issuer()).await?;
@@ -198,7 +201,7 @@ impl Sessions {
             .await?;
         let client_id = opened.provider.client_id();
         let refused = match self.enlist(hash, record, issuer, client_id).await {
-            Ok(()) => match self.is_logged_out(record, issuer).await {
+            Ok(()) => match self.is_logged_out(record, &*opened.provider, attempted).await {
                 Ok(false) => None,
                 Ok(true) => Some(BeginError::LoggedOut),
                 Err(error) => Some(error.into()),

@@ -65,6 +65,8 @@ pub struct NewSession {
     pub claims: Map<String, Value>,
     /// The tokens.
     pub tokens: Tokens,
+    /// When the login was begun.
+    pub attempted: UnixTime,
 }
 
 /// A session, opened.

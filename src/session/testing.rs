@@ -297,5 +297,6 @@ pub(crate) fn new_session(clock: &Clock) -> NewSession {
             id_token: None,
             scopes: vec!["openid".into()],
         },
+        attempted: now,
     }
 }

@@ -4,12 +4,15 @@ use crate::support::browser::{Browser, Reply, raw};
 use crate::support::cloakroom::{Cloakroom, run, text};
 use crate::support::config::Config;
 use crate::support::rig::Rig;
+use crate::support::rogue::Step;
 use crate::support::secrets::canary;
 use crate::support::{until, within};
 use serde_json::{Value, json};
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tempfile::TempDir;
+use tokio::sync::Notify;
 
 /// The usual parts on Redis with an admin token, and another replica.
 async fn replicas(change: impl FnOnce(Config) -> Config) -> (Rig, Cloakroom, String) {
@@ -205,6 +208,57 @@ async fn se_09_sessions_want_the_token_and_clear_words() {
     let outside = alice.clone().fetch("GET", "/sessions?sub=alice").await;
     assert_eq!(outside.status, 404, "never on the public listener");
     assert_eq!(list(cloakroom, &token, "sub=alice").await, known, "nothing ended");
+}
+
+#[tokio::test]
+async fn lo_17_a_login_under_way_loses_where_all_sessions_of_its_user_end() {
+    let (rig, other, token) = replicas(|config| config).await;
+    for is_asked_before_the_provider in [true, false] {
+        let mut browser = rig.browser();
+        let url = browser.begin("?return_to=/").await;
+        let end_all = async || {
+            let ended = other
+                .ask_admin("DELETE", "/sessions?sub=alice", Some(&token))
+                .await;
+            assert_eq!((ended.status, ended.json()), (200, json!({ "ended": 0 })));
+        };
+        let reply = if is_asked_before_the_provider {
+            end_all().await;
+            // The user has signed in there later than that, by any clock.
+            let last = crate::support::now();
+            until(5, "the next second", || crate::support::now() > last).await;
+            browser.come_back(&rig.rogue.authorize_as(&url, "alice")).await
+        } else {
+            let callback = rig.rogue.authorize_as(&url, "alice");
+            // The tokens are made, and their answer is held until the sessions have ended.
+            let (issued, through) = (rig.rogue.issued(), Arc::new(Notify::new()));
+            let held = Step::Held(through.clone());
+            rig.rogue.script(|script| script.steps.push_back(held));
+            let ends = async {
+                until(10, "the tokens", || rig.rogue.issued() > issued).await;
+                end_all().await;
+                through.notify_one();
+            };
+            tokio::join!(browser.come_back(&callback), ends).0
+        };
+        assert_eq!(reply.status, 400, "{}", reply.text());
+        assert!(reply.text().contains("You were signed out meanwhile."));
+        assert!(browser.session().is_none());
+        let records = rig.redis.as_ref().unwrap().dump();
+        assert!(records.iter().all(|entry| !entry.key.ends_with(":session")));
+    }
+    assert!(rig.cloakroom.log().contains("\"reason\":\"logged_out\""));
+    // Who begins afterwards is let in, and a login of somebody else was all along.
+    let alice = signed_in_as(&rig, "alice").await;
+    let mut bob = rig.browser();
+    let url = bob.begin("?return_to=/").await;
+    let ended = other
+        .ask_admin("DELETE", "/sessions?sub=alice", Some(&token))
+        .await;
+    assert_eq!(ended.json(), json!({ "ended": 1 }));
+    is_refused_at(&alice, &rig.cloakroom).await;
+    bob.come_back(&rig.rogue.authorize_as(&url, "bob")).await;
+    assert_eq!(bob.fetch("GET", "/api/x").await.status, 200);
 }
 
 #[tokio::test]

@@ -11,7 +11,6 @@ use base64::Engine as _;
 use serde_json::{Map, Value, json};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
-use std::time::Duration;
 
 const PAGE: &str = include_str!("../../deploy/audit.md");
 
@@ -101,13 +100,11 @@ impl Scene {
         (browser, session)
     }
 
-    /// As [`Scene::enter`], with a token that has expired.
+    /// As [`Scene::enter`], with a token that had expired when it came.
     async fn enter_and_age(&mut self) -> (Browser, Value) {
-        self.rig.rogue.script(|script| script.lifetime = Some(1));
+        self.rig.rogue.script(|script| script.lifetime = Some(0));
         let signed_in = self.enter().await;
         self.rig.rogue.script(|script| script.lifetime = None);
-        // It lives a second from when it was asked for.
-        tokio::time::sleep(Duration::from_secs(1)).await;
         signed_in
     }
 }
@@ -197,6 +194,20 @@ async fn ob_02_each_audit_event_comes_with_its_fields_and_names_the_session_by_i
         (&json!(true), &json!("main"))
     );
 
+    // The user, from another browser.
+    let (_, other) = scene.enter().await;
+    let (mut browser, session) = scene.enter().await;
+    for (ended, by) in [(&other, Some(&session)), (&session, None)] {
+        let one = format!("/bff/sessions/{}", ended.as_str().unwrap());
+        browser.fetch("DELETE", &one).await;
+        let fields = scene.event("logout").await;
+        assert_eq!(
+            (&fields["session"], &fields["cause"]),
+            (ended, &json!("sessions"))
+        );
+        assert_eq!((fields.get("by"), &fields["was_there"]), (by, &json!(true)));
+    }
+
     // The provider.
     let (_, session) = scene.enter().await;
     let sid = scene.rig.rogue.sid();
@@ -262,7 +273,11 @@ async fn ob_02_each_audit_event_comes_with_its_fields_and_names_the_session_by_i
     let (mut browser, session) = scene.enter_and_age().await;
     scene.rig.rogue.forget_refresh_tokens();
     assert_eq!(browser.fetch("GET", "/api/x").await.status, 401);
-    assert_eq!(scene.event("session_ended").await["session"], session);
+    let fields = scene.event("session_ended").await;
+    assert_eq!(
+        (&fields["session"], &fields["reason"]),
+        (&session, &json!("invalid_grant"))
+    );
 
     // Too many; a login that fails, and one that was to lead elsewhere.
     let oldest = scene.enter().await.1;
@@ -296,6 +311,10 @@ fn is_as_promised(scene: &Scene) {
             .get_key_value(&event[..])
             .unwrap_or_else(|| panic!("{event} is not on the page"));
         seen.insert(*event);
+        if *event == "session_ended" {
+            let row = format!("| `{}` | ", fields["reason"].as_str().unwrap());
+            assert!(PAGE.contains(&row), "{row}");
+        }
         for field in &promised.always {
             assert!(fields.contains_key(*field), "{event} lacks {field}: {fields:?}");
         }

@@ -359,6 +359,9 @@ async fn lo_15_lo_16_a_sid_ends_one_session_and_a_sub_all_of_the_user() {
     ] {
         ends(&rig.cloakroom, &rig.rogue.logout_token(&nobody)).await;
     }
+    let metrics = rig.cloakroom.admin("/metrics").await.text();
+    let counted = "cloakroom_logouts_total{kind=\"backchannel\"} 4\n";
+    assert!(metrics.contains(counted), "sessions, not tokens: {metrics}");
 }
 
 #[tokio::test]

@@ -85,11 +85,13 @@ async fn cs_01_cs_02_cs_03_the_matrix_of_site_origin_method_and_header() {
         "/pages/x",
         "/bff/user",
         "/bff/session/extend",
+        "/bff/sessions",
     ] {
         for method in ["GET", "HEAD", "POST", "DELETE"] {
             let bff = match path {
                 "/bff/user" => !matches!(method, "GET" | "HEAD"),
                 "/bff/session/extend" => method != "POST",
+                "/bff/sessions" => method == "POST",
                 _ => false,
             };
             if bff {

@@ -70,6 +70,9 @@ async fn lo_19_issuer_and_sid_end_that_session_alone_and_revoke_nothing() {
         assert_eq!((again.status, again.text()), (200, reply.text()));
         assert_eq!(again.header("content-security-policy"), Some(policy));
     }
+    let metrics = rig.cloakroom.admin("/metrics").await.text();
+    let counted = "cloakroom_logouts_total{kind=\"frontchannel\"} 1\n";
+    assert!(metrics.contains(counted), "sessions, not calls: {metrics}");
 }
 
 #[tokio::test]

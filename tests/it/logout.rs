@@ -83,6 +83,9 @@ async fn lo_02_lo_04_class_f_a_post_ends_the_session_revokes_its_tokens_and_goes
     assert!(again.headers("set-cookie").is_empty(), "nothing to clear");
     let dead = stays.fetch("POST", "/bff/logout").await;
     assert!(matches!(dead.status, 200 | 303), "{}", dead.status);
+    let metrics = rig.cloakroom.admin("/metrics").await.text();
+    let counted = "cloakroom_logouts_total{kind=\"post\"} 1\n";
+    assert!(metrics.contains(counted), "sessions, not requests: {metrics}");
 }
 
 #[tokio::test]

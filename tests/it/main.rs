@@ -36,6 +36,7 @@ mod logout;
 mod messages;
 mod operate;
 mod outage;
+mod own_sessions;
 mod parts;
 mod paths;
 mod proxying;

@@ -3,6 +3,7 @@
 //! One that is away, stopped, or refuses the password is in `outage`.
 
 use crate::support::browser::Browser;
+use crate::support::cloakroom::{run, text};
 use crate::support::config::key;
 use crate::support::jar::Site;
 use crate::support::redis::Redis;
@@ -13,6 +14,7 @@ use crate::support::{until, within};
 use redis::FromRedisValue;
 use serde_json::json;
 use std::time::Duration;
+use tempfile::TempDir;
 
 /// Sends Redis a command of the suite's own.
 fn tell<T: FromRedisValue>(redis: &Redis, command: &str) -> T {
@@ -123,6 +125,28 @@ async fn se_13_a_store_that_drops_sessions_is_said_loudly_at_start_and_by_the_ch
         lines.any(|line| line.contains("\"ERROR\"") && line.contains("volatile-ttl"))
     })
     .await;
+    // Unwise, and no failure: sessions are kept until the memory is full.
+    let check = || {
+        let folder = TempDir::new().unwrap();
+        let file = rig.config.write(folder.path());
+        let arguments = ["check", "--online", "--config", file.to_str().unwrap()];
+        let output = run(folder.path(), &arguments, &[]);
+        let said = text(&output.stdout);
+        let line = said.lines().find(|line| line.contains("store: eviction policy"));
+        (output.status.code(), line.unwrap_or(&said).to_owned())
+    };
+    let (code, line) = check();
+    assert!(code == Some(0) && line.starts_with("unsure  "), "{line}");
+    assert!(
+        line.contains("volatile-ttl") && line.contains("set `maxmemory-policy noeviction`"),
+        "{line}"
+    );
+    let _set: () = tell(
+        rig.redis.as_ref().unwrap(),
+        "CONFIG SET maxmemory-policy noeviction",
+    );
+    let (code, line) = check();
+    assert!(code == Some(0) && line.starts_with("ok      "), "{line}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -3,8 +3,7 @@
 use super::super::report::{Findings, KeyPath, quoted};
 use super::super::settings::{Cache, Cookie, SameSite, SessionSettings, Settings, StoreSettings};
 use super::{grammar, not_none, not_zero, redis};
-use base64::Engine;
-use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use crate::secret::session_key;
 use std::time::Duration;
 use zeroize::Zeroizing;
 
@@ -12,8 +11,6 @@ use zeroize::Zeroizing;
 const LONGEST: Duration = Duration::from_hours(400 * 24);
 /// Beyond it a stolen cookie is good for very long.
 const VERY_LONG: Duration = Duration::from_hours(30 * 24);
-/// The length of a session encryption key, in bytes.
-const KEY_BYTES: usize = 32;
 /// What the names of cloakroom's other cookies begin with.
 const RESERVED: &str = "__Host-Http-cloakroom-";
 
@@ -122,17 +119,14 @@ fn keys(session: &SessionSettings, findings: &mut Findings<'_>) {
         let message = "is missing; wanted with Redis: at least one key, the same for all replicas; run `cloakroom keys generate` to make one";
         return findings.refuse(&path, message);
     }
-    let mut earlier: Vec<Zeroizing<Vec<u8>>> = Vec::new();
+    let mut earlier: Vec<Zeroizing<[u8; 32]>> = Vec::new();
     for (i, source) in session.keys.iter().enumerate() {
         // One that cannot be read is a matter of the check of all secrets.
         let Ok(text) = source.current() else { continue };
-        let wanted = "wanted: 32 bytes in base64url without padding (43 characters); run `cloakroom keys generate` to make one";
-        match URL_SAFE_NO_PAD.decode(text.expose()).map(Zeroizing::new) {
-            Err(_) => findings.refuse(&path.index(i), format!("cannot be decoded; {wanted}")),
-            Ok(key) if key.len() != KEY_BYTES => {
-                let size = if key.len() < KEY_BYTES { "short" } else { "long" };
-                findings.refuse(&path.index(i), format!("is too {size}; {wanted}"));
-            }
+        let wanted =
+            "wanted: 32 bytes in base64url (43 characters); run `cloakroom keys generate` to make one";
+        match session_key(&text) {
+            Err(fault) => findings.refuse(&path.index(i), format!("{fault}; {wanted}")),
             Ok(key) => {
                 if let Some(first) = earlier.iter().position(|other| *other == key) {
                     findings.refuse(

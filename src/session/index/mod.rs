@@ -13,7 +13,7 @@
 //! | 3. looks for marks; one ends it again | 3. deletes the records                   |
 //!
 //! Whatever the interleaving, either the logout finds the session in the set and its record is deleted, or the login finds
-//! the mark (standards LO-17). The record comes first because whoever looks a set up strikes what has no record: else the
+//! the mark (standards LO-17); and likewise where an administrator ends all sessions of a user. The record comes first because whoever looks a set up strikes what has no record: else the
 //! list of one login would strike another that is under way.
 //!
 //! INVARIANT: a session whose cookie has gone out is in its sets: they outlive it. What is in a set and lives no more is struck when the

@@ -223,6 +223,59 @@ async fn lo_17_a_login_under_way_loses_against_a_logout_at_the_provider() {
 }
 
 #[tokio::test]
+async fn lo_17_a_login_begun_before_an_administrator_ended_all_sessions_of_its_user_loses() {
+    let second = Duration::from_secs(1);
+    for (whose, provider, is_kept_out) in [
+        ("alice", None, true),
+        ("alice", Some("main"), true),
+        ("alice", Some("partner"), false),
+        ("bob", None, false),
+    ] {
+        let world = World::new();
+        let mut new = of(&world, "alice", "s1");
+        let marked = world.another();
+        let marked = marked.sessions.keep_out_logins_under_way(whose, provider);
+        marked.await.unwrap();
+        // The user has signed in at the provider only afterwards: what counts is when the login was begun here.
+        world.clock.advance(second);
+        new.claims
+            .insert("iat".into(), json!(world.clock.now().plus(second).as_secs()));
+        let begun = world.sessions.begin(new).await;
+        let case = format!("{whose} {provider:?}");
+        assert_eq!(matches!(begun, Err(BeginError::LoggedOut)), is_kept_out, "{case}");
+        assert_eq!(
+            found(&world, sub("alice")).await.is_empty(),
+            is_kept_out,
+            "{case}"
+        );
+        // The provider's clock may be late: a login that was begun afterwards is let in.
+        let mut new = of(&world, "alice", "s2");
+        new.claims
+            .insert("iat".into(), json!(BEGIN.minus(second).as_secs()));
+        world.sessions.begin(new).await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn lo_17_neither_mark_takes_the_place_of_the_other() {
+    let world = World::new();
+    let (early, mut late) = (of(&world, "alice", "s1"), of(&world, "alice", "s2"));
+    let minute = Duration::from_mins(1);
+    late.attempted = world.clock.now().plus(minute * 2);
+    let logout = world
+        .sessions
+        .log_out_at_provider(ISSUER, Some("alice"), None, world.clock.now());
+    logout.await.unwrap();
+    world.clock.advance(minute);
+    let marked = world.sessions.keep_out_logins_under_way("alice", None);
+    marked.await.unwrap();
+    for new in [early, late] {
+        let begun = world.sessions.begin(new).await;
+        assert!(matches!(begun, Err(BeginError::LoggedOut)));
+    }
+}
+
+#[tokio::test]
 async fn lo_17_an_older_logout_token_that_comes_late_takes_nothing_back() {
     let world = World::new();
     let new = of(&world, "alice", "s1");

@@ -36,7 +36,7 @@ pub(super) use flights::Flights;
 pub(super) use lease::Leases;
 pub(super) use throttle::Throttle;
 
-use super::{FreshError, Session, SessionId, Sessions, Tokens};
+use super::{EndReason, FreshError, Session, SessionId, Sessions, Tokens};
 use crate::clock::UnixTime;
 use crate::store::StoreError;
 use flights::{Boarding, Progress};
@@ -110,9 +110,7 @@ impl Sessions {
                 let (sessions, hash) = (Arc::clone(self), id.store_key());
                 self.tasks
                     .spawn(async move { sessions.end_known(hash).await.ok() });
-                Err(FreshError::Ended(
-                    "its access token has expired and there is no refresh token",
-                ))
+                Err(FreshError::Ended(EndReason::NoRefreshToken))
             }
             Freshness::Expired => self.renewed(id, session).await.map(Some),
             Freshness::Ageing if renewable => {

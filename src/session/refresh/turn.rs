@@ -11,7 +11,7 @@ use crate::protocol::id_token::IdTokenClaims;
 use crate::protocol::token_response::{TokenError, TokenResponse};
 use crate::provider::ProviderError;
 use crate::secret::RefreshToken;
-use crate::session::{FreshError, Opened, Reference, SWAPS, SessionId, Sessions};
+use crate::session::{EndReason, FreshError, Opened, Reference, SWAPS, SessionId, Sessions};
 use crate::store::{Kind, Replaced, StoreError, StoreKey};
 use std::sync::Arc;
 use std::time::Duration;
@@ -97,7 +97,7 @@ impl Turn {
         match self.sessions.read(&self.id).await {
             Ok(Some(opened)) if self.is_refreshed(&opened) => self.land_with(&opened),
             Ok(Some(opened)) => return Some(opened),
-            Ok(None) => self.flight.land(Err(FreshError::Ended("it is gone"))),
+            Ok(None) => self.flight.land(Err(FreshError::Ended(EndReason::Gone))),
             Err(error) => self.flight.land(Err(error.into())),
         }
         None
@@ -205,7 +205,7 @@ impl Turn {
         for _ in 0..SWAPS {
             let Some(used) = opened.payload.tokens.refresh_token.clone() else {
                 self.flight
-                    .land(Err(FreshError::Ended("there is no refresh token")));
+                    .land(Err(FreshError::Ended(EndReason::NoRefreshToken)));
                 return None;
             };
             opened.payload.shown = opened.payload.shown.saturating_add(1);
@@ -213,7 +213,7 @@ impl Turn {
                 Ok(Replaced::Done(version)) => return Some((Opened { version, ..opened }, used)),
                 Ok(Replaced::Changed) => opened = self.read_or_land().await?,
                 Ok(Replaced::Gone) => {
-                    self.flight.land(Err(FreshError::Ended("it is gone")));
+                    self.flight.land(Err(FreshError::Ended(EndReason::Gone)));
                     return None;
                 }
                 Err(error) => {
@@ -262,14 +262,9 @@ impl Turn {
             }
             // It was shown before, and that answer never came: the provider took it then, and this is the price.
             Ok(_) if opened.payload.shown > 1 => {
-                self.count(opened, "answer_lost");
-                let why = "the provider says invalid_grant, and its answer to an earlier refresh was lost";
-                self.end(opened, why).await;
+                self.end(opened, EndReason::AnswerLost).await;
             }
-            Ok(_) => {
-                self.count(opened, "invalid_grant");
-                self.end(opened, "the provider says invalid_grant").await;
-            }
+            Ok(_) => self.end(opened, EndReason::InvalidGrant).await,
             // It is not known whether it is over: the next request asks again.
             Err(error) => self.flight.land(Err(error.into())),
         }
@@ -277,13 +272,15 @@ impl Turn {
 
     /// Ends the session, for requests that wait as for those that come. Where the store does not confirm the delete,
     /// `end` refuses the session here and repeats it.
-    async fn end(&mut self, opened: &Opened, why: &'static str) {
+    async fn end(&mut self, opened: &Opened, why: EndReason) {
+        self.count(opened, why.word());
         tracing::info!(
             target: "cloakroom::audit",
             event = "session_ended",
-            reason = why,
+            reason = why.word(),
             session = %Reference::of(self.hash),
-            provider = opened.provider.name()
+            provider = opened.provider.name(),
+            "a session has ended: {why}"
         );
         let _repeated_in_the_background = self.sessions.end_known(self.hash).await;
         self.flight.land(Err(FreshError::Ended(why)));
@@ -315,9 +312,7 @@ impl Turn {
                     why,
                     "a refresh brought somebody else's ID token: session ended"
                 );
-                self.count(&opened, "mismatch");
-                self.end(&opened, "its refresh brought another user's ID token")
-                    .await;
+                self.end(&opened, EndReason::Mismatch).await;
                 provider
                     .revoke(response.refresh_token.as_ref(), Some(&response.access_token))
                     .await;
@@ -359,7 +354,7 @@ impl Turn {
             }
             Saved::Gone => {
                 self.count(&opened, "gone");
-                self.flight.land(Err(FreshError::Ended("it is gone")));
+                self.flight.land(Err(FreshError::Ended(EndReason::Gone)));
                 provider
                     .revoke(response.refresh_token.as_ref(), Some(&response.access_token))
                     .await;

@@ -8,15 +8,11 @@
 
 use super::super::id::hash;
 use super::{KEY_ID, TAG, fill};
-use crate::secret::Secret;
+use crate::secret::{SESSION_KEY_BYTES as KEY, Secret, session_key};
 use aws_lc_rs::aead::{AES_256_GCM, LessSafeKey, NONCE_LEN, Nonce, UnboundKey};
 use aws_lc_rs::{hkdf, hmac};
-use base64::Engine;
-use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 use std::sync::Arc;
 use zeroize::Zeroizing;
-
-const KEY: usize = 32;
 
 /// The keys as they are now.
 #[derive(Debug)]
@@ -114,8 +110,8 @@ impl Keys {
     pub(super) fn new(keys: &[Secret]) -> Result<Self, String> {
         let mut ring: Vec<Arc<ServerKey>> = Vec::with_capacity(keys.len());
         for (n, key) in keys.iter().enumerate() {
-            let key = parse_key(key).ok_or_else(|| {
-                format!("`session.keys[{n}]` is not 256 bits in base64url (43 characters): make one with `cloakroom keys generate`")
+            let key = session_key(key).map_err(|fault| {
+                format!("`session.keys[{n}]` {fault}; wanted: 256 bits in base64url (43 characters): make one with `cloakroom keys generate`")
             })?;
             let key = ServerKey::new(key);
             if let Some(twin) = ring.iter().position(|other| other.id == key.id) {
@@ -148,15 +144,4 @@ impl Keys {
         }
         self
     }
-}
-
-/// A configured key: exactly 256 bits.
-fn parse_key(key: &Secret) -> Option<Zeroizing<[u8; KEY]>> {
-    let text = key.expose().trim();
-    let mut decoded = Zeroizing::new([0; KEY + 1]);
-    // With or without its one padding character, as tools write it.
-    let text = text.strip_suffix('=').unwrap_or(text);
-    let length = BASE64_URL_SAFE_NO_PAD.decode_slice(text, &mut *decoded).ok()?;
-    let bits: &[u8; KEY] = decoded.get(..length)?.try_into().ok()?;
-    Some(Zeroizing::new(*bits))
 }

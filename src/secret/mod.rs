@@ -5,6 +5,10 @@
 //! INVARIANT: no `Display`, a redacted `Debug`, no `Serialize`: a secret reaches an output only through
 //! [`Secret::expose`], which is easy to search for.
 
+mod session_key;
+
+pub use session_key::{NoSessionKey, SESSION_KEY_BYTES, session_key};
+
 use std::fmt;
 use zeroize::Zeroizing;
 
