@@ -10,10 +10,11 @@
 //! drifts is followed at once, an hour takes a hundred hours, and a token of one hour is judged at most 36 s wrong, which
 //! `refresh_before` (60 s) covers. NTP's slewing turns both clocks alike and is no difference.
 //!
-//! The price: a clock that was wrong when the process started, or that stood still with the whole machine (a paused
-//! virtual machine, whose clock since boot does not count that), and is put right by a step, is followed as slowly. So the
-//! difference is an error in the log and a metric, and the remedy is a restart, which takes the system's clock as it is.
-//! Replicas have to agree as ever: where all machines' clocks were set for good, all replicas are to be restarted together.
+//! A clock that was wrong when the process started, or that stood still with the whole machine (a paused virtual machine,
+//! whose clock since boot does not count that), is put right by a step as well, and then the kept time is the wrong one.
+//! Which of the two it is, a third clock tells: where a provider's agrees with the system's and not with the kept time, the
+//! system's is taken at once ([`Clock::hear`]). Until one is heard the difference is an error in the log and a metric, and
+//! what a provider has dated is judged by whichever of both lets it pass ([`Clock::bounds`]).
 //!
 //! INVARIANT: [`Clock::now`] costs one clock read without a system call, and loads; it does not look at the system's clock.
 
@@ -90,6 +91,12 @@ impl UnixTime {
         )
     }
 
+    /// How far the two moments are apart.
+    #[must_use]
+    pub fn distance(self, other: Self) -> Duration {
+        Duration::from_millis(self.0.abs_diff(other.0))
+    }
+
     /// How long from `earlier` until this moment; zero if `earlier` is later.
     #[must_use]
     pub fn since(self, earlier: Self) -> Duration {
@@ -118,6 +125,31 @@ impl Clock {
             }
             Self::Manual(millis) => UnixTime(millis.load(Ordering::SeqCst)),
         }
+    }
+
+    /// The earliest and the latest that it may be, as far as this machine knows: the kept time and the system's clock. They
+    /// are apart only after that was set.
+    #[must_use]
+    pub fn bounds(&self) -> (UnixTime, UnixTime) {
+        let kept = self.now();
+        let system = match self {
+            Self::System => UnixTime::of_the_system(),
+            Self::Manual(_) => kept,
+        };
+        (kept.min(system), kept.max(system))
+    }
+
+    /// Somebody whose clock counts says that it is `theirs`. Where the system's clock agrees with that, give or take
+    /// `leeway`, and the kept time does not, the system's is taken at once: how far that was away.
+    pub fn hear(&self, theirs: UnixTime, leeway: Duration) -> Option<Duration> {
+        let Self::System = self else { return None };
+        let (kept, reading) = (self.now(), Reading::take());
+        let system = UnixTime(u64::try_from(reading.wall).unwrap_or(0));
+        if theirs.distance(system) > leeway || theirs.distance(kept) <= leeway {
+            return None;
+        }
+        OFFSET.store(reading.offset(), Ordering::Relaxed);
+        Some(system.distance(kept))
     }
 
     /// A clock that stands at `start` until it is moved with [`Clock::advance`].

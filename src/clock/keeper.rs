@@ -61,8 +61,11 @@ impl Keeper {
 
     /// Looks at the system's clock, and moves the process's time towards it.
     pub fn look(&mut self) -> Look {
+        // It may have been set meanwhile, by who heard a third clock.
+        let before = OFFSET.load(Ordering::Relaxed);
+        self.offset = before;
         let look = self.follow(Reading::take());
-        OFFSET.store(self.offset, Ordering::Relaxed);
+        OFFSET.fetch_add(self.offset.saturating_sub(before), Ordering::Relaxed);
         look
     }
 

@@ -52,15 +52,19 @@ pub struct LoginExpectations<'a> {
     pub access_token: &'a str,
 }
 
-/// Whose ID token it must be, and when it is read.
+/// Whose ID token it must be, and when it is read: where this machine's clock was set a moment ago, between two moments,
+/// and what is right at either of them is taken. Nobody is signed in or kept out by that alone: a nonce or a `jti` is there
+/// as well.
 #[derive(Clone, Copy, Debug)]
 pub struct Addressee<'a> {
     /// The issuer, to the letter.
     pub issuer: &'a str,
     /// Our `client_id`.
     pub client_id: &'a str,
-    /// The moment it is.
-    pub now: UnixTime,
+    /// The earliest moment that it may be.
+    pub earliest: UnixTime,
+    /// The latest.
+    pub latest: UnixTime,
 }
 
 /// The step that failed.
@@ -148,7 +152,7 @@ pub fn check_login(
     expect: &LoginExpectations<'_>,
 ) -> Result<IdTokenClaims, IdTokenError> {
     let claims = check(token, who)?;
-    let now = who.now.as_secs();
+    let now = who.earliest.as_secs();
     // Core §3.1.3.7 (10): "The iat Claim can be used to reject tokens that were issued too far away from the current
     // time"
     if time(&claims.all, "iat")? + OLDEST < now {
@@ -218,10 +222,9 @@ fn check(token: &Compact<'_>, who: Addressee<'_>) -> Result<IdTokenClaims, IdTok
         return Err(IdTokenError::Kind);
     }
     check_addressee(claims, who.issuer, who.client_id)?;
-    let now = who.now.as_secs();
-    check_times(claims, now)?;
+    check_times(claims, &who)?;
     let auth_time = optional_time(claims, "auth_time")?;
-    if auth_time.is_some_and(|auth_time| auth_time > now + LEEWAY) {
+    if auth_time.is_some_and(|auth_time| auth_time > who.latest.as_secs() + LEEWAY) {
         return Err(IdTokenError::Future);
     }
     Ok(IdTokenClaims {
@@ -234,18 +237,19 @@ fn check(token: &Compact<'_>, who: Addressee<'_>) -> Result<IdTokenClaims, IdTok
     })
 }
 
-/// Whether a token's time is now, `now` in seconds since 1970: `exp`, `iat` and `nbf`.
-pub(super) fn check_times(claims: &Map<String, Value>, now: u64) -> Result<(), IdTokenError> {
+/// Whether a token's time is now: `exp`, `iat` and `nbf`.
+pub(super) fn check_times(claims: &Map<String, Value>, who: &Addressee<'_>) -> Result<(), IdTokenError> {
+    let (earliest, latest) = (who.earliest.as_secs(), who.latest.as_secs());
     // Core §3.1.3.7 (9): "The current time MUST be before the time represented by the exp Claim"
-    if time(claims, "exp")?.saturating_add(LEEWAY) <= now {
+    if time(claims, "exp")?.saturating_add(LEEWAY) <= earliest {
         return Err(IdTokenError::Expired);
     }
     // Core §2: iat is REQUIRED
-    if time(claims, "iat")? > now + LEEWAY {
+    if time(claims, "iat")? > latest + LEEWAY {
         return Err(IdTokenError::Future);
     }
     // RFC 7519 §4.1.5: "identifies the time before which the JWT MUST NOT be accepted for processing"
-    if optional_time(claims, "nbf")?.is_some_and(|nbf| nbf > now + LEEWAY) {
+    if optional_time(claims, "nbf")?.is_some_and(|nbf| nbf > latest + LEEWAY) {
         return Err(IdTokenError::Future);
     }
     Ok(())

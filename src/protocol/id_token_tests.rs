@@ -11,7 +11,8 @@ const NONCE: &str = "n-0S6_WzA2Mj";
 const WHO: Addressee<'_> = Addressee {
     issuer: ISSUER,
     client_id: "app",
-    now: UnixTime::from_secs(NOW),
+    earliest: UnixTime::from_secs(NOW),
+    latest: UnixTime::from_secs(NOW),
 };
 const EXPECT: LoginExpectations<'_> = LoginExpectations {
     nonce: NONCE,
@@ -50,6 +51,25 @@ fn login_as(header: Value, claims: &Value, expect: &LoginExpectations<'_>) -> Re
 
 fn login(claims: &Value) -> Result<IdTokenClaims, E> {
     login_as(json!({}), claims, &EXPECT)
+}
+
+/// The machine's clock was set by an hour, one way or the other: nobody knows which of both moments it is.
+#[test]
+fn a_token_that_is_right_at_either_moment_is_taken() {
+    let who = Addressee {
+        latest: UnixTime::from_secs(NOW + 3600),
+        ..WHO
+    };
+    for (iat, wanted) in [
+        (NOW - 60, Ok(())),
+        (NOW + 3600, Ok(())),
+        (NOW + 3600 + LEEWAY + 1, Err(IdTokenError::Future)),
+        (NOW - 1200, Err(IdTokenError::Expired)),
+    ] {
+        let claims = json!({ "exp": iat + 300, "iat": iat });
+        let outcome = check_times(claims.as_object().unwrap(), &who);
+        assert_eq!(outcome, wanted, "{iat}");
+    }
 }
 
 #[test]

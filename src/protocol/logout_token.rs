@@ -69,10 +69,9 @@ pub fn check(token: &Compact<'_>, who: Addressee<'_>) -> Result<LogoutToken, Log
     }
     // §2.6 (4): "Validate the iss, aud, iat, and exp Claims in the same way they are validated in ID Tokens"
     id_token::check_addressee(claims, who.issuer, who.client_id)?;
-    let now = who.now.as_secs();
-    id_token::check_times(claims, now)?;
+    id_token::check_times(claims, &who)?;
     let issued = id_token::time(claims, "iat")?;
-    if issued + OLDEST < now {
+    if issued + OLDEST < who.earliest.as_secs() {
         return Err(LogoutTokenError::Old);
     }
     // §2.6 (5): "Verify that the Logout Token contains a sub Claim, a sid Claim, or both"
@@ -130,7 +129,8 @@ mod tests {
     const WHO: Addressee<'_> = Addressee {
         issuer: ISSUER,
         client_id: "app",
-        now: UnixTime::from_secs(NOW),
+        earliest: UnixTime::from_secs(NOW),
+        latest: UnixTime::from_secs(NOW),
     };
 
     /// A good token's claims, changed; `null` where a claim is to go, `"null"` where it is to be null.

@@ -11,7 +11,7 @@ use crate::config::ProxyEnvironment;
 use crate::protocol::token_response::{self, RawAnswer};
 use bytes::Bytes;
 use http::header::{
-    CONTENT_TYPE, DATE, HeaderMap, HeaderName, HeaderValue, LOCATION, RETRY_AFTER, USER_AGENT,
+    AGE, CONTENT_TYPE, DATE, HeaderMap, HeaderName, HeaderValue, LOCATION, RETRY_AFTER, USER_AGENT,
 };
 use http_body_util::{BodyExt as _, Full, Limited};
 use hyper_util::client::legacy::Client;
@@ -61,9 +61,12 @@ impl Answer {
         self.text(&LOCATION)
     }
 
-    /// The provider's clock, where it says.
+    /// The provider's clock, where it says. An answer that a cache kept (RFC 9111 §5.1) is as old as nobody knows here.
     #[must_use]
     pub fn date(&self) -> Option<crate::clock::UnixTime> {
+        if self.headers.contains_key(AGE) {
+            return None;
+        }
         token_response::http_date(self.text(&DATE)?)
     }
 

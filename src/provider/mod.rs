@@ -249,10 +249,12 @@ impl Provider {
     }
 
     fn addressee(&self) -> Addressee<'_> {
+        let (earliest, latest) = self.clock.bounds();
         Addressee {
             issuer: &self.settings.issuer,
             client_id: &self.settings.client_id,
-            now: self.clock.now(),
+            earliest,
+            latest,
         }
     }
 

@@ -201,6 +201,13 @@ impl Source {
     /// first seen. `Date` is the moment the answer was made (RFC 9110 §6.6.1).
     fn compare_clocks(&self, answer: &Answer) {
         let Some(theirs) = answer.date() else { return };
+        if let Some(away) = self.clock.hear(theirs, CLOCK_LEEWAY) {
+            tracing::warn!(
+                provider = %self.name,
+                seconds = away.as_secs(),
+                "the provider's clock agrees with the system's, which was set: cloakroom takes that time at once"
+            );
+        }
         let ours = self.clock.now();
         let (ahead, behind) = (theirs.since(ours), ours.since(theirs));
         let seconds = |span: Duration| i64::try_from(span.as_secs()).unwrap_or(i64::MAX);

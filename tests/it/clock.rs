@@ -1,9 +1,11 @@
 //! A system clock that is set by an hour under a running cloakroom, with a real Redis (`src/clock.rs`).
 
-use crate::support::browser::Browser;
+use crate::support::browser::{Browser, Request};
 use crate::support::cloakroom::Cloakroom;
 use crate::support::rig::Rig;
 use crate::support::system_clock::SystemClock;
+use crate::support::until;
+use serde_json::json;
 use std::time::{Duration, Instant};
 
 /// What the system's clock is ahead of cloakroom's time, by its metrics.
@@ -106,6 +108,45 @@ async fn a_start_takes_the_systems_clock_as_it_is() {
     let reply = browser.come_back(&rig.rogue.authorize(&url)).await;
     assert_eq!(reply.status, 502, "the provider's token is an hour old");
     assert!(ahead(&rig.cloakroom).await.abs() < 1.0);
+}
+
+/// As on a machine that boots with a wrong clock, which NTP puts right under the running cloakroom.
+#[tokio::test]
+async fn a_wrong_start_is_put_right_as_soon_as_the_provider_agrees_with_the_system() {
+    for wrong in [-600, 600] {
+        let clock = SystemClock::new();
+        clock.set(wrong);
+        let rig = Rig::with(|config| config.clock(&clock)).await;
+        // Nothing that the provider dates is right yet.
+        let mut browser = rig.browser();
+        let url = browser.begin("").await;
+        let reply = browser.come_back(&rig.rogue.authorize(&url)).await;
+        assert_eq!(reply.status, 502, "{wrong}");
+        clock.set(0);
+        let by = -f64::from(i32::try_from(wrong).unwrap());
+        let end = Instant::now() + Duration::from_secs(10);
+        while (ahead(&rig.cloakroom).await - by).abs() > 2.0 {
+            assert!(Instant::now() < end, "{wrong}");
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        // Nobody has asked the provider since, and it may well be right.
+        let token = rig.rogue.logout_token(&json!({ "sub": "nobody" }));
+        let logout = Request::bare("POST", "/bff/backchannel-logout")
+            .with("Content-Type", "application/x-www-form-urlencoded")
+            .body(format!("logout_token={token}"));
+        assert_eq!(rig.browser().send(logout).await.status, 200, "{wrong}");
+        let mut fresh = rig.signed_in().await;
+        works(&mut fresh).await;
+        until(5, "the word", || {
+            told(&rig.cloakroom, "takes that time at once") == 1
+        })
+        .await;
+        let end = Instant::now() + Duration::from_secs(10);
+        while ahead(&rig.cloakroom).await.abs() > 1.0 {
+            assert!(Instant::now() < end, "{wrong}");
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    }
 }
 
 #[tokio::test]

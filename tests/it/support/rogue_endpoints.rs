@@ -11,6 +11,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 use serde_json::{Value, json};
 use std::sync::{Arc, Mutex};
+use std::time::SystemTime;
 use tokio::net::TcpStream;
 
 /// One connection.
@@ -30,9 +31,9 @@ pub async fn serve(mut wire: Wire<TcpStream>, books: Arc<Mutex<Books>>, issuer: 
 
 /// A whole answer with a JSON body.
 pub fn json_answer(status: u16, headers: &str, body: &str) -> Vec<u8> {
-    let length = body.len();
+    let (length, date) = (body.len(), httpdate::fmt_http_date(SystemTime::now()));
     format!(
-        "HTTP/1.1 {status} X\r\nContent-Type: application/json\r\nCache-Control: no-store\r\n{headers}Content-Length: {length}\r\n\r\n{body}"
+        "HTTP/1.1 {status} X\r\nDate: {date}\r\nContent-Type: application/json\r\nCache-Control: no-store\r\n{headers}Content-Length: {length}\r\n\r\n{body}"
     )
     .into_bytes()
 }
