@@ -22,7 +22,7 @@ use super::Inner;
 use crate::answer::{self, Body, Failure};
 use crate::config::SecretSource;
 use crate::protocol::query::{self, Parameter};
-use crate::session::{Listed, Reference, SessionError};
+use crate::session::{Listed, Reference, SessionError, Wanted};
 use aws_lc_rs::{constant_time, digest};
 use http::{HeaderMap, Method, StatusCode, header};
 use hyper::body::Incoming;
@@ -110,7 +110,7 @@ impl Call<'_> {
     }
 
     async fn list(&self, sub: &str, provider: Option<&str>) -> Result<Response<Body>, Refusal> {
-        let found = self.find(sub, provider).await?;
+        let found = self.find(sub, provider, Wanted::There).await?;
         let (peer, request_id, count) = (self.peer, self.request_id, found.len());
         tracing::info!(
             target: "cloakroom::audit", event = "sessions_listed", sub, provider, count, %peer, request_id
@@ -154,7 +154,7 @@ impl Call<'_> {
         self.is_known(provider)?;
         let marked = self.inner.sessions.keep_out_logins_under_way(sub, provider).await;
         marked.map_err(|error| self.away(&error, NOTHING_DONE))?;
-        let found = self.find(sub, provider).await?;
+        let found = self.find(sub, provider, Wanted::ToEnd).await?;
         let ends = self.inner.sessions.end_all(&found).await;
         let (mut ended, mut unconfirmed) = (0_usize, 0_usize);
         for (listed, end) in found.iter().zip(ends) {
@@ -182,9 +182,9 @@ impl Call<'_> {
         Ok(())
     }
 
-    async fn find(&self, sub: &str, provider: Option<&str>) -> Result<Vec<Listed>, Refusal> {
+    async fn find(&self, sub: &str, provider: Option<&str>, wanted: Wanted) -> Result<Vec<Listed>, Refusal> {
         self.is_known(provider)?;
-        let found = self.inner.sessions.of_user(sub, provider).await;
+        let found = self.inner.sessions.of_user(sub, provider, wanted).await;
         found.map_err(|error| self.away(&error, NOTHING_DONE))
     }
 

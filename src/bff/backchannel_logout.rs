@@ -21,7 +21,7 @@ use crate::protocol::jws::Compact;
 use crate::protocol::logout_token::LogoutToken;
 use crate::protocol::query::{self, Parameter};
 use crate::provider::{LogoutTokenFault, Provider};
-use crate::session::{SessionError, Whose};
+use crate::session::{SessionError, Wanted, Whose};
 use crate::store::{Kind, StoreKey};
 use aws_lc_rs::digest;
 use http::{HeaderMap, Method, Response, header};
@@ -100,8 +100,16 @@ impl Bff {
         // §2.4: "If a sid Claim is not present, the intent is that all sessions at the RP for the End-User identified by the
         // iss and sub Claims be logged out".
         let mut whose = match (session, user) {
-            (Some(sid), _) => self.sessions.find(Whose::Sid { issuer, sid }).await?,
-            (None, Some(sub)) => self.sessions.find(Whose::Sub { issuer, sub }).await?,
+            (Some(sid), _) => {
+                self.sessions
+                    .find(Whose::Sid { issuer, sid }, Wanted::ToEnd)
+                    .await?
+            }
+            (None, Some(sub)) => {
+                self.sessions
+                    .find(Whose::Sub { issuer, sub }, Wanted::ToEnd)
+                    .await?
+            }
             (None, None) => Vec::new(),
         };
         whose.retain(|listed| user.is_none_or(|user| listed.sub == user));

@@ -13,7 +13,7 @@ use super::{Bff, Visit};
 use crate::answer::{self, Body, Failure};
 use crate::protocol::query::{self, Parameter};
 use crate::provider::Provider;
-use crate::session::{SessionError, Whose};
+use crate::session::{SessionError, Wanted, Whose};
 use http::{Method, Response};
 use std::sync::Arc;
 
@@ -53,7 +53,10 @@ impl Bff {
     }
 
     async fn end_at(&self, issuer: &str, sid: &str, visit: &Visit<'_>) -> Result<(), SessionError> {
-        let found = self.sessions.find(Whose::Sid { issuer, sid }).await?;
+        let found = self
+            .sessions
+            .find(Whose::Sid { issuer, sid }, Wanted::ToEnd)
+            .await?;
         let asker = Asker {
             cause: "frontchannel",
             by: None,

@@ -19,9 +19,11 @@ use crate::protocol::fetch_metadata::{self, Site};
 use crate::protocol::query::{self, Parameter};
 use crate::secret::Secret;
 use crate::session::{Reference, Session, SessionError};
+use futures_util::future::join;
 use http::{HeaderValue, Method, Response, StatusCode, header};
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::task::JoinHandle;
 
 /// How long a logout may wait for the provider.
 const PROVIDER_PATIENCE: Duration = Duration::from_secs(2);
@@ -96,13 +98,14 @@ impl Bff {
         Ok(response)
     }
 
-    /// Ends what is to be ended.
+    /// Ends what is to be ended. Where the store does not confirm it, the tokens are revoked nevertheless, as far as they
+    /// are known: other replicas take the session for a living one until it does.
     pub(super) async fn end_noted(&self, ending: &Ending, asker: Asker<'_>) -> Ends {
         let (mut ends, provider) = (Ends::default(), ending.provider.as_deref());
         for (hash, is_known) in &ending.hashes {
             let session = Reference::of(*hash);
-            if ending.store_away {
-                // It was just asked for its whole patience: do not ask again before answering.
+            if ending.store_away || ends.unconfirmed > 0 {
+                // It was just asked for its whole patience: do not ask again before answering (contract 4.6).
                 if *is_known {
                     self.sessions.refuse_known(*hash);
                 } else {
@@ -120,6 +123,9 @@ impl Bff {
             ends.note(session, provider, end, asker);
         }
         self.metrics.logouts(asker.cause, ends.ended);
+        if ends.unconfirmed > 0 {
+            drop(self.revoke(ending));
+        }
         ends
     }
 
@@ -194,6 +200,23 @@ impl Bff {
         ending.hashes.push((id.store_key(), ending.opened.is_some()));
     }
 
+    /// Revokes the opened session's tokens (best effort), whoever goes on waiting for that.
+    fn revoke(&self, ending: &Ending) -> JoinHandle<()> {
+        let opened = ending.opened.clone();
+        let provider = opened
+            .as_ref()
+            .and_then(|session| self.provider(&session.provider))
+            .cloned();
+        self.tasks.spawn(async move {
+            if let (Some(provider), Some(session)) = (provider, opened) {
+                let tokens = &session.tokens;
+                provider
+                    .revoke(tokens.refresh_token.as_ref(), Some(&tokens.access_token))
+                    .await;
+            }
+        })
+    }
+
     /// Revokes what can be revoked (best effort, two seconds), and says where the browser signs out at the provider.
     ///
     /// # Cancel safety
@@ -201,24 +224,14 @@ impl Bff {
     pub(super) async fn sign_out_at_provider(&self, ending: &Ending) -> Option<Secret> {
         let provider = self.provider(ending.provider.as_deref()?)?;
         let opened = ending.opened.as_deref();
-        let revoking = {
-            let (provider, tokens) = (provider.clone(), opened.map(|session| session.tokens.clone()));
-            let its_provider = opened
-                .and_then(|session| self.provider(&session.provider))
-                .cloned();
-            self.tasks.spawn(async move {
-                if !provider.is_known() {
-                    // The first since the start: without metadata the user would stay signed in there.
-                    let _known_or_late = tokio::time::timeout(PROVIDER_PATIENCE, provider.warm_up()).await;
-                }
-                if let (Some(provider), Some(tokens)) = (its_provider, tokens) {
-                    provider
-                        .revoke(tokens.refresh_token.as_ref(), Some(&tokens.access_token))
-                        .await;
-                }
-            })
+        let known = async {
+            if !provider.is_known() {
+                // The first since the start: without metadata the user would stay signed in there.
+                provider.warm_up().await;
+            }
         };
-        let _done_or_late = tokio::time::timeout(PROVIDER_PATIENCE, revoking).await;
+        let both = join(self.revoke(ending), known);
+        let _done_or_late = tokio::time::timeout(PROVIDER_PATIENCE, both).await;
         let hint = opened
             .filter(|session| session.provider == provider.settings().name)
             .and_then(|session| session.tokens.id_token.as_ref());

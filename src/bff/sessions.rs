@@ -28,7 +28,7 @@ use super::logout::append_cookies;
 use super::{Bff, Visit};
 use crate::answer::{self, Body, Failure};
 use crate::guard::authenticate::{self, Presented};
-use crate::session::{Listed, Reference, Session};
+use crate::session::{Listed, Reference, Session, Wanted};
 use http::{Method, Response, StatusCode};
 use serde_json::{Value, json};
 
@@ -59,14 +59,14 @@ impl Bff {
             return self.end_current(visit).await;
         }
         let (own, session) = self.caller(visit).await?;
-        let mut found = self.of_same_user(&session).await?;
+        let mut found = self.of_same_user(&session, Wanted::ToEnd).await?;
         found.retain(|listed| Some(listed.reference()) == wanted);
-        if found.is_empty() {
+        let by = Some(self.sessions.reference(&own));
+        let ends = self.end_listed(&found, asker(visit, by)).await;
+        if ends.ended == 0 && ends.unconfirmed == 0 {
             let detail = "None of your sessions has this reference: it has ended, or there never was one.";
             return Ok(Failure::NotFound.explain(detail, visit.request_id));
         }
-        let by = Some(self.sessions.reference(&own));
-        let ends = self.end_listed(&found, asker(visit, by)).await;
         Ok(ended(visit, &ends))
     }
 
@@ -74,7 +74,7 @@ impl Bff {
         self.check_where_cookie(visit)?;
         let (own, session) = self.caller(visit).await?;
         let current = self.sessions.reference(&own);
-        let found = self.of_same_user(&session).await?;
+        let found = self.of_same_user(&session, Wanted::There).await?;
         let shown = found.iter().map(|listed| {
             let mut document = answer::listed(&self.sessions, listed);
             document.insert("current".to_owned(), (listed.reference() == current).into());
@@ -88,7 +88,7 @@ impl Bff {
         self.check_where_cookie(visit)?;
         let (own, session) = self.caller(visit).await?;
         let current = self.sessions.reference(&own);
-        let mut found = self.of_same_user(&session).await?;
+        let mut found = self.of_same_user(&session, Wanted::ToEnd).await?;
         found.retain(|listed| listed.reference() != current);
         let ends = self.end_listed(&found, asker(visit, Some(current))).await;
         Ok(ended(visit, &ends))
@@ -109,8 +109,8 @@ impl Bff {
         Ok(response)
     }
 
-    async fn of_same_user(&self, session: &Session) -> Result<Vec<Listed>, Failure> {
-        let found = self.sessions.of_same_user(session).await;
+    async fn of_same_user(&self, session: &Session, wanted: Wanted) -> Result<Vec<Listed>, Failure> {
+        let found = self.sessions.of_same_user(session, wanted).await;
         found.map_err(|error| authenticate::unavailable(&error))
     }
 }

@@ -4,23 +4,28 @@
 //! shown is what a login entered into the index, for opening a record takes the browser's cookie (contract 5.2).
 
 use super::index::unseal;
-use super::{Listed, Reference, Session, SessionError, Sessions, Whose};
+use super::{Listed, Reference, Session, SessionError, Sessions, Wanted, Whose};
 use crate::clock::UnixTime;
 use crate::store::Kind;
 use std::collections::BTreeSet;
 
 impl Sessions {
-    /// A user's sessions that are there now, the oldest first: at the provider of this name in the config, or at all.
+    /// A user's sessions, the oldest first: at the provider of this name in the config, or at all.
     ///
     /// # Errors
     /// [`SessionError`]: it is not known which there are.
-    pub async fn of_user(&self, sub: &str, provider: Option<&str>) -> Result<Vec<Listed>, SessionError> {
+    pub async fn of_user(
+        &self,
+        sub: &str,
+        provider: Option<&str>,
+        wanted: Wanted,
+    ) -> Result<Vec<Listed>, SessionError> {
         let named = self.providers.iter().filter(|one| wants(provider, one.name()));
         // Each issuer is asked once, whatever the config calls it.
         let issuers: BTreeSet<&str> = named.map(|one| one.issuer()).collect();
         let mut found = Vec::new();
         for issuer in issuers {
-            let there = self.find(Whose::Sub { issuer, sub }).await?;
+            let there = self.find(Whose::Sub { issuer, sub }, wanted).await?;
             found.extend(there.into_iter().map(|listed| self.named_as_now(issuer, listed)));
         }
         found.retain(|listed| wants(provider, &listed.provider));
@@ -28,14 +33,14 @@ impl Sessions {
         Ok(found)
     }
 
-    /// All sessions of the user whose this one is, at the issuer of its provider: those that are there now, the oldest first.
+    /// All sessions of the user whose this one is, at the issuer of its provider, the oldest first.
     ///
     /// # Errors
     /// [`SessionError`]: it is not known which there are.
-    pub async fn of_same_user(&self, session: &Session) -> Result<Vec<Listed>, SessionError> {
+    pub async fn of_same_user(&self, session: &Session, wanted: Wanted) -> Result<Vec<Listed>, SessionError> {
         let provider = self.provider(&session.provider).ok_or(SessionError::Elsewhere)?;
         let (issuer, sub) = (provider.issuer(), &session.sub);
-        let found = self.find(Whose::Sub { issuer, sub }).await?;
+        let found = self.find(Whose::Sub { issuer, sub }, wanted).await?;
         Ok(found
             .into_iter()
             .map(|listed| self.named_as_now(issuer, listed))
@@ -126,7 +131,11 @@ mod tests {
         );
         begin_at(&world, "main", "bob").await;
         let listed = async |provider| -> Vec<(Reference, String)> {
-            let found = world.sessions.of_user("alice", provider).await.unwrap();
+            let found = world
+                .sessions
+                .of_user("alice", provider, Wanted::There)
+                .await
+                .unwrap();
             found
                 .into_iter()
                 .map(|listed| (listed.reference(), listed.provider))
@@ -155,7 +164,11 @@ mod tests {
             (&bob, &[world.sessions.reference(&bob)]),
         ] {
             let session = world.look_up(id).await.unwrap();
-            let found = world.sessions.of_same_user(&session).await.unwrap();
+            let found = world
+                .sessions
+                .of_same_user(&session, Wanted::There)
+                .await
+                .unwrap();
             let found: Vec<_> = found.iter().map(Listed::reference).collect();
             assert_eq!(found, expected);
         }
@@ -189,10 +202,25 @@ mod tests {
         assert!(world.sessions.end_known(reference.hash()).await.is_err());
         // Or whoever asks once more would be told that it is done.
         assert!(world.sessions.by_reference(reference).await.unwrap().is_some());
-        assert_eq!(world.sessions.of_user("alice", None).await.unwrap().len(), 1);
+        assert_eq!(
+            world
+                .sessions
+                .of_user("alice", None, Wanted::There)
+                .await
+                .unwrap()
+                .len(),
+            1
+        );
         world.store.outage.end();
         world.settle().await;
-        assert_eq!(world.sessions.of_user("alice", None).await.unwrap(), []);
+        assert_eq!(
+            world
+                .sessions
+                .of_user("alice", None, Wanted::There)
+                .await
+                .unwrap(),
+            []
+        );
     }
 
     #[tokio::test]
@@ -208,6 +236,6 @@ mod tests {
             &world.tasks,
         );
         assert_eq!(other.by_reference(other.reference(&id)).await.unwrap(), None);
-        assert_eq!(other.of_user("alice", None).await.unwrap(), []);
+        assert_eq!(other.of_user("alice", None, Wanted::There).await.unwrap(), []);
     }
 }

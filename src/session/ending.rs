@@ -20,6 +20,8 @@ use std::time::Duration;
 const MAX_KNOWN: usize = 100_000;
 /// The most others.
 const MAX_UNKNOWN: usize = 10_000;
+/// How many deletes are repeated at once.
+const AT_ONCE: usize = 64;
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 
@@ -187,13 +189,19 @@ impl Sessions {
             if left.is_empty() {
                 return;
             }
-            for hash in left {
-                let is_known = self.refused.knows(&hash);
-                if self.delete(hash, is_known).await.is_err() {
-                    break;
+            // Whatever becomes of one (its node of a cluster may be away), the others have their turn.
+            for some in left.chunks(AT_ONCE) {
+                let deletes = some.iter().map(async |hash| {
+                    let is_known = self.refused.knows(hash);
+                    let confirmed = self.delete(*hash, is_known).await.is_ok();
+                    if confirmed {
+                        self.refused.remove(hash);
+                    }
+                    confirmed
+                });
+                if join_all(deletes).await.contains(&true) {
+                    pause = FIRST_PAUSE;
                 }
-                self.refused.remove(&hash);
-                pause = FIRST_PAUSE;
             }
         }
     }
@@ -205,6 +213,9 @@ mod tests {
     use crate::metrics::Metrics;
     use crate::session::testing::World;
     use crate::store::Store;
+    use crate::store::testing::{Fails, Gate};
+    use std::pin::Pin;
+    use tokio::time::Instant;
 
     fn id(n: usize) -> [u8; 32] {
         let mut id = [0; 32];
@@ -228,6 +239,35 @@ mod tests {
         assert!(asked("delete") && !asked("end"));
         world.sessions.end_known(id(1)).await.unwrap();
         assert!(asked("end"));
+    }
+
+    /// Of all deletes at one moment the first fails.
+    #[derive(Debug, Default)]
+    struct FirstFails(Mutex<Option<Instant>>);
+
+    impl Gate for FirstFails {
+        fn pass(&self, operation: &'static str) -> Pin<Box<dyn Future<Output = Option<Fails>> + Send + '_>> {
+            let now = Instant::now();
+            let is_first =
+                operation == "delete" && self.0.lock().unwrap().replace(now).is_none_or(|last| last != now);
+            Box::pin(std::future::ready(is_first.then_some(Fails::Before)))
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn lo_07_one_session_whose_end_is_never_confirmed_holds_up_no_other() {
+        let world = World::new();
+        let mut sessions = Vec::new();
+        for _ in 0..100 {
+            sessions.push(world.begin().await.0);
+        }
+        for id in &sessions {
+            world.sessions.refuse_known(id.store_key());
+        }
+        world.store.outage.guard(Arc::new(FirstFails::default()));
+        tokio::time::sleep(2 * FIRST_PAUSE).await;
+        let left = world.sessions.refused.left(world.clock.now());
+        assert_eq!(left.len(), 1, "in the first round");
     }
 
     #[test]

@@ -26,7 +26,7 @@ mod tests;
 
 pub use end_reason::EndReason;
 pub use id::SessionId;
-pub use index::{Listed, NoReference, Reference, Whose};
+pub use index::{Listed, NoReference, Reference, Wanted, Whose};
 pub use record::{NewSession, Session, Tokens};
 pub use refresh::{Freshness, RefreshAt};
 
@@ -35,6 +35,7 @@ use crate::config::SessionSettings;
 use crate::metrics::Metrics;
 use crate::seldom::Seldom;
 use crate::store::{Kind, Replaced, Store, StoreError, StoreKey, Ticket, Watch};
+use bytes::Bytes;
 use cache::Cache;
 use lifetime::Lifetime;
 use record::{Payload, RecordError};
@@ -358,13 +359,24 @@ impl Sessions {
 
     /// Writes over the version that was read.
     async fn replace(&self, id: &SessionId, opened: &Opened) -> Result<Replaced, SessionError> {
+        let (key, sealed, ttl) = self.as_stored(id, opened)?;
+        Ok(self.store.replace(key, opened.version, sealed, ttl).await?)
+    }
+
+    /// As [`Self::replace`], with new tokens: above whatever others write over that version.
+    async fn replace_tokens(&self, id: &SessionId, opened: &Opened) -> Result<Replaced, SessionError> {
+        let (key, sealed, ttl) = self.as_stored(id, opened)?;
+        Ok(self.store.replace_above(key, opened.version, sealed, ttl).await?)
+    }
+
+    fn as_stored(
+        &self,
+        id: &SessionId,
+        opened: &Opened,
+    ) -> Result<(StoreKey, Bytes, Duration), SessionError> {
         let sealed = self.seal(id, opened)?;
         let ttl = self.lifetime.ttl(&opened.payload, self.clock.now());
-        let key = self.key(Kind::Session, id.store_key());
-        Ok(self
-            .store
-            .replace(key, opened.version, sealed.into(), ttl)
-            .await?)
+        Ok((self.key(Kind::Session, id.store_key()), sealed.into(), ttl))
     }
 
     async fn read(&self, id: &SessionId) -> Result<Option<Opened>, SessionError> {

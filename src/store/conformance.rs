@@ -131,6 +131,16 @@ async fn a_version_moves_by_one_with_each_replacement(f: &Fixture) {
         assert_eq!(replaced, Replaced::Done(version + 1));
     }
     assert_eq!(f.store.read(k).await.unwrap().unwrap().version, 300);
+    // Or to where no number of those moves it, and on from there.
+    for (version, above) in [(300, 1 << 32), (1 << 32, 2 << 32)] {
+        let replaced = f.store.replace_above(k, version, bytes("c"), MINUTE).await;
+        assert_eq!(replaced.unwrap(), Replaced::Done(above));
+    }
+    let replaced = f.store.replace(k, 2 << 32, bytes("d"), MINUTE).await.unwrap();
+    assert_eq!(replaced, Replaced::Done((2 << 32) + 1));
+    let late = f.store.replace_above(k, 300, bytes("e"), MINUTE).await.unwrap();
+    assert_eq!(late, Replaced::Changed);
+    assert_eq!(f.store.read(k).await.unwrap().unwrap().sealed, bytes("d"));
 }
 
 async fn a_slower_older_write_never_wins(f: &Fixture) {

@@ -185,7 +185,14 @@ impl MemoryStore {
         evicted
     }
 
-    pub(super) fn replace(&self, key: StoreKey, expected: u64, sealed: Bytes, ttl: Duration) -> Replaced {
+    pub(super) fn replace(
+        &self,
+        key: StoreKey,
+        expected: u64,
+        version: u64,
+        sealed: Bytes,
+        ttl: Duration,
+    ) -> Replaced {
         let now = self.clock.now();
         let mut rack = self.rack(key.kind);
         let Some(entry) = rack.living(key, now) else {
@@ -194,7 +201,6 @@ impl MemoryStore {
         if entry.record.version != expected {
             return Replaced::Changed;
         }
-        let version = expected + 1;
         rack.put(key, Record { version, sealed }, now.plus(ttl));
         self.changes.note(&key);
         Replaced::Done(version)
@@ -333,7 +339,7 @@ mod tests {
         }
         // The first is used again, so the second is the longest idle.
         assert_eq!(
-            store.replace(key(Kind::Session, 1), 1, Bytes::new(), MINUTE),
+            store.replace(key(Kind::Session, 1), 1, 2, Bytes::new(), MINUTE),
             Replaced::Done(2)
         );
         store.create(key(Kind::Session, 4), Bytes::new(), MINUTE);
@@ -391,7 +397,7 @@ mod tests {
             let k = key(Kind::Session, u8::try_from(round * 7 % 13).unwrap());
             match round % 5 {
                 0 | 1 => drop(store.create(k, Bytes::new(), Duration::from_secs(u64::from(round % 9) + 1))),
-                2 => drop(store.replace(k, 1, Bytes::new(), MINUTE)),
+                2 => drop(store.replace(k, 1, 2, Bytes::new(), MINUTE)),
                 3 => drop(store.delete(k)),
                 _ => clock.advance(Duration::from_secs(1)),
             }

@@ -35,6 +35,9 @@ use tokio::time::Instant;
 /// time to say so (contract 4.6: within 3 s).
 pub const PATIENCE: Duration = Duration::from_millis(1400);
 
+/// Versions are counted up to this before [`Store::replace_above`] begins anew above it.
+const ABOVE: u64 = 1 << 32;
+
 /// An operation that takes longer delays every request, and is worth a line in the log.
 const SLOW: Duration = Duration::from_millis(250);
 /// How often such lines come.
@@ -120,7 +123,7 @@ impl std::fmt::Debug for StoreKey {
     }
 }
 
-/// A stored value and its version (1 when created, one more with each replacement).
+/// A stored value and its version: 1 when created, and more with each replacement.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Record {
     /// The version.
@@ -318,7 +321,26 @@ impl Store {
         sealed: Bytes,
         ttl: Duration,
     ) -> Result<Replaced, StoreError> {
-        ask!(self, replace(key, expected, sealed, ttl))
+        ask!(self, replace(key, expected, expected + 1, sealed, ttl))
+    }
+
+    /// As [`Self::replace`], with a version that no number of plain replacements reaches. Where a failover loses this write
+    /// and another replica writes over what it had replaced, this one is written again over that, and not given up for it.
+    ///
+    /// # Errors
+    /// As [`Self::replace`].
+    ///
+    /// # Cancel safety
+    /// As [`Self::replace`].
+    pub async fn replace_above(
+        &self,
+        key: StoreKey,
+        expected: u64,
+        sealed: Bytes,
+        ttl: Duration,
+    ) -> Result<Replaced, StoreError> {
+        let version = (expected / ABOVE + 1) * ABOVE;
+        ask!(self, replace(key, expected, version, sealed, ttl))
     }
 
     /// Deletes; true if it was there.

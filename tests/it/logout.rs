@@ -6,7 +6,7 @@ use crate::support::form;
 use crate::support::jar::Site;
 use crate::support::rig::Rig;
 use crate::support::rogue::change;
-use crate::support::within;
+use crate::support::{until, within};
 use std::time::{Duration, Instant};
 
 async fn user(browser: &mut Browser) -> u16 {
@@ -355,6 +355,28 @@ async fn lo_07_a_logout_while_the_store_is_away_is_said_and_done_later() {
     })
     .await;
     assert_eq!(user(&mut stays.clone()).await, 401);
+}
+
+#[tokio::test]
+async fn lo_07_tokens_are_revoked_although_the_store_does_not_confirm_the_end() {
+    let rig = Rig::on_redis(|config| config).await;
+    let mut browser = rig.signed_in().await;
+    let mut redis = rig.redis.as_ref().unwrap().connection();
+    let mut wants = |replicas: &str| {
+        let mut set = redis::cmd("CONFIG");
+        set.arg("SET").arg("min-replicas-to-write").arg(replicas);
+        set.exec(&mut redis).unwrap();
+    };
+    // It reads, and refuses every write: other replicas would take the session for a living one.
+    wants("1");
+    let reply = browser.fetch("POST", "/bff/logout").await;
+    assert_eq!(
+        (reply.status, reply.problem().as_str()),
+        (503, "logout_incomplete")
+    );
+    assert!(reply.clears_session());
+    until(4, "the revocations", || rig.rogue.revoked().len() == 2).await;
+    wants("0");
 }
 
 #[tokio::test]

@@ -1,6 +1,6 @@
 //! A bound on one user's sessions (`session.max_per_user`): at one login too many the oldest ends.
 
-use super::Whose;
+use super::{Wanted, Whose};
 use crate::session::record::Payload;
 use crate::session::{SessionError, Sessions};
 use std::sync::Arc;
@@ -15,7 +15,7 @@ impl Sessions {
         issuer: &str,
     ) -> Result<(), SessionError> {
         let sub = &record.sub;
-        let found = self.find(Whose::Sub { issuer, sub }).await?;
+        let found = self.find(Whose::Sub { issuer, sub }, Wanted::There).await?;
         if let Some(newest) = found.last() {
             record.begun = record.begun.max(newest.begun.plus(Duration::from_millis(1)));
         }
@@ -28,7 +28,7 @@ impl Sessions {
         let Some(max) = self.max_per_user else {
             return;
         };
-        let found = match self.find(Whose::Sub { issuer, sub }).await {
+        let found = match self.find(Whose::Sub { issuer, sub }, Wanted::There).await {
             Ok(found) => found,
             Err(error) => {
                 tracing::warn!(%error, "it is not known how many sessions a user has: none was ended");

@@ -33,6 +33,7 @@ use super::seal::{KeyRing, OpenError, Purpose};
 use super::{SessionError, SessionId, Sessions};
 use crate::clock::UnixTime;
 use crate::store::{Kind, StoreKey};
+use futures_util::future::join_all;
 use serde::{Deserialize, Serialize};
 use std::time::Duration;
 
@@ -53,6 +54,16 @@ pub enum Whose<'a> {
         /// The session there.
         sid: &'a str,
     },
+}
+
+/// Which sessions of an index are wanted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Wanted {
+    /// Those that are there now.
+    There,
+    /// Those, and those whose record is missing but may be written again: a failover can lose what its writer remembers, and
+    /// an end has to reach that too.
+    ToEnd,
 }
 
 /// A session as lists show it.
@@ -88,6 +99,12 @@ const SWEEP_FROM: usize = 16;
 const UNSETTLED: Duration = Duration::from_mins(10);
 
 impl Whose<'_> {
+    const fn issuer(&self) -> &str {
+        match self {
+            Self::Sub { issuer, .. } | Self::Sid { issuer, .. } => issuer,
+        }
+    }
+
     const fn kind(&self) -> Kind {
         match self {
             Self::Sub { .. } => Kind::UserIndex,
@@ -182,30 +199,29 @@ impl Sessions {
         Ok(self.store.read(key).await?.is_some())
     }
 
-    /// The sessions of a user, or of a session at the provider: those that are there now, the oldest first.
+    /// The sessions of a user, or of a session at the provider, the oldest first.
     ///
     /// A session that has reached its idle end but not the end of its record's time may still be among them.
     ///
     /// # Errors
     /// [`SessionError`]: it is not known which there are.
-    pub async fn find(&self, whose: Whose<'_>) -> Result<Vec<Listed>, SessionError> {
-        let (Whose::Sub { issuer, .. } | Whose::Sid { issuer, .. }) = whose;
+    pub async fn find(&self, whose: Whose<'_>, wanted: Wanted) -> Result<Vec<Listed>, SessionError> {
         let mut found: Vec<Listed> = Vec::new();
         for set in self.names(&whose, whose.kind()) {
             let mut gone = Vec::new();
-            for (member, sealed) in self.store.listed(set).await? {
-                let Some((_, listed)) = unseal(&self.keys, &[issuer], member, &sealed)? else {
-                    tracing::error!(?set, "an entry of the session index was tampered with");
-                    continue;
-                };
-                // Where that cannot be told (one node of a cluster is away), it counts as there: whoever ends it is told that its
-                // end is not confirmed, and those on other nodes end all the same.
-                if !self.is_there(member).await.unwrap_or(true) {
-                    if self.is_settled(&listed) {
+            for (member, listed) in self.entries(set, whose.issuer()).await? {
+                let is_wanted = match listed {
+                    Entry::There(ref listed) => Some(listed),
+                    Entry::Unsettled(ref listed) => (wanted == Wanted::ToEnd).then_some(listed),
+                    Entry::Gone => {
                         gone.push(member);
+                        None
                     }
-                } else if found.iter().all(|other| other.hash != listed.hash) {
-                    found.push(listed);
+                };
+                if let Some(listed) = is_wanted
+                    && found.iter().all(|other| other.hash != listed.hash)
+                {
+                    found.push(listed.clone());
                 }
             }
             self.store.strike(set, &gone).await?;
@@ -213,6 +229,38 @@ impl Sessions {
         found.sort_by_key(|listed| (listed.begun, listed.hash));
         Ok(found)
     }
+
+    /// What is in a set, each member's record asked for at once: one node of a cluster that hangs holds up no other.
+    async fn entries(&self, set: StoreKey, issuer: &str) -> Result<Vec<([u8; 32], Entry)>, SessionError> {
+        let mut readable = Vec::new();
+        for (member, sealed) in self.store.listed(set).await? {
+            match unseal(&self.keys, &[issuer], member, &sealed)? {
+                Some((_, listed)) => readable.push((member, listed)),
+                None => tracing::error!(?set, "an entry of the session index was tampered with"),
+            }
+        }
+        let asked = readable.into_iter().map(async |(member, listed)| {
+            // Where that cannot be told (one node of a cluster is away), it counts as there: whoever ends it is told that
+            // its end is not confirmed, and those on other nodes end all the same.
+            let entry = if self.is_there(member).await.unwrap_or(true) {
+                Entry::There(listed)
+            } else if self.is_settled(&listed) {
+                Entry::Gone
+            } else {
+                Entry::Unsettled(listed)
+            };
+            (member, entry)
+        });
+        Ok(join_all(asked).await)
+    }
+}
+
+/// What became of a session in an index.
+enum Entry {
+    There(Listed),
+    /// Its record is missing, and may be written again.
+    Unsettled(Listed),
+    Gone,
 }
 
 /// What lists show of a member, out of its seal, and the one of these issuers that it belongs to. `None`: it was tampered

@@ -34,7 +34,7 @@ async fn begin(world: &World, sub: &str, sid: &str) -> SessionId {
 }
 
 async fn found(world: &World, whose: Whose<'_>) -> Vec<Reference> {
-    let found = world.sessions.find(whose).await.unwrap();
+    let found = world.sessions.find(whose, Wanted::There).await.unwrap();
     found.iter().map(Listed::reference).collect()
 }
 
@@ -145,7 +145,7 @@ async fn se_05_sets_are_found_after_the_keys_have_rotated() {
         &world.clock,
         &world.tasks,
     );
-    assert_eq!(blind.find(sub("alice")).await.unwrap().len(), 1);
+    assert_eq!(blind.find(sub("alice"), Wanted::There).await.unwrap().len(), 1);
 }
 
 /// A real Redis, whose sets are not in step with the sessions by themselves.
@@ -181,6 +181,8 @@ async fn fa_01_who_looks_while_a_record_is_lost_does_not_hide_it_when_it_is_writ
     let record = world.store.read(key).await.unwrap().unwrap();
     world.store.delete(key).await.unwrap();
     assert_eq!(found(&world.another(), sub("alice")).await, []);
+    let to_end = world.sessions.find(sub("alice"), Wanted::ToEnd).await.unwrap();
+    assert_eq!(to_end.len(), 1, "an end reaches it");
     let ttl = Duration::from_mins(30);
     world.store.create(key, record.sealed, ttl).await.unwrap();
     let its = references(&world, &[&id]);
@@ -189,6 +191,18 @@ async fn fa_01_who_looks_while_a_record_is_lost_does_not_hide_it_when_it_is_writ
     world.clock.advance(UNSETTLED + Duration::from_millis(1));
     assert_eq!(found(&world.another(), sub("alice")).await, []);
     assert_eq!(members(&world).await, 0, "gone for good");
+}
+
+#[tokio::test(start_paused = true)]
+async fn lo_15_members_that_are_slow_to_ask_for_are_asked_for_at_once() {
+    let world = World::new();
+    for _ in 0..30 {
+        begin(&world, "alice", "s1").await;
+    }
+    world.store.outage.begin(&["read"], Fails::Late);
+    let begun = tokio::time::Instant::now();
+    assert_eq!(found(&world, sub("alice")).await.len(), 30);
+    assert!(begun.elapsed() < Duration::from_secs(2), "{:?}", begun.elapsed());
 }
 
 #[tokio::test]

@@ -43,7 +43,7 @@ impl Turn {
         let mut swaps = 0;
         let mut news = self.sessions.watch(&self.id);
         loop {
-            let error = match self.sessions.replace(&self.id, &ours).await {
+            let error = match self.sessions.replace_tokens(&self.id, &ours).await {
                 Ok(Replaced::Done(version)) => return Saved::Ours(Opened { version, ..ours }),
                 Ok(Replaced::Gone) => return Saved::Gone,
                 // Somebody else's write came first, or our own did, whose answer was lost.

@@ -264,10 +264,10 @@ impl RedisStore {
         &self,
         key: StoreKey,
         expected: u64,
+        version: u64,
         sealed: Bytes,
         wanted: Duration,
     ) -> Result<Replaced, StoreError> {
-        let version = expected + 1;
         let (value, ttl) = (value(version, &sealed), millis(wanted).to_string());
         let arguments: [&[u8]; 3] = [&expected.to_be_bytes(), &value, ttl.as_bytes()];
         let replaced = self.script(&self.replace, REPLACE, &[key], &arguments).await;

@@ -290,6 +290,13 @@ mod tests {
             kind: Kind::UserIndex,
             hash: [3; 32],
         };
+        // Over what was there in common another replica noted a use, and we saved new tokens.
+        there
+            .recent
+            .put(session(4), record(1 << 32, "new tokens"), MINUTE);
+        let mut touch = cmd("SET");
+        touch.arg(name("p:", session(4))).arg(record(6, "touched"));
+        touch.query_async::<Value>(&mut there.connection).await.unwrap();
         there
             .recent
             .enlisted(user, &[1; 32], Bytes::from_static(b"summary"), MINUTE);
@@ -298,6 +305,7 @@ mod tests {
         there.repeat().await;
         assert_eq!(there.find(session(1)).await, Some(record(300, "refreshed")));
         assert_eq!(there.find(session(2)).await, Some(newer));
+        assert_eq!(there.find(session(4)).await, Some(record(1 << 32, "new tokens")));
         assert_eq!(there.redis.cli(&["HLEN", &name("p:", user)]), "1");
         let ttl: i64 = there
             .redis
