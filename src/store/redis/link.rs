@@ -211,6 +211,9 @@ impl Link {
                 attempts.failed = 0;
                 attempts.next = Instant::now();
                 self.say_untracked(&live);
+                if let Some(recent) = self.news.as_ref().and_then(|news| news.recent.as_ref()) {
+                    recent.connected();
+                }
                 let live = Arc::new(live);
                 self.live.store(Some(Arc::clone(&live)));
                 Ok(live)

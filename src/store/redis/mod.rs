@@ -308,6 +308,9 @@ impl RedisStore {
         owner: &[u8; 16],
         wanted: Duration,
     ) -> Result<bool, StoreError> {
+        if let (Some(recent), Kind::RefreshLock) = (&self.recent, key.kind) {
+            recent.settle().await;
+        }
         let (name, value, ttl) = (self.key(key), value(1, owner), millis(wanted).to_string());
         let set = command("SET", &name, &[&value, b"NX", b"PX", ttl.as_bytes()]);
         // A second run would answer otherwise than the first. OK where it was set, nil where the key was there.

@@ -34,6 +34,9 @@ const OVERHEAD: usize = 256;
 const MARK: Duration = Duration::from_mins(10);
 /// What a server answers that will take writes in a while.
 const NOT_READY: [&str; 5] = ["CLUSTERDOWN", "LOADING", "MASTERDOWN", "READONLY", "BUSY"];
+/// How long after a failover no refresh begins: so long the replicas take at most, one after the other, to find the new
+/// primary and write again what it has lost. Whoever began earlier might show a refresh token that another has shown.
+const SETTLING: Duration = Duration::from_millis(700);
 /// How many writes are sent at once.
 const AT_ONCE: usize = 256;
 
@@ -60,6 +63,7 @@ return 1";
 pub(super) struct Recent {
     key_prefix: String,
     writes: Mutex<Writes>,
+    settled: Mutex<Option<Instant>>,
 }
 
 #[derive(Debug, Default)]
@@ -105,6 +109,21 @@ impl Recent {
         Self {
             key_prefix: key_prefix.to_owned(),
             writes: Mutex::default(),
+            settled: Mutex::default(),
+        }
+    }
+
+    /// There is a new connection, perhaps in the place of one that was lost.
+    pub(super) fn connected(&self) {
+        let mut settled = self.settled.lock().unwrap_or_else(PoisonError::into_inner);
+        *settled = Some(Instant::now() + SETTLING);
+    }
+
+    /// Waits until every replica has written again what a failover lost.
+    pub(super) async fn settle(&self) {
+        let settled = *self.settled.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(settled) = settled {
+            tokio::time::sleep_until(settled).await;
         }
     }
 
@@ -373,6 +392,17 @@ mod tests {
             recent,
         };
         assert_eq!(there.find(session(1)).await, Some(record(1, "begun")));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn nobody_waits_for_longer_than_it_takes_to_settle() {
+        let (recent, begun) = (Recent::new("p:"), Instant::now());
+        recent.settle().await;
+        assert_eq!(begun.elapsed(), Duration::ZERO, "nothing was connected yet");
+        recent.connected();
+        recent.settle().await;
+        recent.settle().await;
+        assert_eq!(begun.elapsed(), SETTLING);
     }
 
     #[tokio::test(start_paused = true)]

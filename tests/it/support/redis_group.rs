@@ -302,36 +302,36 @@ impl Group {
         counts.map(|count| count.parse().unwrap_or(0)).collect()
     }
 
-    /// Waits until every replica has what its primary has.
-    pub async fn in_step(&self) {
-        until(10, "replicas in step", || {
-            let counts = self.counts();
-            if self.sentinels.is_empty() {
-                let (primaries, replicas) = counts.split_at(3);
-                primaries.iter().sum::<usize>() == replicas.iter().sum::<usize>()
-            } else {
-                counts.iter().all(|count| *count == counts[0])
-            }
-        })
-        .await;
-    }
-
-    /// Kills the first data server, a primary, with everything that it had: its replicas have got none of it.
-    pub fn lose_the_first(&mut self) {
+    /// Kills the first data server, a primary, with everything that it had: its replicas, which are returned, have got none
+    /// of it.
+    pub fn lose_the_first(&mut self) -> Vec<usize> {
+        let mut replicas = Vec::new();
         let first = &self.data[0];
         let port = first.port.to_string();
         // Stopped, so that nothing more comes to the replicas from it.
         signal(first.child.as_ref().unwrap().id(), "STOP");
-        for node in &self.data[1..] {
+        for (n, node) in self.data.iter().enumerate().skip(1) {
             let role = node.ask(&["ROLE"]);
             if role.starts_with("slave") && role.lines().nth(2) == Some(&port) {
                 assert_eq!(node.ask(&["CONFIG", "SET", "replica-read-only", "no"]), "OK");
                 assert_eq!(node.ask(&["FLUSHALL"]), "OK");
                 assert_eq!(node.ask(&["CONFIG", "SET", "replica-read-only", "yes"]), "OK");
                 assert_eq!(node.ask(&["DBSIZE"]), "0");
+                replicas.push(n);
             }
         }
         self.data[0].kill();
+        replicas
+    }
+
+    /// Waits until one of these has taken the first's place.
+    pub async fn succeeded_by(&self, replicas: &[usize]) {
+        until(30, "a new primary", || {
+            replicas
+                .iter()
+                .any(|n| self.data[*n].ask(&["ROLE"]).starts_with("master"))
+        })
+        .await;
     }
 
     /// Panics where anything lives for ever (contract 5.5).
