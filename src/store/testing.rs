@@ -371,7 +371,7 @@ impl Outage {
         match self.decide(operation).await {
             None => asked.await,
             Some(Fails::Late) => {
-                tokio::time::sleep(super::PATIENCE - Duration::from_millis(100)).await;
+                tokio::time::sleep(super::PATIENCE.mul_f64(0.93)).await;
                 asked.await
             }
             Some(fails) => {

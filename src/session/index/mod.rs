@@ -234,10 +234,11 @@ impl Sessions {
     async fn entries(&self, set: StoreKey, issuer: &str) -> Result<Vec<([u8; 32], Entry)>, SessionError> {
         let mut readable = Vec::new();
         for (member, sealed) in self.store.listed(set).await? {
-            match unseal(&self.keys, &[issuer], member, &sealed)? {
-                Some((_, listed)) => readable.push((member, listed)),
-                None => tracing::error!(?set, "an entry of the session index was tampered with"),
-            }
+            let Some((_, listed)) = unseal(&self.keys, &[issuer], member, &sealed)? else {
+                tracing::error!(?set, "an entry of the session index was tampered with");
+                continue;
+            };
+            readable.push((member, listed));
         }
         let asked = readable.into_iter().map(async |(member, listed)| {
             // Where that cannot be told (one node of a cluster is away), it counts as there: whoever ends it is told that
