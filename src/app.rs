@@ -44,7 +44,7 @@ pub struct Parts {
     pub routes: Arc<RouteTable>,
     /// What stands behind each route.
     pub targets: Vec<Target>,
-    /// The public listener's certificate.
+    /// The public listener's certificates.
     pub tls: Option<Tls>,
     /// What is counted.
     pub metrics: Arc<Metrics>,
@@ -77,7 +77,9 @@ impl Parts {
             .collect::<Result<_, _>>()?;
         let routes = RouteTable::new(&settings.prefix, &settings.routes);
         let targets = routes.routes().iter().map(target).collect::<Result<_, _>>()?;
-        let tls = settings.server.tls.as_ref().map(Tls::watching).transpose()?;
+        let tls = (!settings.server.tls.is_empty())
+            .then(|| Tls::watching(&settings.server.tls))
+            .transpose()?;
         Ok(Self {
             providers,
             store: Arc::new(store),

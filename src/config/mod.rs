@@ -28,6 +28,7 @@ pub mod settings;
 pub mod units;
 mod walk;
 mod wants;
+mod watched;
 mod yaml;
 
 pub use certificate::Certificate;

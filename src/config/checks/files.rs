@@ -16,8 +16,8 @@ const DEEPEST: usize = 6;
 
 /// Checks that they are there.
 pub fn files(settings: &Settings, findings: &mut Findings<'_>) {
-    if let Some(files) = &settings.server.tls {
-        certificate(files, &KeyPath::root("server").key("tls"), findings);
+    for (i, files) in settings.server.tls.iter().enumerate() {
+        certificate(files, &KeyPath::root("server").key("tls").index(i), findings);
     }
     for provider in &settings.providers {
         let at = KeyPath::root("providers").key(&provider.name).key("ca");

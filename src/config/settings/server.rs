@@ -33,8 +33,12 @@ pub struct Server {
     /// Further host names under which the provider may call `/bff/backchannel-logout`, and nothing else, from inside the
     /// cluster: with a port, on that one; without, on any.
     pub hosts: Vec<String>,
-    /// Certificate and key for TLS on `listen`, with HTTP/2 by ALPN. The files are read again when they change.
-    pub tls: Option<TlsFiles>,
+    /// Certificate and key for TLS on `listen`, with HTTP/2 by ALPN; or a list of such pairs. Of several, a browser gets
+    /// the first that holds the name it asks for and whose key it knows how to check; where none holds it, or it names
+    /// none, the first. The files are read again when they change, each pair by itself.
+    #[serde(deserialize_with = "one_or_many::deserialize")]
+    #[schemars(with = "one_or_many::OneOrMany<TlsFiles>")]
+    pub tls: Vec<TlsFiles>,
     /// Networks (or single addresses) whose `X-Forwarded-For` is believed, and who may ask on `forward_auth`; nobody's by
     /// default.
     #[serde(deserialize_with = "units::networks")]
@@ -91,7 +95,7 @@ impl Default for Server {
             forward_auth: None,
             forward_auth_dialect: Dialect::Forwarded,
             hosts: Vec::new(),
-            tls: None,
+            tls: Vec::new(),
             trusted_proxies: Vec::new(),
             drain_delay: Duration::from_secs(5),
             drain_timeout: Duration::from_secs(20),
