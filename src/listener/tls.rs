@@ -110,8 +110,6 @@ impl ResolvesServerCert for Current {
 /// Whether a certificate is one for this name, as browsers see it: its subject alternative names count, and a `*` is one
 /// whole label.
 fn holds(certified: &CertifiedKey, name: &ServerName<'_>) -> bool {
-    let parsed = certified
-        .end_entity_cert()
-        .and_then(ParsedCertificate::try_from);
+    let parsed = certified.end_entity_cert().and_then(ParsedCertificate::try_from);
     parsed.is_ok_and(|certificate| verify_server_name(&certificate, name).is_ok())
 }

@@ -24,6 +24,7 @@ mod diagnosis;
 mod forward_auth;
 mod framing;
 mod frontchannel;
+mod handshake;
 mod headers;
 mod http2;
 mod http2_floods;

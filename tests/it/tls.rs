@@ -131,17 +131,26 @@ async fn files_that_make_no_certificate_are_named_at_start() {
         ),
     ] {
         let config = good.clone().set(&format!("server.tls.{key}"), path);
-        let folder = tempfile::tempdir().unwrap();
-        let file = config.write(folder.path());
-        for command in ["check", "run"] {
-            let output = run(folder.path(), &[command, "--config", file.to_str().unwrap()], &[]);
-            let said = text(&output.stderr);
-            assert_eq!(output.status.code(), Some(2), "{command}: {said}");
-            assert!(
-                said.contains(&format!(": {place}: ")) && said.contains(message),
-                "{command}: {said}"
-            );
-        }
+        is_refused_at_start(&config, place, message);
+        // The same as the second of two.
+        let faulty = config.value["server"]["tls"].clone();
+        let list = json!([good.value["server"]["tls"], faulty]);
+        let config = good.clone().set("server.tls", list);
+        is_refused_at_start(&config, &place.replace("tls", "tls[1]"), message);
+    }
+}
+
+fn is_refused_at_start(config: &Config, place: &str, message: &str) {
+    let folder = tempfile::tempdir().unwrap();
+    let file = config.write(folder.path());
+    for command in ["check", "run"] {
+        let output = run(folder.path(), &[command, "--config", file.to_str().unwrap()], &[]);
+        let said = text(&output.stderr);
+        assert_eq!(output.status.code(), Some(2), "{command}: {said}");
+        assert!(
+            said.contains(&format!(": {place}: ")) && said.contains(message),
+            "{command}: {said}"
+        );
     }
 }
 

@@ -415,7 +415,11 @@ async fn lm_10_fa_07_each_of_several_pairs_is_read_again_by_itself() {
     std::fs::write(folders[1].path().join("tls.crt"), &broken.0).unwrap();
     files(folders[0].path(), &fresh);
     let known = [pairs[0].clone(), pairs[1].clone(), fresh, broken.clone()];
-    let shown = async |name| choice(&rig, &known, Anyone::who_checks_all(), name).await.unwrap();
+    let shown = async |name| {
+        choice(&rig, &known, Anyone::who_checks_all(), name)
+            .await
+            .unwrap()
+    };
     let deadline = Instant::now() + PATIENCE;
     while shown("one.example").await != 2 {
         assert!(Instant::now() < deadline, "the new certificate is never shown");
