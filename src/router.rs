@@ -272,12 +272,17 @@ impl Inner {
         caller: Option<(SessionId, Arc<Session>)>,
     ) -> Result<Response<Body>, Failure> {
         let upstream = match &self.targets[number] {
-            Target::Files(files) if route.strip_prefix => {
-                let below = RequestPath::parse(&path.strip_prefix(&route.path))
-                    .map_err(|doubt| Failure::BadRequest(doubt.0))?;
-                return files.serve(&request, &below).await;
+            Target::Files(files) => {
+                let below = if route.strip_prefix {
+                    let below = RequestPath::parse(&path.strip_prefix(&route.path));
+                    Some(below.map_err(|doubt| Failure::BadRequest(doubt.0))?)
+                } else {
+                    None
+                };
+                let mut response = files.serve(&request, below.as_ref().unwrap_or(path)).await?;
+                answer::mark(&mut response, &self.settings.public_url);
+                return Ok(response);
             }
-            Target::Files(files) => return files.serve(&request, path).await,
             Target::Nothing => return Err(Failure::NotFound),
             Target::Upstream(upstream) => upstream,
         };

@@ -63,6 +63,15 @@ async fn everything_can_go_over_tls_with_authorities_of_ones_own() {
         user.head.value("strict-transport-security"),
         Some("max-age=31536000")
     );
+    // The files that we serve are ours, too; what an upstream answers is not.
+    for (path, hsts) in [("/app.js", Some("max-age=31536000")), ("/api/orders", None)] {
+        let reply = browser.fetch("GET", path).await;
+        assert_eq!(
+            (reply.status, reply.header("strict-transport-security")),
+            (200, hsts),
+            "{path}"
+        );
+    }
     let out = browser.fetch("POST", "/bff/logout").await;
     assert_eq!(out.status, 303, "{}", out.text());
     assert_eq!(browser.fetch("GET", "/api/orders").await.status, 401);
