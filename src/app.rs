@@ -21,6 +21,7 @@ use crate::session::Sessions;
 use crate::session::seal::KeyRing;
 use crate::static_files::StaticFiles;
 use crate::store::Store;
+use crate::to_https::ToHttps;
 use crate::upstream::Upstream;
 use std::future::Future;
 use std::net::SocketAddr;
@@ -142,6 +143,7 @@ pub async fn run(settings: Settings, parts: Parts, stop: impl Future<Output = ()
     );
     let admin_stop = CancellationToken::new();
     tasks.spawn(timekeeping::keep(parts.metrics.clone(), admin_stop.clone()));
+    let to_https = ToHttps::new(settings.clone(), parts.routes.clone(), parts.metrics.clone());
     let (router, forward_auth) = services(&settings, parts, sessions, &tasks, &tunnels, &cut);
     let bounds = Bounds {
         header_timeout: settings.server.header_timeout,
@@ -187,6 +189,18 @@ pub async fn run(settings: Settings, parts: Parts, stop: impl Future<Output = ()
             cut.clone(),
         ));
     }
+    for socket in sockets.redirect {
+        if let Ok(address) = socket.tcp.local_addr() {
+            tracing::info!(%address, to = settings.public_url.origin(), "listening for http, to lead pages to https");
+        }
+        listeners.spawn(listener::serve(
+            socket,
+            bounds.clone(),
+            to_https.clone(),
+            stopping.clone(),
+            cut.clone(),
+        ));
+    }
     if let Some(socket) = sockets.forward_auth {
         if let Ok(address) = socket.tcp.local_addr() {
             let dialect = settings.server.forward_auth_dialect;
@@ -225,15 +239,19 @@ pub async fn run(settings: Settings, parts: Parts, stop: impl Future<Output = ()
 struct Sockets {
     admin: Socket,
     public: Vec<Socket>,
+    redirect: Vec<Socket>,
     forward_auth: Option<Socket>,
 }
 
 impl Sockets {
     async fn bind(server: &Server, tls: Option<Tls>) -> Result<Self, String> {
         let admin = bind(server.admin, "server.admin", None).await?;
-        let mut public = Vec::new();
+        let (mut public, mut redirect) = (Vec::new(), Vec::new());
         for address in &server.listen {
             public.push(bind(*address, "server.listen", tls.clone()).await?);
+        }
+        for address in &server.redirect {
+            redirect.push(bind(*address, "server.redirect", None).await?);
         }
         let forward_auth = match server.forward_auth {
             Some(address) => Some(bind(address, "server.forward_auth", None).await?),
@@ -242,6 +260,7 @@ impl Sockets {
         Ok(Self {
             admin,
             public,
+            redirect,
             forward_auth,
         })
     }

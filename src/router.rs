@@ -86,14 +86,7 @@ impl Service for Router {
         peer: SocketAddr,
     ) -> Option<Response<Body>> {
         let inner = &*self.0;
-        let failure = match refusal {
-            Refusal::Fragment => Failure::BadRequest("A request's target has no fragment (`#`)."),
-            Refusal::PlainHttp => Failure::BadRequest("TLS is spoken here: use https instead of http."),
-            Refusal::OddSpace => Failure::BadRequest("A header's value begins or ends with a space."),
-            Refusal::TargetTooLong => Failure::TargetTooLong,
-            Refusal::HeadTooLarge => Failure::HeadTooLarge,
-            Refusal::Panic => Failure::Internal,
-        };
+        let failure = Failure::from(refusal);
         let mut response = if let Some(request) = request {
             let way = Way::begin(inner, request, peer);
             inner.fail(&failure, &way, request.headers(), "other")

@@ -41,6 +41,7 @@ mod parts;
 mod paths;
 mod proxying;
 mod real_provider;
+mod redirect;
 mod redis_failover;
 mod redis_faults;
 mod refresh;

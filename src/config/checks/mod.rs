@@ -59,6 +59,12 @@ fn own_origin(settings: &Settings, findings: &mut Findings<'_>) {
             &KeyPath::root("public_url"),
             "is plain http, which is for development only; use https elsewhere",
         );
+        if !settings.server.redirect.is_empty() {
+            findings.refuse(
+                &KeyPath::root("server").key("redirect"),
+                "leads to `public_url`, which is plain http; wanted: an https `public_url`, or no redirect",
+            );
+        }
         if !settings.server.tls.is_empty() {
             findings.refuse(
                 &KeyPath::root("public_url"),

@@ -91,11 +91,11 @@ fn admin_token(server: &Server, token: &SecretSource, at: &KeyPath, findings: &m
 /// Every listener has an address of its own.
 fn listeners(server: &Server, findings: &mut Findings<'_>) {
     let key = |name: &str| KeyPath::root("server").key(name);
-    let public = server
-        .listen
-        .iter()
-        .enumerate()
-        .map(|(i, address)| (key("listen").index(i), *address));
+    let lists = [("listen", &server.listen), ("redirect", &server.redirect)];
+    let public = lists.into_iter().flat_map(|(name, addresses)| {
+        let numbered = addresses.iter().enumerate();
+        numbered.map(move |(i, address)| (key(name).index(i), *address))
+    });
     let others = [
         ("admin", Some(server.admin)),
         ("forward_auth", server.forward_auth),

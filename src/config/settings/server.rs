@@ -39,6 +39,11 @@ pub struct Server {
     #[serde(deserialize_with = "one_or_many::deserialize")]
     #[schemars(with = "one_or_many::OneOrMany<TlsFiles>")]
     pub tls: Vec<TlsFiles>,
+    /// Where plain http is answered with a redirect to `public_url`, which has to be https: an address, or a list of them.
+    /// Off by default. Only pages are led on; what else comes in clear is refused.
+    #[serde(deserialize_with = "one_or_many::deserialize")]
+    #[schemars(with = "one_or_many::OneOrMany<units::AddressText>")]
+    pub redirect: Vec<SocketAddr>,
     /// Networks (or single addresses) whose `X-Forwarded-For` is believed, and who may ask on `forward_auth`; nobody's by
     /// default.
     #[serde(deserialize_with = "units::networks")]
@@ -96,6 +101,7 @@ impl Default for Server {
             forward_auth_dialect: Dialect::Forwarded,
             hosts: Vec::new(),
             tls: Vec::new(),
+            redirect: Vec::new(),
             trusted_proxies: Vec::new(),
             drain_delay: Duration::from_secs(5),
             drain_timeout: Duration::from_secs(20),
