@@ -47,6 +47,8 @@ pub struct Parts {
     pub targets: Vec<Target>,
     /// The public listener's certificates.
     pub tls: Option<Tls>,
+    /// The admin listener's.
+    pub admin_tls: Option<Tls>,
     /// What is counted.
     pub metrics: Arc<Metrics>,
     /// The time of day.
@@ -81,6 +83,12 @@ impl Parts {
         let tls = (!settings.server.tls.is_empty())
             .then(|| Tls::watching(&settings.server.tls))
             .transpose()?;
+        let admin_tls = settings
+            .server
+            .admin_tls
+            .as_ref()
+            .map(Tls::of_admin)
+            .transpose()?;
         Ok(Self {
             providers,
             store: Arc::new(store),
@@ -88,6 +96,7 @@ impl Parts {
             routes: Arc::new(routes),
             targets,
             tls,
+            admin_tls,
             metrics,
             clock,
         })
@@ -125,7 +134,7 @@ fn target(route: &RouteSettings) -> Result<Target, String> {
 /// Not: dropping it cuts everything that is under way.
 pub async fn run(settings: Settings, parts: Parts, stop: impl Future<Output = ()>) -> Result<(), String> {
     let settings = Arc::new(settings);
-    let sockets = Sockets::bind(&settings.server, parts.tls.clone()).await?;
+    let sockets = Sockets::bind(&settings.server, &parts).await?;
     let (tasks, tunnels, stopping, cut) = (
         TaskTracker::new(),
         TaskTracker::new(),
@@ -244,11 +253,11 @@ struct Sockets {
 }
 
 impl Sockets {
-    async fn bind(server: &Server, tls: Option<Tls>) -> Result<Self, String> {
-        let admin = bind(server.admin, "server.admin", None).await?;
+    async fn bind(server: &Server, parts: &Parts) -> Result<Self, String> {
+        let admin = bind(server.admin, "server.admin", parts.admin_tls.clone()).await?;
         let (mut public, mut redirect) = (Vec::new(), Vec::new());
         for address in &server.listen {
-            public.push(bind(*address, "server.listen", tls.clone()).await?);
+            public.push(bind(*address, "server.listen", parts.tls.clone()).await?);
         }
         for address in &server.redirect {
             redirect.push(bind(*address, "server.redirect", None).await?);

@@ -6,12 +6,13 @@
 //!
 //! Sources: RFC 8446 §4.4.2.2, §8 (no 0-RTT), RFC 7301 (ALPN), RFC 6066 §3 (SNI), RFC 5077, RFC 9113 §3.2, §9.2; RFC 9325.
 
-use crate::config::{Certificate, TlsFiles};
+use crate::config::{AdminTls, Certificate, ClientCa, TlsFiles};
 use rustls::ServerConfig;
 use rustls::client::verify_server_name;
+use rustls::crypto::CryptoProvider;
 use rustls::crypto::aws_lc_rs::{Ticketer, default_provider};
 use rustls::pki_types::ServerName;
-use rustls::server::{ClientHello, ParsedCertificate, ResolvesServerCert};
+use rustls::server::{ClientHello, NoServerSessionStorage, ParsedCertificate, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
 use std::io;
 use std::net::IpAddr;
@@ -46,13 +47,27 @@ impl Tls {
             })
         };
         let certificates = pairs.iter().enumerate().map(read).collect::<Result<_, _>>()?;
-        let mut config = ServerConfig::builder_with_provider(crypto)
-            .with_safe_default_protocol_versions()
-            .map_err(|error| no_tls(&error))?
-            .with_no_client_auth()
-            .with_cert_resolver(Arc::new(Current(certificates)));
-        config.alpn_protocols = vec![HTTP_2.to_vec(), b"http/1.1".to_vec()];
+        let mut config = config(crypto, None, certificates)?;
         config.ticketer = Ticketer::new().map_err(|error| no_tls(&error))?;
+        Ok(Self(TlsAcceptor::from(Arc::new(config))))
+    }
+
+    /// The same for the admin listener, which may take the clients of one authority only. Its sessions are not resumed: a
+    /// client's certificate is judged with each connection, by the authority as its file says it then.
+    ///
+    /// # Errors
+    /// A sentence for the operator: what was found and what is wanted.
+    pub fn of_admin(files: &AdminTls) -> Result<Self, String> {
+        let crypto = Arc::new(default_provider());
+        let certificate = Certificate::read(&files.pair(), crypto.clone())
+            .map_err(|why| format!("server.admin_tls: {why}"))?;
+        let clients = files.client_ca.as_ref().map(|file| {
+            let clients = ClientCa::read(file, crypto.clone());
+            clients.map_err(|why| format!("server.admin_tls.client_ca: {why}"))
+        });
+        let mut config = config(crypto.clone(), clients.transpose()?, vec![certificate])?;
+        config.session_storage = Arc::new(NoServerSessionStorage {});
+        config.send_tls13_tickets = 0;
         Ok(Self(TlsAcceptor::from(Arc::new(config))))
     }
 
@@ -70,6 +85,23 @@ impl std::fmt::Debug for Tls {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str("Tls")
     }
+}
+
+fn config(
+    crypto: Arc<CryptoProvider>,
+    clients: Option<ClientCa>,
+    certificates: Vec<Certificate>,
+) -> Result<ServerConfig, String> {
+    let builder = ServerConfig::builder_with_provider(crypto)
+        .with_safe_default_protocol_versions()
+        .map_err(|error| no_tls(&error))?;
+    let builder = match clients {
+        Some(clients) => builder.with_client_cert_verifier(Arc::new(clients)),
+        None => builder.with_no_client_auth(),
+    };
+    let mut config = builder.with_cert_resolver(Arc::new(Current(certificates)));
+    config.alpn_protocols = vec![HTTP_2.to_vec(), b"http/1.1".to_vec()];
+    Ok(config)
 }
 
 fn no_tls(error: &rustls::Error) -> String {

@@ -13,6 +13,7 @@
 #![expect(clippy::format_collect, reason = "clarity before speed")]
 
 mod admin;
+mod admin_tls;
 mod audit;
 mod backchannel;
 mod cache;

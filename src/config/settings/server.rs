@@ -21,6 +21,8 @@ pub struct Server {
     /// Where health, readiness and metrics are served.
     #[schemars(with = "units::AddressText")]
     pub admin: SocketAddr,
+    /// TLS on `admin`, and whose clients it takes. By default it speaks plain http.
+    pub admin_tls: Option<AdminTls>,
     /// The bearer token for `/sessions` on the admin listener, where sessions are listed and ended. Without one there is no
     /// `/sessions`.
     pub admin_token: Option<SecretSource>,
@@ -91,11 +93,43 @@ pub struct TlsFiles {
     pub key: PathBuf,
 }
 
+/// TLS on the admin listener: PEM files, read again when they change.
+#[derive(Clone, Debug, PartialEq, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct AdminTls {
+    /// The own certificate first, then its chain.
+    pub cert: PathBuf,
+    /// The certificate's private key, not encrypted.
+    pub key: PathBuf,
+    /// The authority of those who may connect: who shows no certificate of it is refused in the handshake. Without it
+    /// anybody may.
+    #[serde(default)]
+    pub client_ca: Option<PathBuf>,
+}
+
+impl AdminTls {
+    /// Certificate and key.
+    #[must_use]
+    pub fn pair(&self) -> TlsFiles {
+        TlsFiles {
+            cert: self.cert.clone(),
+            key: self.key.clone(),
+        }
+    }
+
+    /// Whether everybody who comes has shown who it is.
+    #[must_use]
+    pub fn knows_its_clients(&self) -> bool {
+        self.client_ca.is_some()
+    }
+}
+
 impl Default for Server {
     fn default() -> Self {
         Self {
             listen: vec![SocketAddr::from(([0, 0, 0, 0], 8080))],
             admin: SocketAddr::from(([127, 0, 0, 1], 9090)),
+            admin_tls: None,
             admin_token: None,
             forward_auth: None,
             forward_auth_dialect: Dialect::Forwarded,

@@ -66,6 +66,14 @@ impl Authority {
         leaf
     }
 
+    /// Trust in it alone.
+    pub fn roots(&self) -> RootCertStore {
+        let mut roots = RootCertStore::empty();
+        let root = CertificateDer::from_pem_slice(self.root.as_bytes());
+        roots.add(root.unwrap()).unwrap();
+        roots
+    }
+
     /// A client that trusts this authority alone, and offers these protocols.
     pub fn client(&self, alpn: &[&str]) -> TlsConnector {
         TlsConnector::from(Arc::new(self.client_of(rustls::ALL_VERSIONS, alpn)))
@@ -73,15 +81,11 @@ impl Authority {
 
     /// The same, of these versions and not yet made.
     pub fn client_of(&self, versions: &[&'static SupportedProtocolVersion], alpn: &[&str]) -> ClientConfig {
-        let mut roots = RootCertStore::empty();
-        roots
-            .add(CertificateDer::from_pem_slice(self.root.as_bytes()).unwrap())
-            .unwrap();
         let crypto = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
         let mut config = ClientConfig::builder_with_provider(crypto)
             .with_protocol_versions(versions)
             .unwrap()
-            .with_root_certificates(roots)
+            .with_root_certificates(self.roots())
             .with_no_client_auth();
         config.alpn_protocols = alpn.iter().map(|name| name.as_bytes().to_vec()).collect();
         config
