@@ -162,16 +162,7 @@ pub async fn run(settings: Settings, parts: Parts, stop: impl Future<Output = ()
         places: listener::places(settings.server.max_connections),
         streams: listener::places(settings.server.max_connections),
     };
-    for registered in settings.registrations() {
-        tracing::info!(
-            provider = registered.provider,
-            redirect_uri = registered.redirect_uri,
-            post_logout_redirect_uri = registered.post_logout_redirect_uri,
-            backchannel_logout_uri = registered.backchannel_logout_uri,
-            frontchannel_logout_uri = registered.frontchannel_logout_uri,
-            "the provider has to know these addresses, to the letter"
-        );
-    }
+    tell_registrations(&settings);
     let listeners = TaskTracker::new();
     let admin_task = tasks.spawn(listener::serve(
         sockets.admin,
@@ -242,6 +233,20 @@ pub async fn run(settings: Settings, parts: Parts, stop: impl Future<Output = ()
     under_way.finish(settings.server.drain_timeout).await;
     tracing::info!("stopped");
     Ok(())
+}
+
+/// What the operator has to register at each provider.
+fn tell_registrations(settings: &Settings) {
+    for registered in settings.registrations() {
+        tracing::info!(
+            provider = registered.provider,
+            redirect_uri = registered.redirect_uri,
+            post_logout_redirect_uri = registered.post_logout_redirect_uri,
+            backchannel_logout_uri = registered.backchannel_logout_uri,
+            frontchannel_logout_uri = registered.frontchannel_logout_uri,
+            "the provider has to know these addresses, to the letter"
+        );
+    }
 }
 
 /// All that is listened on.

@@ -28,8 +28,8 @@ pub(super) struct Healthcheck {
     tls: TlsArguments,
 }
 
-pub(super) fn healthcheck(asked: &Healthcheck) -> ExitCode {
-    let (url, asker) = match whom(asked) {
+pub(super) fn healthcheck(probe: &Healthcheck) -> ExitCode {
+    let (url, asker) = match whom(probe) {
         Ok(whom) => whom,
         Err(code) => return code,
     };
@@ -52,9 +52,9 @@ fn unhealthy(reason: &str) -> ExitCode {
 }
 
 /// What is asked.
-fn whom(asked: &Healthcheck) -> Result<(String, Asker), ExitCode> {
-    let (url, own) = match &asked.config {
-        None => (asked.url.clone(), None),
+fn whom(probe: &Healthcheck) -> Result<(String, Asker), ExitCode> {
+    let (url, own) = match &probe.config {
+        None => (probe.url.clone(), None),
         Some(file) => {
             let loaded = config::load(Some(file)).map_err(|mistakes| {
                 print_mistakes(&mistakes);
@@ -62,14 +62,14 @@ fn whom(asked: &Healthcheck) -> Result<(String, Asker), ExitCode> {
             })?;
             let server = loaded.settings.server;
             let url = url_of(&server).map_err(|reason| unhealthy(&reason))?;
-            let path = if asked.ready { "readyz" } else { "healthz" };
+            let path = if probe.ready { "readyz" } else { "healthz" };
             (
                 format!("{url}/{path}"),
                 server.admin_tls.as_ref().map(AdminTls::pair),
             )
         }
     };
-    let asker = asked.tls.asker(&url, own.as_ref());
+    let asker = probe.tls.asker(&url, own.as_ref());
     asker
         .map(|asker| (url, asker))
         .map_err(|reason| unhealthy(&reason))
