@@ -119,6 +119,26 @@ async fn lm_10_openssl_is_shown_the_certificate_for_the_name_and_the_key_it_asks
             );
         }
     }
+    // The order of suites is ours, not the client's.
+    for arguments in [
+        [
+            "-tls1_3",
+            "-ciphersuites",
+            "TLS_AES_128_GCM_SHA256:TLS_AES_256_GCM_SHA384",
+        ],
+        [
+            "-tls1_2",
+            "-cipher",
+            "ECDHE-ECDSA-AES128-GCM-SHA256:ECDHE-ECDSA-AES256-GCM-SHA384",
+        ],
+    ] {
+        let said = s_client(&rig, &arguments);
+        let chosen = arguments[2].split(':').nth(1).unwrap();
+        assert!(
+            said.contains(&format!("Cipher is {chosen}")),
+            "{arguments:?}: {said}"
+        );
+    }
     // Nothing that is no longer good enough is agreed on, whoever asks for it.
     for old in [
         ["-tls1", "-cipher", "ALL:@SECLEVEL=0"],
