@@ -21,6 +21,7 @@ use crate::session::Sessions;
 use crate::session::seal::KeyRing;
 use crate::static_files::StaticFiles;
 use crate::store::Store;
+use crate::to_https::ToHttps;
 use crate::upstream::Upstream;
 use std::future::Future;
 use std::net::SocketAddr;
@@ -44,8 +45,10 @@ pub struct Parts {
     pub routes: Arc<RouteTable>,
     /// What stands behind each route.
     pub targets: Vec<Target>,
-    /// The public listener's certificate.
+    /// The public listener's certificates.
     pub tls: Option<Tls>,
+    /// The admin listener's.
+    pub admin_tls: Option<Tls>,
     /// What is counted.
     pub metrics: Arc<Metrics>,
     /// The time of day.
@@ -77,7 +80,15 @@ impl Parts {
             .collect::<Result<_, _>>()?;
         let routes = RouteTable::new(&settings.prefix, &settings.routes);
         let targets = routes.routes().iter().map(target).collect::<Result<_, _>>()?;
-        let tls = settings.server.tls.as_ref().map(Tls::watching).transpose()?;
+        let tls = (!settings.server.tls.is_empty())
+            .then(|| Tls::watching(&settings.server.tls))
+            .transpose()?;
+        let admin_tls = settings
+            .server
+            .admin_tls
+            .as_ref()
+            .map(Tls::of_admin)
+            .transpose()?;
         Ok(Self {
             providers,
             store: Arc::new(store),
@@ -85,6 +96,7 @@ impl Parts {
             routes: Arc::new(routes),
             targets,
             tls,
+            admin_tls,
             metrics,
             clock,
         })
@@ -122,7 +134,7 @@ fn target(route: &RouteSettings) -> Result<Target, String> {
 /// Not: dropping it cuts everything that is under way.
 pub async fn run(settings: Settings, parts: Parts, stop: impl Future<Output = ()>) -> Result<(), String> {
     let settings = Arc::new(settings);
-    let sockets = Sockets::bind(&settings.server, parts.tls.clone()).await?;
+    let sockets = Sockets::bind(&settings.server, &parts).await?;
     let (tasks, tunnels, stopping, cut) = (
         TaskTracker::new(),
         TaskTracker::new(),
@@ -140,6 +152,7 @@ pub async fn run(settings: Settings, parts: Parts, stop: impl Future<Output = ()
     );
     let admin_stop = CancellationToken::new();
     tasks.spawn(timekeeping::keep(parts.metrics.clone(), admin_stop.clone()));
+    let to_https = ToHttps::new(settings.clone(), parts.routes.clone(), parts.metrics.clone());
     let (router, forward_auth) = services(&settings, parts, sessions, &tasks, &tunnels, &cut);
     let bounds = Bounds {
         header_timeout: settings.server.header_timeout,
@@ -149,16 +162,7 @@ pub async fn run(settings: Settings, parts: Parts, stop: impl Future<Output = ()
         places: listener::places(settings.server.max_connections),
         streams: listener::places(settings.server.max_connections),
     };
-    for registered in settings.registrations() {
-        tracing::info!(
-            provider = registered.provider,
-            redirect_uri = registered.redirect_uri,
-            post_logout_redirect_uri = registered.post_logout_redirect_uri,
-            backchannel_logout_uri = registered.backchannel_logout_uri,
-            frontchannel_logout_uri = registered.frontchannel_logout_uri,
-            "the provider has to know these addresses, to the letter"
-        );
-    }
+    tell_registrations(&settings);
     let listeners = TaskTracker::new();
     let admin_task = tasks.spawn(listener::serve(
         sockets.admin,
@@ -181,6 +185,18 @@ pub async fn run(settings: Settings, parts: Parts, stop: impl Future<Output = ()
             socket,
             bounds.clone(),
             router.clone(),
+            stopping.clone(),
+            cut.clone(),
+        ));
+    }
+    for socket in sockets.redirect {
+        if let Ok(address) = socket.tcp.local_addr() {
+            tracing::info!(%address, to = settings.public_url.origin(), "listening for http, to lead pages to https");
+        }
+        listeners.spawn(listener::serve(
+            socket,
+            bounds.clone(),
+            to_https.clone(),
             stopping.clone(),
             cut.clone(),
         ));
@@ -219,19 +235,37 @@ pub async fn run(settings: Settings, parts: Parts, stop: impl Future<Output = ()
     Ok(())
 }
 
+/// What the operator has to register at each provider.
+fn tell_registrations(settings: &Settings) {
+    for registered in settings.registrations() {
+        tracing::info!(
+            provider = registered.provider,
+            redirect_uri = registered.redirect_uri,
+            post_logout_redirect_uri = registered.post_logout_redirect_uri,
+            backchannel_logout_uri = registered.backchannel_logout_uri,
+            frontchannel_logout_uri = registered.frontchannel_logout_uri,
+            "the provider has to know these addresses, to the letter"
+        );
+    }
+}
+
 /// All that is listened on.
 struct Sockets {
     admin: Socket,
     public: Vec<Socket>,
+    redirect: Vec<Socket>,
     forward_auth: Option<Socket>,
 }
 
 impl Sockets {
-    async fn bind(server: &Server, tls: Option<Tls>) -> Result<Self, String> {
-        let admin = bind(server.admin, "server.admin", None).await?;
-        let mut public = Vec::new();
+    async fn bind(server: &Server, parts: &Parts) -> Result<Self, String> {
+        let admin = bind(server.admin, "server.admin", parts.admin_tls.clone()).await?;
+        let (mut public, mut redirect) = (Vec::new(), Vec::new());
         for address in &server.listen {
-            public.push(bind(*address, "server.listen", tls.clone()).await?);
+            public.push(bind(*address, "server.listen", parts.tls.clone()).await?);
+        }
+        for address in &server.redirect {
+            redirect.push(bind(*address, "server.redirect", None).await?);
         }
         let forward_auth = match server.forward_auth {
             Some(address) => Some(bind(address, "server.forward_auth", None).await?),
@@ -240,6 +274,7 @@ impl Sockets {
         Ok(Self {
             admin,
             public,
+            redirect,
             forward_auth,
         })
     }

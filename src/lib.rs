@@ -13,7 +13,7 @@
 //! | floor    | modules                                                          | what they know                      |
 //! | -------- | ---------------------------------------------------------------- | ----------------------------------- |
 //! | top      | `main` · `cli` · `app`                                           | who starts what; prints and exits   |
-//! | requests | `router` · `bff`, `proxy`, `static_files`, `admin`, `demo` · `guard` · `answer` | the way of a request |
+//! | requests | `router`, `to_https` · `bff`, `proxy`, `static_files`, `admin`, `demo` · `guard` · `answer` | the way of a request |
 //! | sessions | `session`                                                        | what a session is, one refresh at a time |
 //! | outside  | `listener`, `provider`, `store`, `upstream` · `config`           | one folder for each thing we talk to |
 //! | ground   | `protocol` · `clock`, `secret`, `metrics`, `seldom`              | the specs' rules as data; no I/O    |
@@ -42,4 +42,5 @@ pub mod seldom;
 pub mod session;
 pub mod static_files;
 pub mod store;
+pub mod to_https;
 pub mod upstream;

@@ -86,14 +86,7 @@ impl Service for Router {
         peer: SocketAddr,
     ) -> Option<Response<Body>> {
         let inner = &*self.0;
-        let failure = match refusal {
-            Refusal::Fragment => Failure::BadRequest("A request's target has no fragment (`#`)."),
-            Refusal::PlainHttp => Failure::BadRequest("TLS is spoken here: use https instead of http."),
-            Refusal::OddSpace => Failure::BadRequest("A header's value begins or ends with a space."),
-            Refusal::TargetTooLong => Failure::TargetTooLong,
-            Refusal::HeadTooLarge => Failure::HeadTooLarge,
-            Refusal::Panic => Failure::Internal,
-        };
+        let failure = Failure::from(refusal);
         let mut response = if let Some(request) = request {
             let way = Way::begin(inner, request, peer);
             inner.fail(&failure, &way, request.headers(), "other")
@@ -272,12 +265,17 @@ impl Inner {
         caller: Option<(SessionId, Arc<Session>)>,
     ) -> Result<Response<Body>, Failure> {
         let upstream = match &self.targets[number] {
-            Target::Files(files) if route.strip_prefix => {
-                let below = RequestPath::parse(&path.strip_prefix(&route.path))
-                    .map_err(|doubt| Failure::BadRequest(doubt.0))?;
-                return files.serve(&request, &below).await;
+            Target::Files(files) => {
+                let below = if route.strip_prefix {
+                    let below = RequestPath::parse(&path.strip_prefix(&route.path));
+                    Some(below.map_err(|doubt| Failure::BadRequest(doubt.0))?)
+                } else {
+                    None
+                };
+                let mut response = files.serve(&request, below.as_ref().unwrap_or(path)).await?;
+                answer::mark(&mut response, &self.settings.public_url);
+                return Ok(response);
             }
-            Target::Files(files) => return files.serve(&request, path).await,
             Target::Nothing => return Err(Failure::NotFound),
             Target::Upstream(upstream) => upstream,
         };

@@ -8,7 +8,7 @@ mod sessions;
 
 use crate::answer::{self, Body};
 use crate::config::Settings;
-use crate::listener::Service;
+use crate::listener::{Refusal, Service};
 use crate::metrics::Metrics;
 use crate::protocol::host::is_authority;
 use crate::provider::Provider;
@@ -149,6 +149,21 @@ impl Service for Admin {
 
     async fn call(&self, request: Request<Incoming>, peer: SocketAddr) -> Result<Response<Body>, Infallible> {
         Ok(self.answer(&request, peer.ip().to_canonical()).await)
+    }
+
+    fn refuse(
+        &self,
+        refusal: Refusal,
+        _request: Option<&Request<Incoming>>,
+        _peer: SocketAddr,
+    ) -> Option<Response<Body>> {
+        let is_clear = refusal == Refusal::PlainHttp;
+        is_clear.then(|| {
+            word(
+                refusal.status(),
+                "TLS is spoken here: use https instead of http\n",
+            )
+        })
     }
 }
 

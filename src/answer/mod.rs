@@ -10,6 +10,7 @@ mod session_list;
 pub use page::{Link, blank, move_on, page, sign_in};
 pub use session_list::{incomplete_ends, listed};
 
+use crate::listener::Refusal;
 use crate::protocol::BodyError;
 use crate::protocol::origin::PublicUrl;
 use bytes::Bytes;
@@ -84,6 +85,19 @@ pub struct Asking<'a> {
     pub navigation: bool,
     /// The path of the login endpoint.
     pub login_path: &'a str,
+}
+
+impl From<Refusal> for Failure {
+    fn from(refusal: Refusal) -> Self {
+        match refusal {
+            Refusal::Fragment => Self::BadRequest("A request's target has no fragment (`#`)."),
+            Refusal::PlainHttp => Self::BadRequest("TLS is spoken here: use https instead of http."),
+            Refusal::OddSpace => Self::BadRequest("A header's value begins or ends with a space."),
+            Refusal::TargetTooLong => Self::TargetTooLong,
+            Refusal::HeadTooLarge => Self::HeadTooLarge,
+            Refusal::Panic => Self::Internal,
+        }
+    }
 }
 
 impl Failure {
@@ -331,6 +345,16 @@ pub fn done() -> Response<Body> {
 /// is 500.
 #[must_use]
 pub fn redirect(status: StatusCode, location: &str) -> Response<Body> {
+    located(status, location)
+}
+
+/// 308 to the same thing on https: only where nothing but GET and HEAD is answered, and never in a login.
+#[must_use]
+pub fn moved(location: &str) -> Response<Body> {
+    located(StatusCode::PERMANENT_REDIRECT, location)
+}
+
+fn located(status: StatusCode, location: &str) -> Response<Body> {
     let Ok(mut location) = HeaderValue::from_str(location) else {
         let asking = Asking {
             request_id: "",

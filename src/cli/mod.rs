@@ -1,5 +1,6 @@
 //! The command line: one file per command (contract §1). Only here something is printed, by way of `output`.
 
+mod admin_listener;
 mod check;
 mod demo;
 mod healthcheck;
@@ -68,11 +69,7 @@ enum Command {
         command: sessions::Sessions,
     },
     /// Ask a running cloakroom whether it is well: for images without a shell.
-    Healthcheck {
-        /// What to ask.
-        #[arg(long, default_value = "http://127.0.0.1:9090/healthz")]
-        url: String,
-    },
+    Healthcheck(healthcheck::Healthcheck),
 }
 
 #[derive(Debug, Subcommand)]
@@ -106,7 +103,7 @@ pub fn main() -> ExitCode {
             command: Keys::Generate,
         } => generate_key(),
         Command::Sessions { command } => sessions::sessions(&command),
-        Command::Healthcheck { url } => healthcheck::healthcheck(&url),
+        Command::Healthcheck(asked) => healthcheck::healthcheck(&asked),
     }
 }
 

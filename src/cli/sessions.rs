@@ -5,21 +5,19 @@
 //! INVARIANT: the token is never printed, and what others wrote (users' names, answers) is printed without control
 //! characters, so that none of it speaks to the terminal.
 
+use super::admin_listener::{Asker, TlsArguments, url_of, why};
 use super::output::{complain, print};
 use super::{FAILED, print_mistakes, runtime};
 use crate::clock::{Clock, UnixTime};
-use crate::config::{self, SecretSource, Server};
+use crate::config::{self, AdminTls, SecretSource};
 use crate::protocol::query::encode;
 use crate::secret::Secret;
 use crate::session::Reference;
 use clap::{Args, Subcommand};
 use http_body_util::{BodyExt, Empty, Limited};
 use hyper::{Method, Request, StatusCode, header};
-use hyper_util::client::legacy::Client;
-use hyper_util::rt::TokioExecutor;
 use serde::Deserialize;
 use serde_json::Value;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -94,6 +92,8 @@ pub(super) struct Asked {
     /// An environment variable with the token, where it is not the config's.
     #[arg(long)]
     token_env: Option<String>,
+    #[command(flatten)]
+    tls: TlsArguments,
     /// Print JSON.
     #[arg(long)]
     json: bool,
@@ -146,8 +146,8 @@ pub(super) fn sessions(command: &Sessions) -> ExitCode {
         Err(code) => return code,
     };
     let answered = question.and_then(|question| {
-        let (url, token) = asked.whom()?;
-        runtime.block_on(ask(&question, &url, &token))
+        let whom = asked.whom()?;
+        runtime.block_on(ask(&question, &whom))
     });
     match answered {
         Ok(answer) => {
@@ -197,51 +197,55 @@ fn of_one(method: Method, text: &str) -> Result<Question, Failed> {
     })
 }
 
+/// The listener that is asked.
+struct Whom {
+    /// Without a path.
+    url: String,
+    asker: Asker,
+    token: Secret,
+}
+
 impl Asked {
-    /// The listener's URL and token. The config is read only for what the command line does not say.
-    fn whom(&self) -> Result<(String, Secret), Failed> {
+    /// The listener, and the token that it wants. The config is read only for what the command line does not say.
+    fn whom(&self) -> Result<Whom, Failed> {
         let token = match (&self.token_file, &self.token_env) {
             (Some(file), _) => Some(SecretSource::file(file)),
             (None, Some(name)) => Some(SecretSource::env(name)),
             (None, None) => None,
         };
         if let (Some(url), Some(token)) = (&self.url, &token) {
-            return Ok((url.clone(), token.current()?));
+            return Ok(Whom {
+                url: url.clone(),
+                asker: self.tls.asker(url, None)?,
+                token: token.current()?,
+            });
         }
         let loaded = config::load(self.config.as_deref()).map_err(Failed::Mistakes)?;
         let server = loaded.settings.server;
-        let url = match &self.url {
-            Some(url) => url.clone(),
-            None => url_of(&server)?,
+        let (url, own) = match &self.url {
+            Some(url) => (url.clone(), None),
+            None => (url_of(&server)?, server.admin_tls.as_ref().map(AdminTls::pair)),
         };
         let token = token.or(server.admin_token).ok_or_else(|| {
             "no `server.admin_token` is set in the config, so the admin listener has no /sessions: set one (`cloakroom keys \
              generate` makes it) and restart, or say --token-file"
                 .to_owned()
         })?;
-        Ok((url, token.current()?))
+        Ok(Whom {
+            asker: self.tls.asker(&url, own.as_ref())?,
+            url,
+            token: token.current()?,
+        })
     }
-}
-
-/// Where the config's admin listener is reached from this machine.
-fn url_of(server: &Server) -> Result<String, String> {
-    let (mut ip, port) = (server.admin.ip(), server.admin.port());
-    if port == 0 {
-        return Err("`server.admin` takes any free port: say which one with --url".into());
-    }
-    if ip.is_unspecified() {
-        ip = match ip {
-            IpAddr::V4(_) => Ipv4Addr::LOCALHOST.into(),
-            IpAddr::V6(_) => Ipv6Addr::LOCALHOST.into(),
-        };
-    }
-    Ok(format!("http://{}", SocketAddr::from((ip, port))))
 }
 
 /// Asks, and returns the answer's document.
-async fn ask(question: &Question, url: &str, token: &Secret) -> Result<Value, Failed> {
-    let base = url.trim_end_matches('/');
-    if !base.starts_with("http://") {
+async fn ask(question: &Question, whom: &Whom) -> Result<Value, Failed> {
+    let (base, token) = (whom.url.trim_end_matches('/'), &whom.token);
+    if !["http://", "https://"]
+        .iter()
+        .any(|scheme| base.starts_with(scheme))
+    {
         return Err(format!(
             "{base} is no address of an admin listener; wanted: something like http://127.0.0.1:9090"
         )
@@ -256,13 +260,9 @@ async fn ask(question: &Question, url: &str, token: &Secret) -> Result<Value, Fa
         .header(header::AUTHORIZATION, bearer)
         .body(Empty::<bytes::Bytes>::new())
         .map_err(|_| format!("{base} is no address; wanted: something like http://127.0.0.1:9090"))?;
-    let client = Client::builder(TokioExecutor::new()).build_http();
     let asking = async {
-        let answer = client.request(request).await.map_err(|error| {
-            // What the machine says of it is the innermost.
-            let first = std::error::Error::source(&error);
-            let root = std::iter::successors(first, |error| error.source()).last();
-            let why = root.map_or_else(|| error.to_string(), ToString::to_string);
+        let answer = whom.asker.request(request).await.map_err(|error| {
+            let why = why(&error);
             format!("{base} cannot be asked ({why}); is it running, and is this its server.admin address?")
         })?;
         let status = answer.status();
@@ -446,21 +446,6 @@ mod tests {
             panic!("no reference");
         };
         assert!(!why.contains("canary"), "{why}");
-    }
-
-    #[test]
-    fn the_configs_listener_is_asked_where_this_machine_reaches_it() {
-        let at = |address: &str| {
-            url_of(&Server {
-                admin: address.parse().unwrap(),
-                ..Server::default()
-            })
-        };
-        assert_eq!(at("127.0.0.1:9090").unwrap(), "http://127.0.0.1:9090");
-        assert_eq!(at("0.0.0.0:9090").unwrap(), "http://127.0.0.1:9090");
-        assert_eq!(at("[::]:9090").unwrap(), "http://[::1]:9090");
-        assert_eq!(at("10.0.0.7:9").unwrap(), "http://10.0.0.7:9");
-        assert!(at("127.0.0.1:0").unwrap_err().contains("--url"));
     }
 
     #[test]

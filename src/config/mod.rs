@@ -15,6 +15,7 @@
 
 pub mod certificate;
 mod checks;
+pub mod client_ca;
 mod environment;
 mod file;
 mod layers;
@@ -28,9 +29,11 @@ pub mod settings;
 pub mod units;
 mod walk;
 mod wants;
+mod watched;
 mod yaml;
 
 pub use certificate::Certificate;
+pub use client_ca::ClientCa;
 pub use proxy_env::ProxyEnvironment;
 pub use report::Mistake;
 pub use route_table::{Destination, RouteTable};

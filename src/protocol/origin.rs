@@ -83,6 +83,12 @@ impl PublicUrl {
             .map_or("", |(_, authority)| authority)
     }
 
+    /// The host, in small letters, without its port.
+    #[must_use]
+    pub fn host(&self) -> &str {
+        &self.host
+    }
+
     /// `https` or `http`.
     #[must_use]
     pub fn scheme(&self) -> &'static str {

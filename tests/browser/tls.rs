@@ -10,6 +10,10 @@ async fn a_browser_signs_in_calls_and_signs_out_over_http2() {
         ..Wish::default()
     })
     .await;
+    // Who types the address without its s, in a browser that has not heard of us yet, is led to it.
+    let typed = format!("http://app.localhost:{}/?typed=%2F", world.redirect);
+    world.chrome.goto(&typed).await;
+    world.chrome.arrives_at(&world.url("/?typed=%2F")).await;
     world.sign_in().await;
     // Several cookies: Chromium sends each as a crumb of its own over HTTP/2, and upstream they are one line without ours.
     world

@@ -13,6 +13,7 @@
 #![expect(clippy::format_collect, reason = "clarity before speed")]
 
 mod admin;
+mod admin_tls;
 mod audit;
 mod backchannel;
 mod cache;
@@ -24,6 +25,7 @@ mod diagnosis;
 mod forward_auth;
 mod framing;
 mod frontchannel;
+mod handshake;
 mod headers;
 mod http2;
 mod http2_floods;
@@ -41,6 +43,7 @@ mod parts;
 mod paths;
 mod proxying;
 mod real_provider;
+mod redirect;
 mod redis_failover;
 mod redis_faults;
 mod refresh;

@@ -4,10 +4,10 @@ use crate::support::browser::{SESSION, raw};
 use crate::support::rig::Rig;
 use serde_json::json;
 
-const CORPUS: &str = include_str!("../corpus/path_match.tsv");
+pub const CORPUS: &str = include_str!("../corpus/path_match.tsv");
 
 /// The method and target of a row, spelt for this origin.
-fn request_line(target: &str, host: &str) -> Vec<u8> {
+pub fn request_line(target: &str, host: &str) -> Vec<u8> {
     let (method, target) = match target.split_once(" (") {
         Some((target, "GET)")) => ("GET", target.to_owned()),
         Some((target, "OPTIONS)")) => ("OPTIONS", target.to_owned()),

@@ -63,6 +63,15 @@ async fn everything_can_go_over_tls_with_authorities_of_ones_own() {
         user.head.value("strict-transport-security"),
         Some("max-age=31536000")
     );
+    // The files that we serve are ours, too; what an upstream answers is not.
+    for (path, hsts) in [("/app.js", Some("max-age=31536000")), ("/api/orders", None)] {
+        let reply = browser.fetch("GET", path).await;
+        assert_eq!(
+            (reply.status, reply.header("strict-transport-security")),
+            (200, hsts),
+            "{path}"
+        );
+    }
     let out = browser.fetch("POST", "/bff/logout").await;
     assert_eq!(out.status, 303, "{}", out.text());
     assert_eq!(browser.fetch("GET", "/api/orders").await.status, 401);
@@ -131,17 +140,26 @@ async fn files_that_make_no_certificate_are_named_at_start() {
         ),
     ] {
         let config = good.clone().set(&format!("server.tls.{key}"), path);
-        let folder = tempfile::tempdir().unwrap();
-        let file = config.write(folder.path());
-        for command in ["check", "run"] {
-            let output = run(folder.path(), &[command, "--config", file.to_str().unwrap()], &[]);
-            let said = text(&output.stderr);
-            assert_eq!(output.status.code(), Some(2), "{command}: {said}");
-            assert!(
-                said.contains(&format!(": {place}: ")) && said.contains(message),
-                "{command}: {said}"
-            );
-        }
+        is_refused_at_start(&config, place, message);
+        // The same as the second of two.
+        let faulty = config.value["server"]["tls"].clone();
+        let list = json!([good.value["server"]["tls"], faulty]);
+        let config = good.clone().set("server.tls", list);
+        is_refused_at_start(&config, &place.replace("tls", "tls[1]"), message);
+    }
+}
+
+fn is_refused_at_start(config: &Config, place: &str, message: &str) {
+    let folder = tempfile::tempdir().unwrap();
+    let file = config.write(folder.path());
+    for command in ["check", "run"] {
+        let output = run(folder.path(), &[command, "--config", file.to_str().unwrap()], &[]);
+        let said = text(&output.stderr);
+        assert_eq!(output.status.code(), Some(2), "{command}: {said}");
+        assert!(
+            said.contains(&format!(": {place}: ")) && said.contains(message),
+            "{command}: {said}"
+        );
     }
 }
 

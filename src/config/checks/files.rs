@@ -1,10 +1,12 @@
 //! The files and folders that the config names, other than secrets; and what of them everybody would get to see.
 
 use super::super::certificate::{Certificate, Unusable};
+use super::super::client_ca::ClientCa;
 use super::super::file::reason;
 use super::super::report::{Findings, KeyPath};
 use super::super::settings::{Settings, StoreSettings, TlsFiles};
 use super::secrets;
+use rustls::crypto::aws_lc_rs;
 use std::ffi::OsStr;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -16,8 +18,17 @@ const DEEPEST: usize = 6;
 
 /// Checks that they are there.
 pub fn files(settings: &Settings, findings: &mut Findings<'_>) {
-    if let Some(files) = &settings.server.tls {
-        certificate(files, &KeyPath::root("server").key("tls"), findings);
+    for (i, files) in settings.server.tls.iter().enumerate() {
+        certificate(files, &KeyPath::root("server").key("tls").index(i), findings);
+    }
+    if let Some(tls) = &settings.server.admin_tls {
+        let at = KeyPath::root("server").key("admin_tls");
+        certificate(&tls.pair(), &at, findings);
+        if let Some(file) = &tls.client_ca
+            && let Err(why) = ClientCa::read(file, Arc::new(aws_lc_rs::default_provider()))
+        {
+            findings.refuse(&at.key("client_ca"), why);
+        }
     }
     for provider in &settings.providers {
         let at = KeyPath::root("providers").key(&provider.name).key("ca");
@@ -162,7 +173,7 @@ fn not_for_browsers(name: &str, is_top: bool) -> Option<&'static str> {
 
 /// Refuses files that are no certificate with its key.
 fn certificate(files: &TlsFiles, at: &KeyPath, findings: &mut Findings<'_>) {
-    let crypto = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let crypto = Arc::new(aws_lc_rs::default_provider());
     match Certificate::read(files, crypto) {
         Ok(_) => {}
         Err(Unusable::Cert(why)) => findings.refuse(&at.key("cert"), why),

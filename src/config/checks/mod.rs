@@ -40,7 +40,7 @@ fn in_production(settings: &Settings, findings: &mut Findings<'_>) {
     // Somebody ends TLS, and it is not us: that one is everybody's peer.
     if settings.limits.logins_per_address.is_some()
         && settings.server.trusted_proxies.is_empty()
-        && settings.server.tls.is_none()
+        && settings.server.tls.is_empty()
     {
         let message = "counts by address, and with an https `public_url` and no `server.tls` a proxy stands in front, whose address is everybody's; name its network in `server.trusted_proxies`";
         findings.warn(&KeyPath::root("limits").key("logins_per_address"), message);
@@ -59,7 +59,13 @@ fn own_origin(settings: &Settings, findings: &mut Findings<'_>) {
             &KeyPath::root("public_url"),
             "is plain http, which is for development only; use https elsewhere",
         );
-        if settings.server.tls.is_some() {
+        if !settings.server.redirect.is_empty() {
+            findings.refuse(
+                &KeyPath::root("server").key("redirect"),
+                "leads to `public_url`, which is plain http; wanted: an https `public_url`, or no redirect",
+            );
+        }
+        if !settings.server.tls.is_empty() {
             findings.refuse(
                 &KeyPath::root("public_url"),
                 "is plain http, and `server.tls` is set, so browsers come over https; wanted: the https origin that they see",

@@ -2,7 +2,7 @@
 
 use super::super::report::{Findings, KeyPath, quoted};
 use super::super::secrets::SecretSource;
-use super::super::settings::Server;
+use super::super::settings::{AdminTls, Server};
 use super::{grammar, not_none, not_zero};
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -25,7 +25,8 @@ pub fn check(server: &Server, findings: &mut Findings<'_>) {
         );
     }
     // In a pod the probes come from outside of it, and what else may is the network policy's to say.
-    if server.admin.ip().is_unspecified() && !findings.in_pod {
+    let known = server.admin_tls.as_ref().is_some_and(AdminTls::knows_its_clients);
+    if server.admin.ip().is_unspecified() && !known && !findings.in_pod {
         let message = "listens on every network of this machine, where health and metrics need no password; use 127.0.0.1:9090, or an address that only probes and Prometheus reach";
         findings.warn(&key("admin"), message);
     }
@@ -82,8 +83,8 @@ fn admin_token(server: &Server, token: &SecretSource, at: &KeyPath, findings: &m
         }
     }
     // In a pod nobody asks from elsewhere but by way of the node: what may is the network policy's to say.
-    if !server.admin.ip().is_loopback() && !findings.in_pod {
-        let message = "is sent in clear to `server.admin`, which is not on loopback, so whoever reads that network can end sessions; let `admin` listen on 127.0.0.1, and ask from that machine";
+    if !server.admin.ip().is_loopback() && server.admin_tls.is_none() && !findings.in_pod {
+        let message = "is sent in clear to `server.admin`, which is not on loopback, so whoever reads that network can end sessions; set `server.admin_tls`, or let `admin` listen on 127.0.0.1, and ask from that machine";
         findings.warn(at, message);
     }
 }
@@ -91,11 +92,11 @@ fn admin_token(server: &Server, token: &SecretSource, at: &KeyPath, findings: &m
 /// Every listener has an address of its own.
 fn listeners(server: &Server, findings: &mut Findings<'_>) {
     let key = |name: &str| KeyPath::root("server").key(name);
-    let public = server
-        .listen
-        .iter()
-        .enumerate()
-        .map(|(i, address)| (key("listen").index(i), *address));
+    let lists = [("listen", &server.listen), ("redirect", &server.redirect)];
+    let public = lists.into_iter().flat_map(|(name, addresses)| {
+        let numbered = addresses.iter().enumerate();
+        numbered.map(move |(i, address)| (key(name).index(i), *address))
+    });
     let others = [
         ("admin", Some(server.admin)),
         ("forward_auth", server.forward_auth),

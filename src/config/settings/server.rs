@@ -21,6 +21,8 @@ pub struct Server {
     /// Where health, readiness and metrics are served.
     #[schemars(with = "units::AddressText")]
     pub admin: SocketAddr,
+    /// TLS on `admin`, and whose clients it takes. By default it speaks plain http.
+    pub admin_tls: Option<AdminTls>,
     /// The bearer token for `/sessions` on the admin listener, where sessions are listed and ended. Without one there is no
     /// `/sessions`.
     pub admin_token: Option<SecretSource>,
@@ -33,8 +35,17 @@ pub struct Server {
     /// Further host names under which the provider may call `/bff/backchannel-logout`, and nothing else, from inside the
     /// cluster: with a port, on that one; without, on any.
     pub hosts: Vec<String>,
-    /// Certificate and key for TLS on `listen`, with HTTP/2 by ALPN. The files are read again when they change.
-    pub tls: Option<TlsFiles>,
+    /// Certificate and key for TLS on `listen`, with HTTP/2 by ALPN; or a list of such pairs. Of several, a browser gets
+    /// the first that holds the name it asks for and whose key it knows how to check; where none holds it, or it names
+    /// none, the first. The files are read again when they change, each pair by itself.
+    #[serde(deserialize_with = "one_or_many::deserialize")]
+    #[schemars(with = "one_or_many::OneOrMany<TlsFiles>")]
+    pub tls: Vec<TlsFiles>,
+    /// Where plain http is answered with a redirect to `public_url`, which has to be https: an address, or a list of them.
+    /// Off by default. Only pages are led on; what else comes in clear is refused.
+    #[serde(deserialize_with = "one_or_many::deserialize")]
+    #[schemars(with = "one_or_many::OneOrMany<units::AddressText>")]
+    pub redirect: Vec<SocketAddr>,
     /// Networks (or single addresses) whose `X-Forwarded-For` is believed, and who may ask on `forward_auth`; nobody's by
     /// default.
     #[serde(deserialize_with = "units::networks")]
@@ -82,16 +93,49 @@ pub struct TlsFiles {
     pub key: PathBuf,
 }
 
+/// TLS on the admin listener: PEM files, read again when they change.
+#[derive(Clone, Debug, PartialEq, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct AdminTls {
+    /// The own certificate first, then its chain.
+    pub cert: PathBuf,
+    /// The certificate's private key, not encrypted.
+    pub key: PathBuf,
+    /// The authority of those who may connect: who shows no certificate of it is refused in the handshake. Without it
+    /// anybody may.
+    #[serde(default)]
+    pub client_ca: Option<PathBuf>,
+}
+
+impl AdminTls {
+    /// Certificate and key.
+    #[must_use]
+    pub fn pair(&self) -> TlsFiles {
+        TlsFiles {
+            cert: self.cert.clone(),
+            key: self.key.clone(),
+        }
+    }
+
+    /// Whether everybody who comes has shown who it is.
+    #[must_use]
+    pub fn knows_its_clients(&self) -> bool {
+        self.client_ca.is_some()
+    }
+}
+
 impl Default for Server {
     fn default() -> Self {
         Self {
             listen: vec![SocketAddr::from(([0, 0, 0, 0], 8080))],
             admin: SocketAddr::from(([127, 0, 0, 1], 9090)),
+            admin_tls: None,
             admin_token: None,
             forward_auth: None,
             forward_auth_dialect: Dialect::Forwarded,
             hosts: Vec::new(),
-            tls: None,
+            tls: Vec::new(),
+            redirect: Vec::new(),
             trusted_proxies: Vec::new(),
             drain_delay: Duration::from_secs(5),
             drain_timeout: Duration::from_secs(20),

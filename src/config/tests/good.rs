@@ -173,6 +173,11 @@ fn one_or_many_and_the_other_forms() {
     )
     .settings;
     assert_eq!(settings.server.listen.len(), 2);
+    let pairs = |tls: &str| loaded(&format!("server: {{tls: {tls}}}")).settings.server.tls;
+    assert_eq!(
+        pairs("{cert: /a, key: /b}"),
+        pairs("[{cert: /a, key: /b}, {cert: /c, key: /d}]")[..1]
+    );
     assert_eq!(
         settings.server.trusted_proxies[1],
         "192.0.2.1/32".parse().unwrap()

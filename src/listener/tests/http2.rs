@@ -311,7 +311,7 @@ async fn a_request_that_meets_the_idle_close_is_answered() {
 async fn who_agrees_on_http2_and_says_nothing_is_not_waited_for() {
     let folder = tempfile::tempdir().unwrap();
     let pair = super::tls::pair();
-    let tls = Tls::watching(&super::tls::files(folder.path(), &pair)).unwrap();
+    let tls = Tls::watching(&[super::tls::files(folder.path(), &pair)]).unwrap();
     let rig = rig_with(Some(tls), |bounds| bounds.header_timeout = Duration::from_secs(1)).await;
     let began = Instant::now();
     let mut stream = super::tls::connect(&rig, rustls::ALL_VERSIONS, &["h2"])

@@ -33,14 +33,21 @@ struct Secured {
 
 async fn secured(pair: &(String, String)) -> Secured {
     let folder = tempfile::tempdir().unwrap();
-    let tls = Tls::watching(&files(folder.path(), pair)).unwrap();
+    let tls = Tls::watching(&[files(folder.path(), pair)]).unwrap();
     let rig = rig_with(Some(tls), |bounds| bounds.header_timeout = Duration::from_secs(2)).await;
     Secured { rig, folder }
 }
 
-/// Takes any certificate: the tests look at it themselves.
+/// Takes any certificate whose key it knows how to check: the tests look at it themselves.
 #[derive(Debug)]
-struct Anyone;
+struct Anyone(Vec<SignatureScheme>);
+
+impl Anyone {
+    fn who_checks_all() -> Self {
+        let provider = rustls::crypto::aws_lc_rs::default_provider();
+        Self(provider.signature_verification_algorithms.supported_schemes())
+    }
+}
 
 impl ServerCertVerifier for Anyone {
     fn verify_server_cert(
@@ -73,9 +80,7 @@ impl ServerCertVerifier for Anyone {
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        rustls::crypto::aws_lc_rs::default_provider()
-            .signature_verification_algorithms
-            .supported_schemes()
+        self.0.clone()
     }
 }
 
@@ -85,16 +90,27 @@ pub(super) async fn connect(
     versions: &[&'static SupportedProtocolVersion],
     alpn: &[&str],
 ) -> std::io::Result<TlsStream<TcpStream>> {
+    connect_as(rig, Anyone::who_checks_all(), versions, alpn, "app.example").await
+}
+
+/// The same, of a client that asks for this name.
+async fn connect_as(
+    rig: &Rig,
+    who: Anyone,
+    versions: &[&'static SupportedProtocolVersion],
+    alpn: &[&str],
+    name: &str,
+) -> std::io::Result<TlsStream<TcpStream>> {
     let crypto = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
     let mut config = ClientConfig::builder_with_provider(crypto)
         .with_protocol_versions(versions)
         .unwrap()
         .dangerous()
-        .with_custom_certificate_verifier(Arc::new(Anyone))
+        .with_custom_certificate_verifier(Arc::new(who))
         .with_no_client_auth();
     config.alpn_protocols = alpn.iter().map(|name| name.as_bytes().to_vec()).collect();
     config.resumption = rustls::client::Resumption::disabled();
-    let name = ServerName::try_from("app.example").unwrap();
+    let name = ServerName::try_from(name.to_owned()).unwrap();
     let stream = rig.connect().await;
     TlsConnector::from(Arc::new(config)).connect(name, stream).await
 }
@@ -280,7 +296,7 @@ fn files_that_make_no_certificate_are_named_with_what_is_wanted() {
         ),
     ] {
         let files = files(folder.path(), &(cert.to_owned(), key.to_owned()));
-        let outcome = Tls::watching(&files);
+        let outcome = Tls::watching(std::slice::from_ref(&files));
         match outcome {
             Ok(_) => assert_eq!(message, ""),
             Err(why) => {
@@ -296,6 +312,135 @@ fn files_that_make_no_certificate_are_named_with_what_is_wanted() {
         cert: folder.path().join("none"),
         key: folder.path().join("none"),
     };
-    let why = Tls::watching(&nowhere).unwrap_err();
+    let why = Tls::watching(&[nowhere]).unwrap_err();
     assert!(why.contains("there is no such file"), "{why}");
+}
+
+/// A pair in PEM for these names.
+fn pair_for(names: &[&str]) -> (String, String) {
+    let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
+    let made = rcgen::generate_simple_self_signed(names).unwrap();
+    (made.cert.pem(), made.signing_key.serialize_pem())
+}
+
+/// A pair in PEM with an RSA key.
+fn rsa_pair_for(name: &str) -> (String, String) {
+    let key = rcgen::KeyPair::generate_for(&rcgen::PKCS_RSA_SHA256).unwrap();
+    let params = rcgen::CertificateParams::new(vec![name.to_owned()]).unwrap();
+    (params.self_signed(&key).unwrap().pem(), key.serialize_pem())
+}
+
+/// A listener with several pairs, each in a folder of its own.
+async fn with_several(pairs: &[(String, String)]) -> (Rig, Vec<TempDir>) {
+    let folders: Vec<TempDir> = pairs.iter().map(|_| tempfile::tempdir().unwrap()).collect();
+    let each = folders.iter().zip(pairs);
+    let all: Vec<TlsFiles> = each.map(|(folder, pair)| files(folder.path(), pair)).collect();
+    let rig = rig_with(Some(Tls::watching(&all).unwrap()), |_| {}).await;
+    (rig, folders)
+}
+
+/// Which of the pairs somebody is shown who asks for this name; `None`: the handshake fails.
+async fn choice(rig: &Rig, pairs: &[(String, String)], who: Anyone, name: &str) -> Option<usize> {
+    let stream = connect_as(rig, who, rustls::ALL_VERSIONS, &[], name).await.ok()?;
+    let shown = stream.get_ref().1.peer_certificates().unwrap()[0].to_vec();
+    pairs.iter().position(|pair| der(pair) == shown)
+}
+
+#[tokio::test]
+async fn lm_10_of_several_certificates_the_first_that_holds_the_name_is_shown() {
+    let pairs = [
+        pair_for(&["app.example"]),
+        pair_for(&["*.wild.example", "wild.example"]),
+        pair_for(&["one.wild.example", "127.0.0.1"]),
+        pair_for(&["late.example"]),
+    ];
+    let (rig, _folders) = with_several(&pairs).await;
+    for (name, wanted) in [
+        ("app.example", 0),
+        ("late.example", 3),
+        ("LATE.example", 3),
+        ("wild.example", 1),
+        ("any.wild.example", 1),
+        // Both hold it: the order in the config decides.
+        ("one.wild.example", 1),
+        // A `*` is one whole label.
+        ("a.b.wild.example", 0),
+        ("unknown.example", 0),
+        ("example", 0),
+        // Who asks for an address names nothing, and is shown the certificate for the address that was reached, also where
+        // it is not the one that was asked for.
+        ("127.0.0.1", 2),
+        ("10.0.0.7", 2),
+    ] {
+        let found = choice(&rig, &pairs, Anyone::who_checks_all(), name).await;
+        assert_eq!(found, Some(wanted), "{name}");
+    }
+    // No certificate for the address: the first.
+    let (rig, _folders) = with_several(&pairs[..2]).await;
+    let found = choice(&rig, &pairs, Anyone::who_checks_all(), "127.0.0.1").await;
+    assert_eq!(found, Some(0));
+}
+
+#[tokio::test]
+async fn lm_10_a_certificate_is_shown_to_those_alone_who_can_check_its_key() {
+    use SignatureScheme as S;
+    let pairs = [
+        pair_for(&["app.example"]),
+        rsa_pair_for("app.example"),
+        rsa_pair_for("old.example"),
+    ];
+    let (rig, _folders) = with_several(&pairs).await;
+    let rsa = || Anyone(vec![S::RSA_PSS_SHA256, S::RSA_PKCS1_SHA256]);
+    let ecdsa = || Anyone(vec![S::ECDSA_NISTP256_SHA256]);
+    for (who, name, wanted) in [
+        (Anyone::who_checks_all(), "app.example", Some(0)),
+        (ecdsa(), "app.example", Some(0)),
+        (rsa(), "app.example", Some(1)),
+        (rsa(), "old.example", Some(2)),
+        (rsa(), "unknown.example", Some(1)),
+        // Another name's certificate would be worth nothing to it.
+        (ecdsa(), "old.example", None),
+    ] {
+        let schemes = format!("{who:?}");
+        assert_eq!(choice(&rig, &pairs, who, name).await, wanted, "{name} {schemes}");
+    }
+}
+
+#[tokio::test]
+async fn lm_10_fa_07_each_of_several_pairs_is_read_again_by_itself() {
+    let pairs = [pair_for(&["one.example"]), pair_for(&["two.example"])];
+    let (fresh, broken) = (pair_for(&["one.example"]), pair_for(&["two.example"]));
+    let (rig, folders) = with_several(&pairs).await;
+    // The second one's certificate no longer fits its key when the first is renewed.
+    std::fs::write(folders[1].path().join("tls.crt"), &broken.0).unwrap();
+    files(folders[0].path(), &fresh);
+    let known = [pairs[0].clone(), pairs[1].clone(), fresh, broken.clone()];
+    let shown = async |name| {
+        choice(&rig, &known, Anyone::who_checks_all(), name)
+            .await
+            .unwrap()
+    };
+    let deadline = Instant::now() + PATIENCE;
+    while shown("one.example").await != 2 {
+        assert!(Instant::now() < deadline, "the new certificate is never shown");
+        assert_eq!(shown("two.example").await, 1);
+    }
+    assert_eq!(shown("two.example").await, 1);
+    // Its key comes.
+    std::fs::write(folders[1].path().join("tls.key"), &broken.1).unwrap();
+    while shown("two.example").await != 3 {
+        assert!(Instant::now() < deadline, "the second pair is never shown");
+    }
+    assert_eq!(shown("one.example").await, 2);
+}
+
+#[test]
+fn of_several_pairs_the_faulty_one_is_named() {
+    let (good, bad) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let pairs = [
+        files(good.path(), &pair()),
+        files(bad.path(), &(pair().0, pair().1)),
+    ];
+    let why = Tls::watching(&pairs).unwrap_err();
+    assert!(why.starts_with("server.tls[1]: the key in "), "{why}");
 }

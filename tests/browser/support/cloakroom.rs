@@ -122,6 +122,8 @@ pub struct Ports {
     pub admin: u16,
     /// The folder of its certificate, where it speaks TLS.
     pub tls: Option<PathBuf>,
+    /// Where it leads from http to https, where it speaks TLS.
+    pub redirect: u16,
     /// Where it is asked by an ingress.
     pub behind: Option<Behind>,
 }
@@ -147,7 +149,8 @@ pub fn config(origin: &str, ports: &Ports, op: &Provider, upstream: &Upstream, w
     let Ports { public, admin, .. } = ports;
     let tls = ports.tls.as_ref().map_or_else(String::new, |folder| {
         let folder = folder.display();
-        format!(", tls: {{ cert: {folder}/tls.crt, key: {folder}/tls.key }}")
+        let redirect = ports.redirect;
+        format!(", tls: {{ cert: {folder}/tls.crt, key: {folder}/tls.key }}, redirect: 127.0.0.1:{redirect}")
     });
     let (asked, routes) = match &ports.behind {
         None => (

@@ -56,6 +56,8 @@ pub struct World {
     pub chrome: Chrome,
     _ingress: Option<Ingress>,
     pub app: Cloakroom,
+    /// The port that leads from http to https, where the app speaks TLS.
+    pub redirect: u16,
     pub provider: Provider,
     pub upstream: Upstream,
     /// Where the app's files are.
@@ -74,6 +76,7 @@ impl World {
             public: free_port(),
             admin: free_port(),
             tls: wish.tls.then(|| folder.path().to_owned()),
+            redirect: free_port(),
             behind: wish.behind.map(|kind| Behind {
                 dialect: kind.dialect(),
                 ingress: free_port(),
@@ -115,6 +118,7 @@ impl World {
             chrome,
             _ingress: ingress,
             app,
+            redirect: ports.redirect,
             provider,
             upstream,
             folder,

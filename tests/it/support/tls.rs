@@ -4,7 +4,7 @@ use super::runtime;
 use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
-use rustls::{ClientConfig, RootCertStore, ServerConfig};
+use rustls::{ClientConfig, RootCertStore, ServerConfig, SupportedProtocolVersion};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -66,20 +66,29 @@ impl Authority {
         leaf
     }
 
+    /// Trust in it alone.
+    pub fn roots(&self) -> RootCertStore {
+        let mut roots = RootCertStore::empty();
+        let root = CertificateDer::from_pem_slice(self.root.as_bytes());
+        roots.add(root.unwrap()).unwrap();
+        roots
+    }
+
     /// A client that trusts this authority alone, and offers these protocols.
     pub fn client(&self, alpn: &[&str]) -> TlsConnector {
-        let mut roots = RootCertStore::empty();
-        roots
-            .add(CertificateDer::from_pem_slice(self.root.as_bytes()).unwrap())
-            .unwrap();
+        TlsConnector::from(Arc::new(self.client_of(rustls::ALL_VERSIONS, alpn)))
+    }
+
+    /// The same, of these versions and not yet made.
+    pub fn client_of(&self, versions: &[&'static SupportedProtocolVersion], alpn: &[&str]) -> ClientConfig {
         let crypto = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
         let mut config = ClientConfig::builder_with_provider(crypto)
-            .with_safe_default_protocol_versions()
+            .with_protocol_versions(versions)
             .unwrap()
-            .with_root_certificates(roots)
+            .with_root_certificates(self.roots())
             .with_no_client_auth();
         config.alpn_protocols = alpn.iter().map(|name| name.as_bytes().to_vec()).collect();
-        TlsConnector::from(Arc::new(config))
+        config
     }
 
     /// A plain port from which HTTP/1.1 goes on over TLS to `server`, which has to be `name`.
