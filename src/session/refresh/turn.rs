@@ -146,10 +146,7 @@ impl Turn {
             return;
         };
         let throttle = self.sessions.throttle(opened.provider.name());
-        if !throttle.has_room() {
-            self.flight.waits_for_provider();
-        }
-        let place = match throttle.enter(WAITING).await {
+        let place = match throttle.enter(WAITING, || self.flight.waits_for_provider()).await {
             Ok(place) => place,
             Err(rest) => return self.flight.land_without_provider(rest),
         };
