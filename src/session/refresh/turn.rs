@@ -257,11 +257,16 @@ impl Turn {
                     self.land_with(&now);
                 }
             }
+            // It was logged out, and its token revoked, while this refresh was under way: whoever did that has told it.
+            Ok(None) => {
+                self.count(opened, "gone");
+                self.flight.land(Err(FreshError::Ended(EndReason::Gone)));
+            }
             // It was shown before, and that answer never came: the provider took it then, and this is the price.
-            Ok(_) if opened.payload.shown > 1 => {
+            Ok(Some(_)) if opened.payload.shown > 1 => {
                 self.end(opened, EndReason::AnswerLost).await;
             }
-            Ok(_) => self.end(opened, EndReason::InvalidGrant).await,
+            Ok(Some(_)) => self.end(opened, EndReason::InvalidGrant).await,
             // It is not known whether it is over: the next request asks again.
             Err(error) => self.flight.land(Err(error.into())),
         }
