@@ -107,11 +107,6 @@ impl Flights {
 }
 
 impl Flight {
-    /// Whether the last flight of this session in this process failed a while ago: nobody else's answer is overdue.
-    pub(super) const fn has_failed_before(&self) -> bool {
-        self.failures > 0
-    }
-
     /// From here on it waits for the store.
     pub(super) fn waits_for_store(&self) {
         // What is no change tells nobody: the time that they give the store runs on.

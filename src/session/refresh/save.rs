@@ -164,5 +164,5 @@ pub(super) fn renew(
     );
     record.claims = claims::as_signed_in(new, &record.claims);
     record.unconfirmed = false;
-    record.shown = 0;
+    record.forget_showings();
 }
