@@ -220,6 +220,27 @@ async fn of_two_refreshes_under_a_broken_lease_the_loser_uses_what_the_winner_wr
 }
 
 #[tokio::test(start_paused = true)]
+async fn lo_06_a_refresh_that_is_saved_after_a_logout_that_the_store_has_not_confirmed_revokes_what_it_got() {
+    let (world, id, session) = expired().await;
+    world.provider.with(|state| state.delays = (SECOND, SECOND));
+    let begun = begin(&world, &id, session);
+    sleep(SECOND).await;
+    world.store.outage.begin(&["delete"], Fails::Before);
+    assert!(world.sessions.end_known(id.store_key()).await.is_err());
+    let outcome = begun.await.unwrap();
+    assert!(
+        matches!(outcome, Err(FreshError::Ended(EndReason::Gone))),
+        "{outcome:?}"
+    );
+    assert!(world.another().look_up(&id).await.is_some(), "it was saved");
+    world.store.outage.end();
+    world.settle().await;
+    assert!(world.another().look_up(&id).await.is_none());
+    let revoked = world.provider.with(|state| state.revoked.clone());
+    assert_eq!(revoked, ["refresh-1", "access-1"]);
+}
+
+#[tokio::test(start_paused = true)]
 async fn logging_out_during_a_refresh_never_revives_and_revokes_what_came() {
     for moment in [0, 500, 1500, 2500] {
         let (world, id, session) = expired().await;
