@@ -110,11 +110,10 @@ impl Flight {
     /// From here on it waits for the store.
     pub(super) fn waits_for_store(&self) {
         // What is no change tells nobody: the time that they give the store runs on.
-        self.progress
-            .send_if_modified(|progress| match std::mem::replace(progress, Progress::AtStore) {
-                Progress::AtStore => false,
-                _ => true,
-            });
+        self.progress.send_if_modified(|progress| {
+            let before = std::mem::replace(progress, Progress::AtStore);
+            !matches!(before, Progress::AtStore)
+        });
     }
 
     /// From here on it waits for the provider.
