@@ -126,9 +126,21 @@ pub(super) struct Payload {
     /// How often the refresh token was shown to the provider, as far as no answer of its told what became of it.
     #[serde(default, skip_serializing_if = "is_none")]
     pub(super) shown: u32,
+    /// The last of these times. `None` where there was one: an older release noted it, and says no more.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) showing: Option<Showing>,
     /// What a newer release wrote beside.
     #[serde(flatten)]
     beside: Map<String, Value>,
+}
+
+/// When a refresh token was shown to the provider.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Showing {
+    pub(super) at: UnixTime,
+    /// The replica whose call is under way, as far as anybody knows. `None`: the call has ended.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) by: Option<u64>,
 }
 
 impl Payload {
@@ -144,8 +156,31 @@ impl Payload {
             used: now,
             unconfirmed: false,
             shown: 0,
+            showing: None,
             beside: Map::new(),
         }
+    }
+
+    /// Notes that this replica is about to show the refresh token.
+    pub(super) const fn show(&mut self, at: UnixTime, by: u64) {
+        self.shown = self.shown.saturating_add(1);
+        self.showing = Some(Showing { at, by: Some(by) });
+    }
+
+    /// Notes that the call has ended without an answer; `is_unused`: nor did the provider use the token.
+    pub(super) const fn end_showing(&mut self, is_unused: bool) {
+        if is_unused {
+            self.shown = self.shown.saturating_sub(1);
+        }
+        if let Some(showing) = &mut self.showing {
+            showing.by = None;
+        }
+    }
+
+    /// Notes that an answer told what became of the refresh token.
+    pub(super) const fn forget_showings(&mut self) {
+        self.shown = 0;
+        self.showing = None;
     }
 
     /// The session as everybody else sees it.

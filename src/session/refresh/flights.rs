@@ -84,8 +84,9 @@ impl Flights {
         let failures = match slots.slots.get(&hash) {
             Some(Slot::Flying(progress)) => return Boarding::Passenger(progress.clone()),
             Some(Slot::Resting { until, .. }) if *until > now => return Boarding::Resting,
-            Some(Slot::Resting { failures, .. }) => *failures,
-            None => 0,
+            Some(Slot::Resting { until, failures }) if *until + LONGEST_REST > now => *failures,
+            // What failed longer ago says nothing of today.
+            Some(Slot::Resting { .. }) | None => 0,
         };
         let (progress, watching) = watch::channel(Progress::AtStore);
         slots.slots.insert(hash, Slot::Flying(watching.clone()));
@@ -106,19 +107,13 @@ impl Flights {
 }
 
 impl Flight {
-    /// Whether the last flight of this session in this process failed a while ago: nobody else's answer is overdue.
-    pub(super) const fn has_failed_before(&self) -> bool {
-        self.failures > 0
-    }
-
     /// From here on it waits for the store.
     pub(super) fn waits_for_store(&self) {
         // What is no change tells nobody: the time that they give the store runs on.
-        self.progress
-            .send_if_modified(|progress| match std::mem::replace(progress, Progress::AtStore) {
-                Progress::AtStore => false,
-                _ => true,
-            });
+        self.progress.send_if_modified(|progress| {
+            let before = std::mem::replace(progress, Progress::AtStore);
+            !matches!(before, Progress::AtStore)
+        });
     }
 
     /// From here on it waits for the provider.
@@ -182,4 +177,30 @@ fn jitter() -> f64 {
     let mut byte = [0];
     crate::session::seal::fill(&mut byte);
     0.5 + f64::from(byte[0]) / 512.0
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn pilot(flights: &Flights) -> Flight {
+        match flights.board([1; 32]) {
+            Boarding::Pilot(flight, _) => flight,
+            Boarding::Passenger(_) | Boarding::Resting => panic!("no flight"),
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn rf_14_failures_in_a_row_make_the_rest_longer_and_old_ones_do_not() {
+        let flights = Flights::default();
+        for failures in 0..4 {
+            let mut flight = pilot(&flights);
+            assert_eq!(flight.failures, failures);
+            flight.land_without_provider(None);
+            assert!(matches!(flights.board([1; 32]), Boarding::Resting));
+            tokio::time::advance(LONGEST_OWN_REST).await;
+        }
+        tokio::time::advance(LONGEST_REST).await;
+        assert_eq!(pilot(&flights).failures, 0);
+    }
 }

@@ -22,9 +22,25 @@ const MAX_UNSETTLED: usize = 10_000;
 
 type Owner = [u8; 16];
 
-/// Leases of this process of which it is not known whether they are held.
-#[derive(Debug, Default)]
-pub(in crate::session) struct Leases(Mutex<HashMap<StoreKey, (Owner, Instant)>>);
+/// The leases of this process.
+#[derive(Debug)]
+pub(in crate::session) struct Leases {
+    /// What this process is called in records, while it lives.
+    pub(super) replica: u64,
+    /// Those of which it is not known whether they are held.
+    unsettled: Mutex<HashMap<StoreKey, (Owner, Instant)>>,
+}
+
+impl Default for Leases {
+    fn default() -> Self {
+        let mut replica = [0; 8];
+        fill(&mut replica);
+        Self {
+            replica: u64::from_be_bytes(replica),
+            unsettled: Mutex::default(),
+        }
+    }
+}
 
 /// A lease that is ours.
 pub(super) struct Lease {
@@ -63,13 +79,13 @@ impl Leases {
     }
 
     fn settle(&self, key: StoreKey) -> Option<Owner> {
-        let mut unsettled = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut unsettled = self.unsettled.lock().unwrap_or_else(PoisonError::into_inner);
         unsettled.remove(&key).map(|(owner, _)| owner)
     }
 
     fn unsettle(&self, key: StoreKey, owner: Owner) {
         let now = Instant::now();
-        let mut unsettled = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut unsettled = self.unsettled.lock().unwrap_or_else(PoisonError::into_inner);
         if unsettled.len() >= MAX_UNSETTLED {
             unsettled.retain(|_, (_, until)| *until > now);
         }

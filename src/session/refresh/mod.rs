@@ -14,7 +14,8 @@
 //!
 //! In this process a refresh is a flight (`flights`): a task of its own, which no request that goes away can cancel,
 //! and which all requests of the session wait for. Over replicas it holds a lease (`lease`). What happens under the
-//! lease is in `turn`, how much is asked of a provider at one time in `throttle`.
+//! lease is in `turn`, what the record says of a token that may have been used in `showing`, how much is asked of a
+//! provider at one time in `throttle`.
 //!
 //! INVARIANT: over all replicas, at most one request with a given refresh token is under way.
 //! INVARIANT: no request sees a new access token before the store holds the answer that it came with.
@@ -25,6 +26,7 @@ mod claims;
 mod flights;
 mod lease;
 mod save;
+mod showing;
 mod throttle;
 mod turn;
 

@@ -43,7 +43,13 @@ impl Turn {
         let mut swaps = 0;
         let mut news = self.sessions.watch(&self.id);
         loop {
+            // Asked before and after: an end that fails meanwhile is seen, and so is one whose delete is confirmed meanwhile.
+            let was_refused = self.sessions.is_refused(&self.id);
             let error = match self.sessions.replace_tokens(&self.id, &ours).await {
+                // It ended here, and the store holds it only until it takes the delete.
+                Ok(Replaced::Done(_)) if was_refused || self.sessions.is_refused(&self.id) => {
+                    return Saved::Gone;
+                }
                 Ok(Replaced::Done(version)) => return Saved::Ours(Opened { version, ..ours }),
                 Ok(Replaced::Gone) => return Saved::Gone,
                 // Somebody else's write came first, or our own did, whose answer was lost.
@@ -164,5 +170,5 @@ pub(super) fn renew(
     );
     record.claims = claims::as_signed_in(new, &record.claims);
     record.unconfirmed = false;
-    record.shown = 0;
+    record.forget_showings();
 }

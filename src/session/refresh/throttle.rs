@@ -34,14 +34,19 @@ impl Default for Throttle {
 }
 
 impl Throttle {
-    /// Whether a place is free now.
-    pub(super) fn has_room(&self) -> bool {
-        self.places.available_permits() > 0
-    }
-
-    /// A place for one call. `Err`: there is none in time, or the provider wants to be left alone that long.
-    pub(super) async fn enter(&self, patience: Duration) -> Result<SemaphorePermit<'_>, Option<Duration>> {
+    /// A place for one call; `waits` is called where none is free at once. `Err`: there is none in time, or the provider
+    /// wants to be left alone that long.
+    pub(super) async fn enter(
+        &self,
+        patience: Duration,
+        waits: impl FnOnce(),
+    ) -> Result<SemaphorePermit<'_>, Option<Duration>> {
         self.rest().map_or(Ok(()), |left| Err(Some(left)))?;
+        // Tried, not asked for: between the answer "there is one" and the taking it may be another's.
+        if let Ok(place) = self.places.try_acquire() {
+            return Ok(place);
+        }
+        waits();
         match timeout(patience, self.places.acquire()).await {
             Ok(Ok(place)) => self.rest().map_or(Ok(place), |left| Err(Some(left))),
             Ok(Err(_)) | Err(_) => Err(None),
@@ -71,13 +76,21 @@ mod tests {
         let throttle = Throttle::default();
         let mut places = Vec::new();
         for _ in 0..PLACES {
-            places.push(throttle.enter(Duration::from_secs(10)).await.unwrap());
+            places.push(
+                throttle
+                    .enter(Duration::from_secs(10), || panic!("it waits"))
+                    .await
+                    .unwrap(),
+            );
         }
         let begun = Instant::now();
-        assert_eq!(throttle.enter(Duration::from_secs(10)).await.err(), Some(None));
+        let mut said = None;
+        let full = throttle.enter(Duration::from_secs(10), || said = Some(begun.elapsed()));
+        assert_eq!(full.await.err(), Some(None));
+        assert_eq!(said, Some(Duration::ZERO), "who waits says so, and at once");
         assert_eq!(begun.elapsed(), Duration::from_secs(10));
         places.pop();
-        assert!(throttle.enter(Duration::ZERO).await.is_ok());
+        assert!(throttle.enter(Duration::ZERO, || ()).await.is_ok());
     }
 
     #[tokio::test(start_paused = true)]
@@ -86,10 +99,10 @@ mod tests {
         throttle.leave_alone(Duration::from_hours(1));
         throttle.leave_alone(Duration::from_secs(1));
         assert_eq!(
-            throttle.enter(Duration::ZERO).await.err(),
+            throttle.enter(Duration::ZERO, || ()).await.err(),
             Some(Some(LONGEST_REST))
         );
         tokio::time::advance(LONGEST_REST).await;
-        assert!(throttle.enter(Duration::ZERO).await.is_ok());
+        assert!(throttle.enter(Duration::ZERO, || ()).await.is_ok());
     }
 }

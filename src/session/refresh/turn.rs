@@ -11,8 +11,8 @@ use crate::protocol::id_token::IdTokenClaims;
 use crate::protocol::token_response::{TokenError, TokenResponse};
 use crate::provider::ProviderError;
 use crate::secret::RefreshToken;
-use crate::session::{EndReason, FreshError, Opened, Reference, SWAPS, SessionId, Sessions};
-use crate::store::{Kind, Replaced, StoreError, StoreKey};
+use crate::session::{EndReason, FreshError, Opened, Reference, SessionId, Sessions};
+use crate::store::{Kind, StoreKey};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::{Instant, timeout};
@@ -21,9 +21,7 @@ use tokio::time::{Instant, timeout};
 const WAITING: Duration = super::WAIT;
 /// The pauses between looks at what another replica wrote, where the store does not tell of it.
 const FIRST_LOOK: Duration = Duration::from_millis(25);
-const LONGEST_LOOK: Duration = Duration::from_millis(200);
-/// How long an answer is waited for that another replica may have and could not save: it tries every quarter of a second.
-const OVERDUE: Duration = Duration::from_millis(2500);
+pub(super) const LONGEST_LOOK: Duration = Duration::from_millis(200);
 /// The longest call to the provider, whose own timeout (10 s) should end it first.
 pub(super) const CALL: Duration = Duration::from_secs(12);
 
@@ -93,7 +91,7 @@ impl Turn {
     }
 
     /// Reads the record anew; lands if that settles it.
-    async fn read_or_land(&mut self) -> Option<Opened> {
+    pub(super) async fn read_or_land(&mut self) -> Option<Opened> {
         match self.sessions.read(&self.id).await {
             Ok(Some(opened)) if self.is_refreshed(&opened) => self.land_with(&opened),
             Ok(Some(opened)) => return Some(opened),
@@ -146,10 +144,7 @@ impl Turn {
             return;
         };
         let throttle = self.sessions.throttle(opened.provider.name());
-        if !throttle.has_room() {
-            self.flight.waits_for_provider();
-        }
-        let place = match throttle.enter(WAITING).await {
+        let place = match throttle.enter(WAITING, || self.flight.waits_for_provider()).await {
             Ok(place) => place,
             Err(rest) => return self.flight.land_without_provider(rest),
         };
@@ -182,57 +177,6 @@ impl Turn {
         }
     }
 
-    /// Where another replica has shown the token and said nothing of it, its lease ran out while it was paused, or while
-    /// nobody could write to the store; if it lives, its answer comes now. To show the token once more at once would
-    /// cost the session where the provider detects reuse (RFC 9700 §4.14.2).
-    async fn await_overdue(&mut self, mut opened: Opened) -> Option<Opened> {
-        let deadline = Instant::now() + OVERDUE;
-        let mut news = self.sessions.watch(&self.id);
-        while opened.payload.shown > 0 && !self.flight.has_failed_before() && Instant::now() < deadline {
-            self.flight.waits_for_provider();
-            let _told_or_not = timeout(LONGEST_LOOK, news.changed()).await;
-            self.flight.waits_for_store();
-            opened = self.read_or_land().await?;
-        }
-        Some(opened)
-    }
-
-    /// Notes in the record that its refresh token is about to be shown. A replica that dies now, or an answer that is
-    /// lost, leaves that note, so whoever shows the token once more knows that it may have been used (standards FA-03).
-    /// The write is also the last look before the call: a session that has ended, or whose store takes no writes, is
-    /// not refreshed at all.
-    async fn mark(&mut self, mut opened: Opened) -> Option<(Opened, RefreshToken)> {
-        for _ in 0..SWAPS {
-            let Some(used) = opened.payload.tokens.refresh_token.clone() else {
-                self.flight
-                    .land(Err(FreshError::Ended(EndReason::NoRefreshToken)));
-                return None;
-            };
-            opened.payload.shown = opened.payload.shown.saturating_add(1);
-            match self.sessions.replace(&self.id, &opened).await {
-                Ok(Replaced::Done(version)) => return Some((Opened { version, ..opened }, used)),
-                Ok(Replaced::Changed) => opened = self.read_or_land().await?,
-                Ok(Replaced::Gone) => {
-                    self.flight.land(Err(FreshError::Ended(EndReason::Gone)));
-                    return None;
-                }
-                Err(error) => {
-                    self.flight.land(Err(error.into()));
-                    return None;
-                }
-            }
-        }
-        let endless = StoreError("the session's record changes without end".into());
-        self.flight.land(Err(endless.into()));
-        None
-    }
-
-    /// The refresh token was not used after all. Best effort: a note too many only makes the log say "may have been".
-    async fn unmark(&self, mut opened: Opened) {
-        opened.payload.shown = opened.payload.shown.saturating_sub(1);
-        let _best_effort = self.sessions.replace(&self.id, &opened).await;
-    }
-
     async fn take_refusal(&mut self, opened: Opened, used: &RefreshToken, error: &TokenError) {
         let (outcome, retry_after, is_unused) = match error {
             TokenError::InvalidGrant => return self.take_invalid_grant(&opened, used).await,
@@ -242,10 +186,9 @@ impl Turn {
         };
         self.count(&opened, outcome);
         self.audit_failure(&opened, outcome, error);
-        if is_unused {
-            self.unmark(opened).await;
-        }
         self.flight.land_without_provider(retry_after);
+        // Nobody waits for that note, which a slow store would make long.
+        self.unmark(opened, is_unused).await;
     }
 
     /// RFC 6749 §5.2: `invalid_grant`: the refresh token is "invalid, expired, revoked". Unless another replica has
@@ -260,11 +203,16 @@ impl Turn {
                     self.land_with(&now);
                 }
             }
+            // It was logged out, and its token revoked, while this refresh was under way: whoever did that has told it.
+            Ok(None) => {
+                self.count(opened, "gone");
+                self.flight.land(Err(FreshError::Ended(EndReason::Gone)));
+            }
             // It was shown before, and that answer never came: the provider took it then, and this is the price.
-            Ok(_) if opened.payload.shown > 1 => {
+            Ok(Some(_)) if opened.payload.shown > 1 => {
                 self.end(opened, EndReason::AnswerLost).await;
             }
-            Ok(_) => self.end(opened, EndReason::InvalidGrant).await,
+            Ok(Some(_)) => self.end(opened, EndReason::InvalidGrant).await,
             // It is not known whether it is over: the next request asks again.
             Err(error) => self.flight.land(Err(error.into())),
         }
@@ -328,7 +276,7 @@ impl Turn {
                 if let Some(rotated) = &response.refresh_token {
                     opened.payload.tokens.refresh_token = Some(rotated.clone());
                     opened.payload.unconfirmed = true;
-                    opened.payload.shown = 0;
+                    opened.payload.forget_showings();
                     if matches!(self.save(opened, &before).await, Saved::Gone) {
                         provider.revoke(Some(rotated), Some(&response.access_token)).await;
                     }

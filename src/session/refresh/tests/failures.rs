@@ -165,15 +165,13 @@ async fn an_id_token_that_cannot_be_checked_brings_no_token_and_costs_no_session
         assert!(matches!(world.fresh(&id).await, Err(FreshError::ProviderAway)));
         sleep(5 * SECOND).await;
         // Without an ID token nobody knows whose tokens these are; with one that holds, they are the user's.
+        world
+            .provider
+            .with(|state| state.id_token = Some(Ok(claims(&json!({"sub": "canary-sub"})))));
+        assert_eq!(world.fresh(&id).await.unwrap(), "access-2");
         let replica = world.another();
-        let ended = replica.clone();
-        if world.provider.with(|state| state.reuses) == 0 {
-            world
-                .provider
-                .with(|state| state.id_token = Some(Ok(claims(&json!({"sub": "canary-sub"})))));
-            assert_eq!(world.fresh(&id).await.unwrap(), "access-2");
-            assert_eq!(ended.stored(&id).await, ("access-2".into(), "refresh-2".into()));
-        }
+        assert_eq!(replica.stored(&id).await, ("access-2".into(), "refresh-2".into()));
+        assert_eq!(world.provider.with(|state| state.reuses), 0);
     }
 }
 
@@ -323,8 +321,8 @@ async fn fa_01_with_redis_stopped_in_mid_refresh_the_answer_is_the_stores_and_th
     assert_eq!(world.provider.calls(), 1);
 }
 
-#[tokio::test(start_paused = true)]
-async fn a_refresh_that_fails_and_one_that_ends_a_session_are_audited() {
+/// What is logged while this runs.
+async fn logged(doing: impl Future<Output = ()>) -> String {
     let log = tempfile::NamedTempFile::new().unwrap();
     let subscriber = tracing_subscriber::fmt()
         .with_ansi(false)
@@ -334,14 +332,22 @@ async fn a_refresh_that_fails_and_one_that_ends_a_session_are_audited() {
     // once for all; that may be another test's. Where it has two, it asks both.
     let _second = tracing::Dispatch::new(tracing_subscriber::registry());
     let _guard = tracing::subscriber::set_default(subscriber);
+    doing.await;
+    std::fs::read_to_string(log.path()).unwrap()
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_refresh_that_fails_and_one_that_ends_a_session_are_audited() {
     let (world, id, _) = expired().await;
     world.provider.with(|state| {
         state.failures = [TokenError::Unreachable("down".into()), TokenError::InvalidGrant].into();
     });
-    assert!(world.fresh(&id).await.is_err());
-    sleep(5 * SECOND).await;
-    assert!(matches!(world.fresh(&id).await, Err(FreshError::Ended(_))));
-    let text = std::fs::read_to_string(log.path()).unwrap();
+    let text = logged(async {
+        assert!(world.fresh(&id).await.is_err());
+        sleep(5 * SECOND).await;
+        assert!(matches!(world.fresh(&id).await, Err(FreshError::Ended(_))));
+    })
+    .await;
     let audited = |event: &str, reason: &str| {
         let session = format!("session={}", world.sessions.reference(&id));
         let wanted = ["cloakroom::audit", event, reason, "provider=\"main\"", &session];
@@ -352,6 +358,31 @@ async fn a_refresh_that_fails_and_one_that_ends_a_session_are_audited() {
     assert_eq!(audited("refresh_failed", "unreachable"), 1, "{text}");
     assert_eq!(audited("session_ended", "reason=\"invalid_grant\""), 1, "{text}");
     assert!(!text.contains("refresh-0") && !text.contains("access-0"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_refresh_whose_session_was_logged_out_meanwhile_tells_of_no_other_end() {
+    let (world, id, session) = expired().await;
+    world.provider.with(|state| {
+        state.delays = (SECOND, SECOND);
+        state.failures.push_back(TokenError::InvalidGrant);
+    });
+    let text = logged(async {
+        let refresh = world.sessions.fresh(&id, &session);
+        let logout = async {
+            sleep(SECOND / 2).await;
+            // The logout revokes the token, which the provider says of the call under way.
+            assert!(world.another().sessions.end(id.store_key()).await.unwrap());
+        };
+        let (outcome, ()) = tokio::join!(refresh, logout);
+        assert!(
+            matches!(outcome, Err(FreshError::Ended(EndReason::Gone))),
+            "{outcome:?}"
+        );
+    })
+    .await;
+    assert_eq!(world.provider.calls(), 1);
+    assert!(!text.contains("session_ended"), "{text}");
 }
 
 #[tokio::test(start_paused = true)]

@@ -94,41 +94,150 @@ async fn rf_07_a_request_that_goes_away_at_any_moment_loses_nothing() {
     }
 }
 
-/// What a failed-over Redis does: the lease is gone while its holder's call is under way.
+/// A refresh under way, by the request that waits for it.
+fn begin(
+    world: &World,
+    id: &SessionId,
+    session: Session,
+) -> tokio::task::JoinHandle<Result<String, FreshError>> {
+    let (sessions, id) = (Arc::clone(&world.sessions), id.clone());
+    world.tasks.spawn(async move {
+        let landed = sessions.fresh(&id, &session).await?;
+        Ok(token(&landed.unwrap()))
+    })
+}
+
+/// What a failed-over Redis does: the lease is gone while its holder's call is under way, which may take ten seconds.
 #[tokio::test(start_paused = true)]
-async fn of_two_refreshes_under_a_broken_lease_the_loser_uses_what_the_winner_wrote() {
-    for (delays, slow_is_first_at_the_provider) in [
-        ((5 * SECOND, SECOND), false),
-        ((Duration::ZERO, 5 * SECOND), true),
+async fn rf_02_fa_03_under_a_broken_lease_a_call_is_waited_for_as_long_as_it_may_take() {
+    for delays in [
+        (Duration::ZERO, SECOND),
+        (Duration::ZERO, 9 * SECOND),
+        (5 * SECOND, SECOND),
+        (9 * SECOND, Duration::ZERO),
     ] {
         let (slow, id, session) = expired().await;
         let quick = slow.another();
         slow.provider.with(|state| state.delays = delays);
-        let begun = slow.tasks.spawn({
-            let (sessions, id, session) = (Arc::clone(&slow.sessions), id.clone(), session.clone());
-            async move {
-                sessions
-                    .fresh(&id, &session)
-                    .await
-                    .map(|landed| token(&landed.unwrap()))
-            }
+        let begun = begin(&slow, &id, session);
+        sleep(SECOND / 2).await;
+        slow.store.delete(slow.lock(&id)).await.unwrap();
+        assert_eq!(quick.fresh(&id).await.unwrap(), "access-1", "{delays:?}");
+        assert_eq!(begun.await.unwrap().unwrap(), "access-1", "{delays:?}");
+        let seen = slow.provider.with(|state| (state.calls.len(), state.reuses));
+        assert_eq!(seen, (1, 0), "{delays:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn rf_02_fa_03_under_a_broken_lease_nobody_waits_for_a_call_that_is_known_to_have_ended() {
+    let lost = TokenError::NoAnswer {
+        unreadable: false,
+        reason: "cut".into(),
+        retry_after: None,
+    };
+    // It is told while another replica waits, and before one comes.
+    for (comes_after, least) in [(SECOND / 2, SECOND), (5 * SECOND, Duration::ZERO)] {
+        let (slow, id, session) = expired().await;
+        let other = slow.another();
+        slow.provider.with(|state| {
+            state.delays = (SECOND, SECOND / 2);
+            state.failures.push_back(lost.clone());
         });
+        let begun = begin(&slow, &id, session);
+        sleep(comes_after).await;
+        slow.store.delete(slow.lock(&id)).await.unwrap();
+        slow.provider
+            .with(|state| state.delays = (Duration::ZERO, Duration::ZERO));
+        let came = Instant::now();
+        assert_eq!(other.fresh(&id).await.unwrap(), "access-2");
+        let took = came.elapsed();
+        assert!((least / 2..=least).contains(&took), "{took:?}");
+        assert!(begun.await.unwrap().is_err());
+        assert_eq!(slow.provider.with(|state| state.reuses), 0);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn rf_02_rf_14_an_old_failure_shows_no_token_that_another_replica_has_just_shown() {
+    let (world, id, session) = expired().await;
+    let other = world.another();
+    let away = TokenError::Unreachable("refused".into());
+    world.provider.with(|state| state.failures.push_back(away));
+    assert!(world.fresh(&id).await.is_err());
+    sleep(2 * 60 * MINUTE).await;
+    world
+        .provider
+        .with(|state| state.delays = (Duration::ZERO, SECOND));
+    let begun = begin(&other, &id, session);
+    sleep(SECOND / 2).await;
+    world.store.delete(world.lock(&id)).await.unwrap();
+    assert_eq!(world.fresh(&id).await.unwrap(), "access-2");
+    assert_eq!(begun.await.unwrap().unwrap(), "access-2");
+    assert_eq!(world.provider.with(|state| state.reuses), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn se_11_of_a_showing_that_the_release_before_noted_the_answer_is_waited_for_as_it_did() {
+    let (world, id, _) = expired().await;
+    let mut opened = world.sessions.read(&id).await.unwrap().unwrap();
+    opened.payload.shown = 1;
+    assert_eq!(opened.payload.showing, None);
+    world.sessions.replace(&id, &opened).await.unwrap();
+    let began = Instant::now();
+    assert_eq!(world.fresh(&id).await.unwrap(), "access-1");
+    assert_eq!(began.elapsed().as_secs(), 2);
+}
+
+/// A holder that is paused, or whose clock is far behind, is not waited for without end.
+#[tokio::test(start_paused = true)]
+async fn of_two_refreshes_under_a_broken_lease_the_loser_uses_what_the_winner_wrote() {
+    for (delays, slow_is_first_at_the_provider, reuses) in [
+        ((5 * SECOND, SECOND), false, 1),
+        // A provider without reuse detection, so that both succeed.
+        ((Duration::ZERO, 5 * SECOND), true, 0),
+    ] {
+        let (slow, id, session) = expired().await;
+        let quick = slow.another();
+        slow.provider.with(|state| {
+            state.delays = delays;
+            state.keeps_refresh_token = slow_is_first_at_the_provider;
+        });
+        let begun = begin(&slow, &id, session);
         sleep(SECOND).await;
         slow.store.delete(slow.lock(&id)).await.unwrap();
-        slow.provider.with(|state| {
-            state.delays = (Duration::ZERO, Duration::ZERO);
-            // A provider without reuse detection, so that both succeed where the slow one was first.
-            state.keeps_refresh_token = slow_is_first_at_the_provider;
-            if slow_is_first_at_the_provider {
-                state.current = 0;
-            }
-        });
+        slow.clock.advance(20 * SECOND);
+        slow.provider
+            .with(|state| state.delays = (Duration::ZERO, Duration::ZERO));
         assert_eq!(quick.fresh(&id).await.unwrap(), "access-2");
         assert_eq!(begun.await.unwrap().unwrap(), "access-2");
         assert_eq!(slow.stored(&id).await.0, "access-2");
+        let seen = slow.provider.with(|state| (state.calls.len(), state.reuses));
+        assert_eq!(seen, (2, reuses));
         slow.settle().await;
         quick.settle().await;
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn lo_06_a_refresh_that_is_saved_after_a_logout_that_the_store_has_not_confirmed_revokes_what_it_got() {
+    let (world, id, session) = expired().await;
+    world.provider.with(|state| state.delays = (SECOND, SECOND));
+    let begun = begin(&world, &id, session);
+    sleep(SECOND).await;
+    world.store.outage.begin(&["delete"], Fails::Before);
+    assert!(world.sessions.end_known(id.store_key()).await.is_err());
+    let outcome = begun.await.unwrap();
+    assert!(
+        matches!(outcome, Err(FreshError::Ended(EndReason::Gone))),
+        "{outcome:?}"
+    );
+    assert!(world.another().look_up(&id).await.is_some(), "it was saved");
+    world.store.outage.end();
+    world.settle().await;
+    assert!(world.another().look_up(&id).await.is_none());
+    let revoked = world.provider.with(|state| state.revoked.clone());
+    assert_eq!(revoked, ["refresh-1", "access-1"]);
 }
 
 #[tokio::test(start_paused = true)]
