@@ -7,7 +7,13 @@ from collections import Counter
 
 from load import read_h2load, headers
 from processes import Trouble
+from rig import MEMORY, Way
 
+ROUTES = {
+    "open route": lambda rig, stack, wrapper: rig.start_cloakroom(stack, Way(), MEMORY, wrapper=wrapper),
+    "session in memory": lambda rig, stack, wrapper: rig.start_cloakroom(stack, Way(), MEMORY, prefix="/private/", wrapper=wrapper),
+    "session in Redis": lambda rig, stack, wrapper: rig.start_cloakroom(stack, Way(), rig.redis_store(), prefix="/private/", wrapper=wrapper),
+}
 FEW, MANY, CONNECTIONS = 200, 2200, 8
 # Under valgrind everything takes some fifty times as long.
 PATIENCE = 120
@@ -18,6 +24,12 @@ def per_request(rig, recipe):
     few, many = (count(rig, recipe, requests) for requests in (FEW, MANY))
     each = Counter({name: (many[name] - few[name]) / (MANY - FEW) for name in many | few})
     return sum(each.values()), each
+
+
+def measure(rig, _stack, _group, _row, _chosen):
+    """Of one row of the benchmark: a cached session in Redis."""
+    total, _ = per_request(rig, ROUTES["session in Redis"])
+    return {"instructions": total}
 
 
 def count(rig, recipe, requests):

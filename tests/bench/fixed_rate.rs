@@ -8,22 +8,13 @@
 //! tokio's timers are a millisecond coarse, twenty times what is measured. One line of JSON on stdout says what happened.
 
 use clap::Parser;
-use http_body_util::{BodyExt as _, Empty};
-use hyper::body::{Bytes, Incoming};
-use hyper::client::conn::{http1, http2};
-use hyper::header::HOST;
-use hyper::{Request, Response, Uri};
-use hyper_util::rt::{TokioExecutor, TokioIo};
-use rustls::pki_types::pem::PemObject as _;
-use rustls::pki_types::{CertificateDer, ServerName};
-use std::path::PathBuf;
-use std::sync::{Arc, Barrier, OnceLock};
+use client::{Error, Sender, Target};
+use http_body_util::BodyExt as _;
+use hyper::body::Bytes;
+use std::sync::{Barrier, OnceLock};
 use std::time::{Duration, Instant};
-use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::TcpStream;
-use tokio::runtime::Runtime;
 
-type Error = Box<dyn std::error::Error + Send + Sync>;
+mod client;
 
 /// Requests at a fixed rate, with latencies from the moment at which each was due.
 #[derive(Parser)]
@@ -39,16 +30,8 @@ struct Load {
     /// The length that every response's body must have.
     #[arg(long)]
     bytes: usize,
-    /// HTTP/2, one stream at a time on each connection; else HTTP/1.1.
-    #[arg(long)]
-    http2: bool,
-    /// For https: the certificate to trust, PEM.
-    #[arg(long)]
-    ca: Option<PathBuf>,
-    /// A header for each request, as in `name: value`.
-    #[arg(long = "header")]
-    headers: Vec<String>,
-    url: Uri,
+    #[command(flatten)]
+    target: Target,
 }
 
 /// What became of one connection's requests.
@@ -61,26 +44,6 @@ struct Outcome {
     failed: u32,
     /// Requests that were due but without an answer at the end, most of them never sent: the server did not keep up.
     late: u32,
-}
-
-enum Sender {
-    Http1(http1::SendRequest<Empty<Bytes>>),
-    Http2(http2::SendRequest<Empty<Bytes>>),
-}
-
-impl Sender {
-    async fn send(&mut self, request: Request<Empty<Bytes>>) -> hyper::Result<Response<Incoming>> {
-        match self {
-            Self::Http1(sender) => {
-                sender.ready().await?;
-                sender.send_request(request).await
-            }
-            Self::Http2(sender) => {
-                sender.ready().await?;
-                sender.send_request(request).await
-            }
-        }
-    }
 }
 
 fn main() {
@@ -126,7 +89,7 @@ fn run(load: &Load, number: u32, connected: &Barrier, start: &OnceLock<Instant>)
         .enable_all()
         .build()
         .expect("a runtime");
-    let sender = runtime.block_on(connect(load, &runtime));
+    let sender = runtime.block_on(load.target.connect(runtime.handle()));
     connected.wait();
     let start = *start.get_or_init(|| Instant::now() + Duration::from_millis(20));
     let end = start + 2 * Duration::from_secs(load.seconds.into());
@@ -163,70 +126,9 @@ fn run(load: &Load, number: u32, connected: &Barrier, start: &OnceLock<Instant>)
     outcome
 }
 
-async fn connect(load: &Load, runtime: &Runtime) -> Result<Sender, Error> {
-    let (host, tls) = (
-        load.url.host().ok_or("no host in the URL")?,
-        load.url.scheme_str() == Some("https"),
-    );
-    let stream = TcpStream::connect((host, load.url.port_u16().ok_or("no port in the URL")?)).await?;
-    stream.set_nodelay(true)?;
-    if !tls {
-        return shake_hands(stream, load.http2, runtime).await;
-    }
-    let mut roots = rustls::RootCertStore::empty();
-    roots.add(CertificateDer::from_pem_file(
-        load.ca.as_ref().ok_or("https needs --ca")?,
-    )?)?;
-    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-    let mut config = rustls::ClientConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()?
-        .with_root_certificates(roots)
-        .with_no_client_auth();
-    config.alpn_protocols = vec![if load.http2 {
-        b"h2".to_vec()
-    } else {
-        b"http/1.1".to_vec()
-    }];
-    let name = ServerName::try_from(host.to_owned())?;
-    let stream = tokio_rustls::TlsConnector::from(Arc::new(config))
-        .connect(name, stream)
-        .await?;
-    if load.http2 && stream.get_ref().1.alpn_protocol() != Some(b"h2") {
-        return Err("the server does not choose h2".into());
-    }
-    shake_hands(stream, load.http2, runtime).await
-}
-
-async fn shake_hands<S>(stream: S, http2: bool, runtime: &Runtime) -> Result<Sender, Error>
-where
-    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
-{
-    let io = TokioIo::new(stream);
-    if http2 {
-        let (sender, connection) = http2::handshake(TokioExecutor::new(), io).await?;
-        runtime.spawn(connection);
-        return Ok(Sender::Http2(sender));
-    }
-    let (sender, connection) = http1::handshake(io).await?;
-    runtime.spawn(connection);
-    Ok(Sender::Http1(sender))
-}
-
 /// One request to the end of its answer's body: whether that was what it should be.
 async fn ask(sender: &mut Sender, load: &Load) -> Result<bool, Error> {
-    let mut request = Request::builder();
-    if load.http2 {
-        request = request.uri(load.url.clone());
-    } else {
-        let authority = load.url.authority().ok_or("no host in the URL")?;
-        let target = load.url.path_and_query().ok_or("no path in the URL")?;
-        request = request.uri(target.as_str()).header(HOST, authority.as_str());
-    }
-    for header in &load.headers {
-        let (name, value) = header.split_once(": ").ok_or("a header without a colon")?;
-        request = request.header(name, value);
-    }
-    let mut body = sender.send(request.body(Empty::new())?).await?;
+    let mut body = sender.send(load.target.request()?).await?;
     let (status, mut length) = (body.status(), 0);
     while let Some(frame) = body.frame().await {
         length += frame?.data_ref().map_or(0, Bytes::len);

@@ -9,14 +9,9 @@ from statistics import mean
 
 import build
 import callgrind
+from callgrind import ROUTES
 from processes import Trouble
-from rig import MEMORY, Rig, end_in_order, step_aside
-
-ROUTES = {
-    "open route": lambda rig, stack, wrapper: rig.start_cloakroom(stack, False, MEMORY, wrapper=wrapper),
-    "session in memory": lambda rig, stack, wrapper: rig.start_cloakroom(stack, False, MEMORY, private=True, wrapper=wrapper),
-    "session in Redis": lambda rig, stack, wrapper: rig.start_cloakroom(stack, False, rig.redis_store(), private=True, wrapper=wrapper),
-}
+from rig import Rig, end_in_order, step_aside
 
 
 def main():
@@ -33,7 +28,7 @@ def main():
         binaries = [build.commit(commit) for commit in commits]
         step_aside()
         with tempfile.TemporaryDirectory(prefix="cloakroom-bench-") as run, Rig(Path(run), None) as rig:
-            rig.begin()
+            rig.begin(with_receiver=False)
             report(chosen, commits, count(rig, binaries, chosen.repeats))
     except (Trouble, OSError, subprocess.SubprocessError) as trouble:
         sys.exit(str(trouble))

@@ -1,16 +1,29 @@
-"""Loads: as much as goes (wrk, h2load) and a fixed rate (fixed_rate.rs), each answer checked."""
+"""Loads: as much as goes (wrk, h2load, closed_loop.rs) and a fixed rate (fixed_rate.rs), each answer checked."""
 
 import json
 import re
 import subprocess
 import time
 
-from processes import Trouble, busy
-from rig import BODY_LENGTH, ROOT, SUT_CORE
+from dataclasses import dataclass
 
-FIXED_RATE = ROOT / "target/release/examples/fixed_rate"
-CONNECTIONS = {"wrk": 64, "h2load": 16, "fixed_rate": 16}
-STREAMS = 8  # of each of h2load's connections
+from processes import Trouble, busy
+from rig import EXAMPLES, SUT_CORE
+
+FIXED_RATE_CONNECTIONS = 16
+MESSAGE = 1024  # bytes
+
+
+@dataclass(frozen=True)
+class Load:
+    """As much as goes: with which generator, on how many connections of how many streams each."""
+
+    tool: str
+    connections: int
+    streams: int = 1
+
+
+WRK, H2LOAD, CLOSED_LOOP = Load("wrk", 64), Load("h2load", 16, 8), Load("closed_loop", 16)
 
 
 def find(pattern, text):
@@ -57,45 +70,67 @@ def run(command, seconds, meanwhile=lambda: None):
     return out.decode()
 
 
-def saturate(sut, http2, seconds, redis=None):
+def read_own(text):
+    """The same, of what closed_loop.rs says: there each answer's body counts."""
+    outcome = json.loads(text)
+    return outcome["answered"], outcome["seconds"], outcome["wrong"] + outcome["failed"]
+
+
+def command(sut, load, seconds, files, certificate):
+    """The load generator's command line, how to read what it says, and how many requests it may leave unanswered."""
+    if load.tool == "wrk":
+        return ["wrk", "-t1", f"-c{load.connections}", f"-d{seconds}s", "--timeout", "5s", *headers(sut, "-H"), sut.url], read_wrk, load.connections
+    if load.tool == "h2load":
+        most = load.connections * load.streams
+        return ["h2load", "-t1", f"-c{load.connections}", f"-m{load.streams}", "-D", seconds, *headers(sut, "-H"), sut.url], read_h2load, most
+    what = ["--messages", MESSAGE] if sut.way.answer is None else ["--answer", files / sut.way.what]
+    own = [EXAMPLES / "closed_loop", "--connections", load.connections, "--seconds", seconds, *what, *asked(sut, files, certificate)]
+    return own, read_own, 0
+
+
+def asked(sut, files, certificate):
+    """What both of our own generators are told about each request."""
+    return [*(["--http2"] if sut.way.http2 else []), *(["--upload", files / "big"] if sut.way.what == "upload" else []),
+            "--ca", certificate, *headers(sut, "--header"), sut.url]
+
+
+def saturate(rig, sut, load, seconds, with_redis=False):
     """As many requests as go in so many seconds, and what they cost."""
-    if http2:
-        command, read, most = ["h2load", "-t1", f"-c{CONNECTIONS['h2load']}", f"-m{STREAMS}", "-D", seconds], read_h2load, CONNECTIONS["h2load"] * STREAMS
-    else:
-        command, read, most = ["wrk", "-t1", f"-c{CONNECTIONS['wrk']}", f"-d{seconds}s", "--timeout", "5s"], read_wrk, CONNECTIONS["wrk"]
-    memory = []
+    line, read, most = command(sut, load, seconds, rig.files, rig.certificate)
+    memory, redis = [], rig.redis if with_redis else None
     before = sut.process.cpu(), sum(redis.cpu()) if redis else 0, busy(SUT_CORE)
-    text = run([*command, *headers(sut, "-H"), sut.url], seconds, lambda: memory.append(sut.process.pss()))
+    text = run(line, seconds, lambda: memory.append(sut.process.pss()))
     busy_after = busy(SUT_CORE)
     reached = sut.settle()
     after = sut.process.cpu(), sum(redis.cpu()) if redis else 0
     requests, took, wrong = read(text)
     judge(requests, wrong, reached, most)
     # What was under way when the load ended has cost as much as the rest, so it counts here.
-    user, system = ((end - begin) / reached * 1e6 for begin, end in zip(before[0], after[0]))
-    core = (user + system) * reached / 1e6 / took
+    each = 1e6 / (reached or requests)
+    user, system = ((end - begin) * each for begin, end in zip(before[0], after[0]))
+    core = (user + system) / each / took
     return {
         "requests": requests, "per_second": requests / took, "cpu_us": user + system, "user_us": user, "system_us": system,
-        "redis_us": (after[1] - before[1]) / reached * 1e6, "core": core, "others": max(0, (busy_after - before[2]) / took - core),
-        "pss": memory[0],
+        "redis_us": (after[1] - before[1]) * each, "core": core,
+        "others": None if sut.way.cores else max(0, (busy_after - before[2]) / took - core), "pss": memory[0],
     }
 
 
-def fixed_rate(sut, http2, seconds, rate, certificate):
+def fixed_rate(rig, sut, seconds, rate):
     """Latencies at a moderate rate, from the moment at which each request was due."""
     text = run(
-        [FIXED_RATE, "--rate", rate, "--connections", CONNECTIONS["fixed_rate"], "--seconds", seconds, "--bytes", BODY_LENGTH,
-         *(["--http2"] if http2 else []), "--ca", certificate, *headers(sut, "--header"), sut.url], seconds)
+        [EXAMPLES / "fixed_rate", "--rate", rate, "--connections", FIXED_RATE_CONNECTIONS, "--seconds", seconds, "--bytes", len(sut.way.answer),
+         *asked(sut, rig.files, rig.certificate)], seconds)
     outcome = json.loads(text)
-    judge(outcome["answered"], outcome["wrong"] + outcome["failed"], sut.settle(), CONNECTIONS["fixed_rate"] if outcome["late"] else 0)
+    judge(outcome["answered"], outcome["wrong"] + outcome["failed"], sut.settle(), FIXED_RATE_CONNECTIONS if outcome["late"] else 0)
     return {"answered": outcome["answered"], "kept_up": not outcome["late"], "p50_us": outcome["p50_us"], "p99_us": outcome["p99_us"]}
 
 
 def judge(requests, wrong, reached, under_way):
-    """Every request must have been answered well, and by the upstream: wrk takes a redirect to the login for an answer."""
+    """Every request must have been answered well, and by the upstream if there is one: wrk takes a redirect to the login for an answer."""
     if not requests:
         raise Trouble("no request was answered")
     if wrong:
         raise Trouble(f"{wrong} of {requests} answers were wrong")
-    if not requests <= reached <= requests + under_way:
+    if reached is not None and not requests <= reached <= requests + under_way:
         raise Trouble(f"{requests} requests were answered, but {reached} reached the upstream")

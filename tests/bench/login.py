@@ -20,15 +20,15 @@ def unverified():
     return context
 
 
-def get(url, headers):
-    """Status, headers and body of the answer to one GET."""
+def get(url, headers, upload=None):
+    """Status, headers and body of the answer to one GET, or to one POST of what is to be uploaded."""
     parts = urlsplit(url)
     if parts.scheme == "https":
         connection = http.client.HTTPSConnection(parts.netloc, timeout=10, context=unverified())
     else:
         connection = http.client.HTTPConnection(parts.netloc, timeout=10)
     try:
-        connection.request("GET", parts._replace(scheme="", netloc="").geturl(), headers=headers)
+        connection.request("POST" if upload else "GET", parts._replace(scheme="", netloc="").geturl(), body=upload, headers=headers)
         answer = connection.getresponse()
         return answer.status, answer.headers, answer.read()
     finally:

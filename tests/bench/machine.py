@@ -6,8 +6,9 @@ import re
 import subprocess
 from pathlib import Path
 
-from load import CONNECTIONS, STREAMS
-from rig import ROOT
+from groups import BIG_RATE
+from load import CLOSED_LOOP, FIXED_RATE_CONNECTIONS, H2LOAD, WRK
+from rig import ALLOWED, ROOT
 
 
 def load_average():
@@ -28,14 +29,15 @@ def version(pattern, *command):
     return found[1] if found else "?"
 
 
-def describe(chosen, results, load_before, seconds):
-    cpu = re.search(r"model name\s*: (.*)", Path("/proc/cpuinfo").read_text())
+def describe(chosen, results, load_before, seconds, short=False):
+    """All that; in short without the commit, for a text that outlives it."""
     system = re.search(r'PRETTY_NAME="(.*)"', Path("/etc/os-release").read_text())
+    kernel = re.match(r"[\d.]*\d", platform.release())
     commit = output("git", "rev-parse", "--short", "HEAD").strip()
     changed = ", with changes" if output("git", "status", "--porcelain", "--", "src", "Cargo.toml", "Cargo.lock").strip() else ""
-    workers = {one["workers"] for (_, row), rounds in results.items() for one in rounds if one["workers"]}
+    workers = {one["workers"] for (group, _), rounds in results.items() for one in rounds if group not in ("one", "two") and one.get("workers")}
     versions = {
-        "cloakroom": version(r"cloakroom (\S+)", str(ROOT / "target/release/cloakroom"), "--version") + f" ({commit}{changed})",
+        "cloakroom": version(r"cloakroom (\S+)", str(ROOT / "target/release/cloakroom"), "--version") + ("" if short else f" ({commit}{changed})"),
         "nginx": version(r"nginx/(\S+)", "nginx", "-v"),
         "haproxy": version(r"version (\S+)", "haproxy", "-v"),
         "apache": version(r"Apache/(\S+)", "apache2", "-v"),
@@ -46,14 +48,16 @@ def describe(chosen, results, load_before, seconds):
         "OpenSSL": version(r"OpenSSL (\S+)", "openssl", "version"),
         "Node": version(r"v(\S+)", "node", "--version"),
     }
-    others = sorted(one["others"] for rounds in results.values() for one in rounds)
+    others = sorted(one["others"] for rounds in results.values() for one in rounds if one.get("others") is not None)
     lines = [
-        f"{chosen.rounds} rounds of {chosen.seconds} s per load, all rows in turn; medians; {seconds / 60:.0f} min. "
-        f"HTTP/1.1: wrk, {CONNECTIONS['wrk']} connections; HTTP/2: h2load, {CONNECTIONS['h2load']} connections of {STREAMS} streams; "
-        f"p50 and p99: {chosen.rate}/s on {CONNECTIONS['fixed_rate']} connections.",
-        f"{cpu[1] if cpu else platform.machine()}, {os.cpu_count()} cores, kernel {platform.release()}, {system[1] if system else ''}. "
+        f"{chosen.rounds} round{'s' if chosen.rounds > 1 else ''} of {chosen.seconds} s per load, all rows in turn; medians; {seconds / 60:.0f} min. "
+        f"HTTP/1.1: wrk, {WRK.connections} connections; HTTP/2: h2load, {H2LOAD.connections} connections of {H2LOAD.streams} streams; 1 MB: "
+        f"{CLOSED_LOOP.connections} connections, every byte compared; p50 and p99: {chosen.rate}/s ({BIG_RATE}/s of 1 MB) on {FIXED_RATE_CONNECTIONS} connections.",
+        f"{os.cpu_count()} cores ({platform.machine()}), kernel {kernel[0] if kernel else '?'}, {system[1] if system else ''}. "
         + ", ".join(f"{name} {number}" for name, number in versions.items()) + ".",
     ]
+    if any(case[0] == "two" for case in results) and not {2, 3} <= ALLOWED:
+        lines.append("On one core and on two: the load generator, the upstream and Redis ran there as well, for want of other cores.")
     if workers:
         lines.append(f"cloakroom, kept on one core like all the others, ran {' or '.join(map(str, sorted(workers)))} tokio worker(s).")
     if others:

@@ -15,3 +15,12 @@ prepare() {
     remove_policy # now: exec runs no trap
     install_test_provider
 }
+
+# The load generators and one upstream. Not together with cloakroom, which would get the features that only the tests use; and
+# only if they have changed: for cargo they depend on all of cloakroom, which takes minutes.
+build_generators() {
+    local stamp=target/release/examples/bench.built
+    if ! [ -e "$stamp" ] || [ -n "$(find tests/bench/*.rs Cargo.toml Cargo.lock -newer "$stamp")" ]; then
+        cargo build --locked --release --example fixed_rate --example closed_loop --example receiver && touch "$stamp"
+    fi
+}

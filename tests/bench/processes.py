@@ -38,15 +38,15 @@ def own_environment():
 
 
 class Process:
-    """One running part, in a session of its own. `core` is the only one that it and its children may use."""
+    """One running part, in a session of its own. `cores` are the only ones that it and its children may use."""
 
-    def __init__(self, name, command, core, run, *, env=None, ready_line=False):
+    def __init__(self, name, command, cores, run, *, env=None, ready_line=False):
         self.name, self.log, self.stopped = name, Path(run, f"{name}.log"), False
         with open(self.log, "wb") as log:
             self.child = subprocess.Popen(
                 command, cwd=run, env=(env or own_environment()), start_new_session=True, stdin=subprocess.PIPE, stderr=log,
                 stdout=subprocess.PIPE if ready_line else log,
-                preexec_fn=lambda: os.sched_setaffinity(0, {core}),
+                preexec_fn=lambda: os.sched_setaffinity(0, cores),
             )
         self.ready_line = self.child.stdout.readline().decode() if ready_line else ""
 
@@ -89,6 +89,12 @@ class Process:
                 user += int(fields[11]) + int(fields[13])
                 system += int(fields[12]) + int(fields[14])
         return user / TICKS, system / TICKS
+
+    def move(self, cores):
+        """From now on it may use these cores only."""
+        for pid in self.all():
+            for thread in Path(f"/proc/{pid}/task").iterdir():
+                os.sched_setaffinity(int(thread.name), cores)
 
     def pss(self):
         """Bytes of memory of all of them, what is shared divided by its sharers."""

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import build
 import load
-from bench import PROTOCOLS, ROWS
+from groups import GROUPS, requests
 from processes import Trouble
 from rig import Rig, end_in_order, step_aside
 
@@ -19,27 +19,29 @@ SECONDS, SAMPLES_PER_SECOND = 6, 997
 
 def main():
     parser = argparse.ArgumentParser(description="Prints the ten dearest lines of a profile under full load.")
-    parser.add_argument("row", nargs="?", default="memory", metavar="ROW", choices=list(ROWS), help=f"one of {' '.join(ROWS)} (default memory)")
-    parser.add_argument("--protocol", default="h1", choices=list(PROTOCOLS), help="default h1")
+    groups = [name for name, group in GROUPS.items() if group.measure is requests]
+    parser.add_argument("row", nargs="?", default="memory", metavar="ROW", help="as in tests/bench/run (default memory)")
+    parser.add_argument("--group", default="h1", choices=groups, help="default h1")
     chosen = parser.parse_args()
-    name, recipe, protocols = ROWS[chosen.row]
-    if chosen.protocol not in protocols:
-        parser.error(f"{chosen.row} is measured with {' '.join(protocols)} only")
-    title, tls, http2 = PROTOCOLS[chosen.protocol]
+    group = GROUPS[chosen.group]
+    if chosen.row not in group.rows:
+        parser.error(f"{chosen.group} has the rows {' '.join(group.rows)}")
+    row = group.rows[chosen.row]
     end_in_order()
     try:
         binary = build.working_tree()
         step_aside()
         with tempfile.TemporaryDirectory(prefix="cloakroom-bench-") as run, Rig(Path(run), binary) as rig, contextlib.ExitStack() as stack:
             rig.begin()
-            sut = recipe(rig, stack, tls, http2)
-            load.saturate(sut, http2, 1)
+            stack.enter_context(rig.arranged(group.way))
+            sut = row.recipe(rig, stack, group.way)
+            load.saturate(rig, sut, group.load, 1)
             data = Path(run, "perf.data")
             pids = ",".join(map(str, sut.process.all()))
             with subprocess.Popen(
                 ["perf", "record", "-q", "-e", "cpu-clock", "-F", str(SAMPLES_PER_SECOND), "-p", pids, "-o", data, "--", "sleep", str(SECONDS)],
                 stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as perf:
-                found = load.saturate(sut, http2, SECONDS)
+                found = load.saturate(rig, sut, group.load, SECONDS)
                 _, complaint = perf.communicate(timeout=30)
             if perf.returncode:
                 raise Trouble(f"perf does not work here; tests/bench/instructions shows the dearest functions by callgrind. {complaint}")
@@ -49,7 +51,7 @@ def main():
         sys.exit(str(trouble))
     lines = re.findall(r"^ +([\d.]+%) +(\S+) +\[(.)\] (.+?)(?:  .*)?$", report.stdout, re.M)
     kernel = sum(float(share[:-1]) for share, _, ring, _ in lines if ring == "k")
-    print(f"{name}, {title}: {found['cpu_us']:.1f} µs of CPU per request, {kernel:.0f} % of it in the kernel. The ten dearest:\n")
+    print(f"{row.name}, {group.title}: {found['cpu_us']:.1f} µs of CPU per request, {kernel:.0f} % of it in the kernel. The ten dearest:\n")
     print("| share | µs | where | function |\n| --: | --: | --- | --- |")
     for share, where, _, function in lines[:10]:
         print(f"| {share} | {float(share[:-1]) / 100 * found['cpu_us']:.2f} | {where} | `{function[:140]}` |")
