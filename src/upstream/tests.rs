@@ -1,5 +1,7 @@
 //! Against upstreams on bare sockets.
 
+mod reuse;
+
 use super::raw::{self, read_exactly, read_head, say};
 use super::*;
 use http_body_util::{BodyExt, Full};
@@ -26,7 +28,7 @@ fn post(body: &'static str) -> Request<RequestBody> {
     Request::builder().method("POST").uri("/").body(body).unwrap()
 }
 
-async fn text(response: Response<Incoming>) -> String {
+async fn text(response: Response<impl http_body::Body<Data = Bytes, Error: std::fmt::Debug>>) -> String {
     String::from_utf8(response.into_body().collect().await.unwrap().to_bytes().to_vec()).unwrap()
 }
 
