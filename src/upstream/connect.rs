@@ -33,7 +33,8 @@ pub struct Late;
 #[derive(Clone, Debug)]
 pub struct Connector(HttpsConnector<HttpConnector<Resolver>>);
 
-type Stream = MaybeHttpsStream<TokioIo<TcpStream>>;
+/// A connection.
+pub type Stream = MaybeHttpsStream<TokioIo<TcpStream>>;
 type Boxed<T, E> = Pin<Box<dyn Future<Output = Result<T, E>> + Send>>;
 
 impl Connector {
@@ -52,9 +53,15 @@ impl Connector {
         Ok(Self(connector))
     }
 
-    /// Connects and closes again.
-    pub async fn try_connect(&self, uri: Uri) -> Result<(), BodyError> {
-        self.clone().call(uri).await.map(drop)
+    /// Connects to an origin.
+    ///
+    /// # Errors
+    /// [`Late`], or what the system or TLS says.
+    pub async fn connect(&self, origin: Uri) -> Result<Stream, BodyError> {
+        let connecting = self.0.clone().call(origin);
+        tokio::time::timeout(CONNECT_TIMEOUT, connecting)
+            .await
+            .unwrap_or_else(|_| Err(Late.into()))
     }
 }
 
@@ -83,25 +90,6 @@ fn tls(needed: bool, ca: Option<&Path>) -> Result<ClientConfig, String> {
         .dangerous()
         .with_custom_certificate_verifier(Arc::new(verifier))
         .with_no_client_auth())
-}
-
-impl Service<Uri> for Connector {
-    type Response = Stream;
-    type Error = BodyError;
-    type Future = Boxed<Stream, BodyError>;
-
-    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), BodyError>> {
-        self.0.poll_ready(cx)
-    }
-
-    fn call(&mut self, uri: Uri) -> Self::Future {
-        let connecting = self.0.call(uri);
-        Box::pin(async move {
-            tokio::time::timeout(CONNECT_TIMEOUT, connecting)
-                .await
-                .unwrap_or_else(|_| Err(Late.into()))
-        })
-    }
 }
 
 /// The system's resolver, but for this machine's own names.

@@ -287,13 +287,13 @@ async fn a_request_that_nobody_waits_for_any_more_takes_its_connection_with_it()
     assert_eq!(requests.lock().unwrap().len(), 2);
 }
 
-/// An upstream whose first three connections answer together, once each has a request. When that is told it closes what
+/// An upstream whose first `count` connections answer together, once each has a request. When that is told it closes what
 /// is open, and says so.
-async fn three_together() -> (SocketAddr, Requests, Arc<Notify>, Arc<Barrier>) {
+async fn together(count: usize) -> (SocketAddr, Requests, Arc<Notify>, Arc<Barrier>) {
     let (requests, close) = (Requests::default(), Arc::new(Notify::new()));
-    let closed = Arc::new(Barrier::new(4));
+    let closed = Arc::new(Barrier::new(count + 1));
     let (seen, closing, gone) = (requests.clone(), close.clone(), closed.clone());
-    let all = Arc::new(Barrier::new(3));
+    let all = Arc::new(Barrier::new(count));
     let address = raw::serve(move |mut stream, n| {
         let (seen, closing, gone, all) = (seen.clone(), closing.clone(), gone.clone(), all.clone());
         async move {
@@ -308,7 +308,7 @@ async fn three_together() -> (SocketAddr, Requests, Arc<Notify>, Arc<Barrier>) {
                 };
                 let Some(line) = head.lines().next() else { return };
                 seen.lock().unwrap().push((n, line.to_owned()));
-                if n < 3 && turn == 0 {
+                if n < count && turn == 0 {
                     all.wait().await;
                 }
                 say(&mut stream, OK).await;
@@ -319,17 +319,20 @@ async fn three_together() -> (SocketAddr, Requests, Arc<Notify>, Arc<Barrier>) {
     (address, requests, close, closed)
 }
 
-async fn ask_three_at_once(upstream: &Upstream) {
-    let ask = || async { text(upstream.send(get("/"), SOON).await.unwrap()).await };
-    let answers: (String, String, String) = tokio::join!(ask(), ask(), ask());
-    assert_eq!(answers, ("ok".into(), "ok".into(), "ok".into()));
+async fn ask_at_once(count: usize, upstream: &Arc<Upstream>) {
+    let mut asking = tokio::task::JoinSet::new();
+    for _ in 0..count {
+        let upstream = upstream.clone();
+        asking.spawn(async move { text(upstream.send(get("/"), SOON).await.unwrap()).await });
+    }
+    assert!(asking.join_all().await.iter().all(|answer| answer == "ok"));
 }
 
 #[tokio::test]
 async fn the_connection_used_last_is_used_next() {
-    let (address, requests, _, _) = three_together().await;
-    let upstream = upstream(&[address]);
-    ask_three_at_once(&upstream).await;
+    let (address, requests, _, _) = together(3).await;
+    let upstream = Arc::new(upstream(&[address]));
+    ask_at_once(3, &upstream).await;
     for _ in 0..3 {
         text(upstream.send(get("/"), SOON).await.unwrap()).await;
     }
@@ -340,15 +343,24 @@ async fn the_connection_used_last_is_used_next() {
 
 #[tokio::test]
 async fn stale_connections_are_passed_over_however_many_there_are() {
-    let (address, requests, close, closed) = three_together().await;
-    let upstream = upstream(&[address]);
-    ask_three_at_once(&upstream).await;
+    let (address, requests, close, closed) = together(3).await;
+    let upstream = Arc::new(upstream(&[address]));
+    ask_at_once(3, &upstream).await;
     close.notify_waiters();
     closed.wait().await;
     let answered = upstream.send(post(""), SOON).await.unwrap();
     assert_eq!(text(answered).await, "ok");
     let wanted = [(3, "POST / HTTP/1.1".to_owned())];
     assert_eq!(requests.lock().unwrap()[3..], wanted, "sent once");
+}
+
+#[tokio::test]
+async fn no_more_than_so_many_connections_lie_idle() {
+    let many = MAX_IDLE + 10;
+    let (address, ..) = together(many).await;
+    let upstream = Arc::new(upstream(&[address]));
+    ask_at_once(many, &upstream).await;
+    assert_eq!(upstream.origins[0].pool.lying_idle(), MAX_IDLE);
 }
 
 #[tokio::test(start_paused = true)]
