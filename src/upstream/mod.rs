@@ -4,12 +4,14 @@
 //! and brings the response's head back; both bodies stream on after it.
 //!
 //! INVARIANT: path and query go up byte for byte; no URL library touches them.
-//! INVARIANT: a request of which anything was sent is never sent again (RFC 9110 §9.2.2).
+//! INVARIANT: a request of which anything was sent is never sent again (RFC 9110 §9.2.2), unless an HTTP/2 upstream says
+//! that it has not looked at it (RFC 9113 §8.7).
 //!
 //! Sources: RFC 9110 §7.2, §9.2.2; RFC 9112 §3.2.1.
 
 mod body;
 mod connect;
+mod http2;
 mod lending;
 mod origin;
 mod pool;
@@ -18,18 +20,18 @@ pub(crate) mod raw;
 #[cfg(test)]
 mod tests;
 
+use crate::config::Protocol;
 use crate::protocol::BodyError;
 use bytes::Bytes;
-use connect::{Connector, Late};
+use connect::Connector;
 use http::Version;
 use http::header::HOST;
-use http::uri::Scheme;
 use http_body::Body as _;
 use http_body_util::combinators::UnsyncBoxBody;
 use hyper::{Request, Response};
 use lending::Lender;
-use origin::{Address, Origin};
-use pool::Failed;
+use origin::{Address, Origin, is_late};
+use pool::{Again, Failed};
 use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
@@ -87,11 +89,12 @@ pub struct Upstream {
 }
 
 impl Upstream {
-    /// Takes one or several `http` or `https` origins; `ca` is a PEM file of authorities trusted beside the system's.
+    /// Takes one or several `http`, `https` or `unix:` origins; `ca` is a PEM file of authorities trusted beside the
+    /// system's.
     ///
     /// # Errors
     /// A sentence for the operator: what was found and what is wanted.
-    pub fn new(origins: &[String], ca: Option<&Path>) -> Result<Self, String> {
+    pub fn new(origins: &[String], protocol: Protocol, ca: Option<&Path>) -> Result<Self, String> {
         if origins.is_empty() {
             return Err("an upstream needs at least one origin".into());
         }
@@ -99,11 +102,11 @@ impl Upstream {
             .iter()
             .map(|text| Address::parse(text))
             .collect::<Result<_, _>>()?;
-        let needs_tls = addresses.iter().any(|address| address.scheme == Scheme::HTTPS);
+        let needs_tls = addresses.iter().any(Address::needs_tls);
         let connector = Connector::new(needs_tls, ca)?;
         let origins = addresses
             .into_iter()
-            .map(|address| Origin::new(address, connector.clone()));
+            .map(|address| Origin::new(address, protocol, connector.clone()));
         Ok(Self {
             origins: origins.collect::<Result<_, _>>()?,
             next: AtomicUsize::new(0),
@@ -133,14 +136,17 @@ impl Upstream {
         timeout: Duration,
     ) -> Result<Response<ResponseBody>, UpstreamError> {
         if request.body().is_end_stream() {
-            return tokio::time::timeout(timeout, self.try_origins(request))
+            let nothing = || Some(Lender::nothing());
+            return tokio::time::timeout(timeout, self.try_origins(request, &nothing))
                 .await
                 .unwrap_or(Err(UpstreamError::Timeout));
         }
         let (head, body) = request.into_parts();
         let lender = Lender::new(body);
+        let request = Request::from_parts(head, lender.lend());
+        let again = || lender.is_whole().then(|| lender.lend());
         tokio::select! {
-            result = self.try_origins(Request::from_parts(head, lender.lend())) => result,
+            result = self.try_origins(request, &again) => result,
             () = lender.still_for(timeout) => Err(UpstreamError::Timeout),
         }
     }
@@ -148,6 +154,7 @@ impl Upstream {
     async fn try_origins(
         &self,
         mut request: Request<RequestBody>,
+        again: Again<'_>,
     ) -> Result<Response<ResponseBody>, UpstreamError> {
         *request.version_mut() = Version::HTTP_11;
         let has_host = request.headers().contains_key(HOST);
@@ -156,7 +163,7 @@ impl Upstream {
             if !has_host {
                 request.headers_mut().insert(HOST, origin.host.clone());
             }
-            let failed = match origin.pool.exchange(request).await {
+            let failed = match origin.pool.exchange(request, again).await {
                 Ok(response) => return Ok(response),
                 Err(failed) => failed,
             };
@@ -199,9 +206,13 @@ impl Upstream {
             let began = Instant::now();
             let outcome = match origin.pool.try_connect().await {
                 Ok(()) => Ok(()),
-                Err(error) if error.is::<Late>() => Err(format!(
+                Err(error) if is_late(&error) => Err(format!(
                     "no connection within {} s; is there a firewall between, or the wrong port?",
                     CONNECT_TIMEOUT.as_secs()
+                )),
+                Err(error) if origin.is_socket() => Err(format!(
+                    "{}; is it running, is the path right, and may it be written to by cloakroom's user?",
+                    root(error.as_ref())
                 )),
                 Err(error) => Err(format!(
                     "{}; is it running, is the name right, and is its certificate trusted (see the route's `ca`)?",

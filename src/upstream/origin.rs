@@ -1,10 +1,15 @@
 //! One of a route's origins: what it is called, how it is reached, and its connections.
 
 use super::connect::{Connector, Late};
+use super::http2::TheirFailure;
 use super::pool::{Failed, Pool};
 use super::{UpstreamError, root};
-use http::uri::{Authority, PathAndQuery, Scheme};
+use crate::config::Protocol;
+use crate::protocol::BodyError;
+use http::uri::Scheme;
 use http::{HeaderValue, Uri};
+use std::fmt;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 
@@ -22,10 +27,11 @@ pub struct Origin {
 
 /// Where it is.
 #[derive(Clone, Debug)]
-pub struct Address {
-    /// `http` or `https`.
-    pub scheme: Scheme,
-    authority: Authority,
+pub enum Address {
+    /// An http or https URL, without a path.
+    Tcp(Uri),
+    /// A socket in the file system.
+    Unix(PathBuf),
 }
 
 impl Origin {
@@ -33,42 +39,61 @@ impl Origin {
     ///
     /// # Errors
     /// The host is no value of a header.
-    pub fn new(address: Address, connector: Connector) -> Result<Self, String> {
+    pub fn new(address: Address, protocol: Protocol, connector: Connector) -> Result<Self, String> {
         Ok(Self {
             host: address.host()?,
             refused_until: AtomicU64::new(0),
-            pool: Pool::new(address.uri(), connector),
+            pool: Pool::new(address.clone(), protocol, connector),
             address,
         })
+    }
+
+    /// Whether it is a socket in the file system.
+    pub fn is_socket(&self) -> bool {
+        matches!(self.address, Address::Unix(_))
     }
 
     /// What a failed request means for who waits for it.
     pub fn error(&self, failed: &Failed) -> UpstreamError {
         let cause = match failed {
-            Failed::Connecting(error, _) if error.is::<Late>() => return UpstreamError::Timeout,
+            Failed::Connecting(error, _) if is_late(error) => return UpstreamError::Timeout,
             Failed::Connecting(error, _) => root(error.as_ref()),
-            Failed::Broken(error) => root(error),
+            Failed::Broken(error) => root(error.as_ref()),
         };
         UpstreamError::Unavailable(format!("{self}: {cause}"))
     }
 }
 
-const WANTED: &str = "wanted: an origin such as http://orders:8080, without a path";
+/// Whether a connection was not there in time.
+pub fn is_late(error: &BodyError) -> bool {
+    error.is::<Late>()
+        || error
+            .downcast_ref::<TheirFailure>()
+            .is_some_and(|theirs| theirs.cause().is::<Late>())
+}
+
+const WANTED: &str =
+    "wanted: an origin such as http://orders:8080, without a path, or a socket such as unix:/run/orders.sock";
 
 impl Address {
-    /// Takes `http` and `https` origins.
+    /// Takes `http` and `https` origins and `unix:` with an absolute path.
     ///
     /// # Errors
     /// A sentence for the operator: what was found and what is wanted.
     pub fn parse(text: &str) -> Result<Self, String> {
+        if let Some(path) = text.strip_prefix("unix:") {
+            return if Path::new(path).is_absolute() && !path.starts_with("//") {
+                Ok(Self::Unix(path.into()))
+            } else {
+                Err(format!("the upstream's socket has no absolute path; {WANTED}"))
+            };
+        }
         let uri: Uri = text
             .parse()
             .map_err(|_| format!("the upstream is not a URL; {WANTED}"))?;
-        let scheme = match uri.scheme_str() {
-            Some("http") => Scheme::HTTP,
-            Some("https") => Scheme::HTTPS,
-            _ => return Err(format!("the upstream has no http or https scheme; {WANTED}")),
-        };
+        if !matches!(uri.scheme_str(), Some("http" | "https")) {
+            return Err(format!("the upstream has no http or https scheme; {WANTED}"));
+        }
         let authority = uri
             .authority()
             .filter(|authority| !authority.host().is_empty())
@@ -79,32 +104,50 @@ impl Address {
         if !matches!(uri.path(), "" | "/") || uri.query().is_some() || text.contains('#') {
             return Err(format!("the upstream holds more than an origin; {WANTED}"));
         }
-        Ok(Self {
-            scheme,
-            authority: authority.clone(),
-        })
+        Ok(Self::Tcp(uri))
+    }
+
+    /// Whether it is `https`.
+    pub fn needs_tls(&self) -> bool {
+        self.scheme() == Scheme::HTTPS
+    }
+
+    /// `https`, or what is without TLS.
+    pub fn scheme(&self) -> Scheme {
+        match self {
+            Self::Tcp(uri) => uri.scheme().cloned().unwrap_or(Scheme::HTTP),
+            Self::Unix(_) => Scheme::HTTP,
+        }
     }
 
     fn host(&self) -> Result<HeaderValue, String> {
-        let default_port = if self.scheme == Scheme::HTTPS { 443 } else { 80 };
-        let host = match self.authority.port_u16() {
-            Some(port) if port != default_port => format!("{}:{port}", self.authority.host()),
-            _ => self.authority.host().to_owned(),
+        let Self::Tcp(uri) = self else {
+            return Ok(HeaderValue::from_static("localhost"));
+        };
+        let host = uri.host().unwrap_or_default();
+        let default_port = if self.needs_tls() { 443 } else { 80 };
+        let host = match uri.port_u16() {
+            Some(port) if port != default_port => format!("{host}:{port}"),
+            _ => host.to_owned(),
         };
         HeaderValue::try_from(host).map_err(|_| format!("the upstream has no usable host; {WANTED}"))
     }
+}
 
-    fn uri(&self) -> Uri {
-        let mut parts = http::uri::Parts::default();
-        parts.scheme = Some(self.scheme.clone());
-        parts.authority = Some(self.authority.clone());
-        parts.path_and_query = Some(PathAndQuery::from_static("/"));
-        Uri::from_parts(parts).unwrap_or_default()
+impl fmt::Display for Address {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Tcp(uri) => match uri.authority() {
+                Some(authority) => write!(f, "{}://{authority}", self.scheme()),
+                None => Ok(()),
+            },
+            Self::Unix(path) => write!(f, "unix:{}", path.display()),
+        }
     }
 }
 
-impl std::fmt::Display for Origin {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{}://{}", self.address.scheme, self.address.authority)
+impl fmt::Display for Origin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.address.fmt(f)
     }
 }
