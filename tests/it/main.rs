@@ -23,6 +23,7 @@ mod diagnosis;
 mod forward_auth;
 mod framing;
 mod frontchannel;
+mod grpc;
 mod headers;
 mod http2;
 mod http2_floods;
