@@ -126,13 +126,13 @@ impl Connections {
         let most_streams = Arc::new(AtomicUsize::new(driver.current_max_send_streams()));
         let known = most_streams.clone();
         tasks.spawn(async move {
-            let driven = std::future::poll_fn(|cx| {
+            let running = std::future::poll_fn(|cx| {
                 let polled = Pin::new(&mut driver).poll(cx);
                 // At least one: a server that allows none for now is waited for.
                 known.store(driver.current_max_send_streams().max(1), Ordering::Relaxed);
                 polled
             });
-            if let Err(error) = driven.await {
+            if let Err(error) = running.await {
                 tracing::debug!(%error, "a connection to an upstream ended early");
             }
         });

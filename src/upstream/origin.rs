@@ -57,8 +57,7 @@ impl Origin {
     pub fn error(&self, failed: &Failed) -> UpstreamError {
         let cause = match failed {
             Failed::Connecting(error, _) if is_late(error) => return UpstreamError::Timeout,
-            Failed::Connecting(error, _) => root(error.as_ref()),
-            Failed::Broken(error) => root(error.as_ref()),
+            Failed::Connecting(error, _) | Failed::Broken(error) => root(error.as_ref()),
         };
         UpstreamError::Unavailable(format!("{self}: {cause}"))
     }

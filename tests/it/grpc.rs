@@ -90,7 +90,10 @@ async fn grpc_passes_with_the_sessions_token_its_trailers_and_its_deadlines() {
 
     let seen = &found["seen"];
     let bearer = seen["authorization"][0].as_str().unwrap();
-    assert!(bearer.starts_with("Bearer ") && bearer != "Bearer made-up", "{seen}");
+    assert!(
+        bearer.starts_with("Bearer ") && bearer != "Bearer made-up",
+        "{seen}"
+    );
     assert_eq!(seen["cookie"], json!(["other=1"]), "not the session's");
     assert_eq!(seen["own"], json!(["from the client"]));
     assert_eq!(seen["host"], format!("localhost:{}", server.port));

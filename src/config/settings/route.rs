@@ -129,7 +129,7 @@ pub struct Require {
     pub claims: BTreeMap<String, Vec<String>>,
 }
 
-/// The version of HTTP that an upstream speaks. WebSockets go over HTTP/1.1 in any case.
+/// The version of HTTP that an upstream speaks. Upgrades go over HTTP/1.1 in any case.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Protocol {
