@@ -117,7 +117,8 @@ impl Pool {
             let is_new = kept.is_none();
             let channel = match kept {
                 Some(channel) => channel,
-                None => match self.open(upgrades).await {
+                // Boxed, so that a request, which hardly ever needs it, does not carry the room for it from hand to hand.
+                None => match Box::pin(self.open(upgrades)).await {
                     Ok(channel) => channel,
                     Err(error) => return Err(Failed::Connecting(error, Box::new(request))),
                 },
