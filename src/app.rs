@@ -122,7 +122,7 @@ fn target(route: &RouteSettings) -> Result<Target, String> {
     if route.upstream.is_empty() {
         return Ok(Target::Nothing);
     }
-    Upstream::new(&route.upstream, route.ca.as_deref()).map(Target::Upstream)
+    Upstream::new(&route.upstream, route.protocol, route.ca.as_deref()).map(Target::Upstream)
 }
 
 /// Serves until `stop` is ready, then drains.

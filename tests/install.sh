@@ -24,14 +24,19 @@ install_packages() {
         as_root env DEBIAN_FRONTEND=noninteractive apt-get install -qy --no-install-recommends "$@"
 }
 
-# The npm packages of tests/provider, and a Node for them where Debian's is too old. Puts that on PATH.
-install_test_provider() {
-    local lock=tests/provider/package-lock.json installed=tests/provider/node_modules/.installed-lock
+# install_npm_packages FOLDER: what its package-lock.json names.
+install_npm_packages() {
+    local lock=$1/package-lock.json installed=$1/node_modules/.installed-lock
     if cmp -s "$lock" "$installed"; then
         echo "npm packages are there"
     else
-        npm ci --prefix tests/provider --no-audit --no-fund && cp "$lock" "$installed" || return 1
+        npm ci --prefix "$1" --no-audit --no-fund && cp "$lock" "$installed"
     fi
+}
+
+# The npm packages of tests/provider, and a Node for them where Debian's is too old. Puts that on PATH.
+install_test_provider() {
+    install_npm_packages tests/provider || return 1
     if ! node -e 'process.exit(require("crypto").hash && URL.parse ? 0 : 1)'; then
         local newer="node-linux-$(node -p process.arch)"
         echo "Node $(node --version) is too old for the test provider: $newer goes to target/tools"

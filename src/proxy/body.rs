@@ -7,6 +7,7 @@
 //! Once the upstream's head is there, the two may talk as slowly as they like, as far as this goes: over HTTP/1.1 the
 //! listener ends a connection on which a body of a known length stands still for a minute while somebody waits for it.
 
+use super::response;
 use crate::answer::Failure;
 use crate::protocol::BodyError;
 use crate::upstream::RequestBody;
@@ -149,7 +150,7 @@ where
             };
             (this.left, this.passed) = (left, this.passed.saturating_add(length));
         }
-        Poll::Ready(Some(Ok(frame)))
+        Poll::Ready(Some(Ok(response::pass(frame))))
     }
 
     fn is_end_stream(&self) -> bool {

@@ -91,7 +91,7 @@ pub async fn forward(
 
     let (mut parts, incoming) = request.into_parts();
     let opening = is_websocket.then(|| upgrade::Opening::take(&parts.headers));
-    request::prepare(&mut parts, &passage, length.is_none())?;
+    request::prepare(&mut parts, &passage, length.is_none(), takes_trailers)?;
     if let Some(opening) = opening {
         opening.restore(&mut parts.headers);
     }

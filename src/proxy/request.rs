@@ -10,7 +10,7 @@ use super::{Passage, cookies, trace_context};
 use crate::answer::Failure;
 use crate::config::{Auth, AuthorizationMode, HostMode};
 use crate::protocol::hop_by_hop;
-use http::header::{AUTHORIZATION, HOST, TRAILER, TRANSFER_ENCODING, VIA};
+use http::header::{AUTHORIZATION, HOST, TE, TRAILER, TRANSFER_ENCODING, VIA};
 use http::uri::PathAndQuery;
 use http::{HeaderMap, HeaderName, HeaderValue, Uri, request::Parts};
 use std::sync::LazyLock;
@@ -43,8 +43,14 @@ pub fn comes_from_us(headers: &HeaderMap) -> bool {
         .any(|hop| hop.trim_ascii().starts_with(ours))
 }
 
-/// Changes a request's head into the one that goes up. `is_chunked`: its body's length is not known.
-pub fn prepare(parts: &mut Parts, passage: &Passage<'_>, is_chunked: bool) -> Result<(), Failure> {
+/// Changes a request's head into the one that goes up. `is_chunked`: its body's length is not known; `takes_trailers`: the
+/// browser's side does.
+pub fn prepare(
+    parts: &mut Parts,
+    passage: &Passage<'_>,
+    is_chunked: bool,
+    takes_trailers: bool,
+) -> Result<(), Failure> {
     let announced = is_chunked.then(|| trailers(&parts.headers)).flatten();
     let headers = &mut parts.headers;
     hop_by_hop::remove(headers);
@@ -75,6 +81,10 @@ pub fn prepare(parts: &mut Parts, passage: &Passage<'_>, is_chunked: bool) -> Re
         if let Some(announced) = announced {
             headers.insert(TRAILER, announced);
         }
+    }
+    if takes_trailers {
+        // For an upstream that speaks HTTP/2; gRPC servers insist on it.
+        headers.insert(TE, HeaderValue::from_static("trailers"));
     }
     parts.uri = target(&parts.uri, passage)?;
     parts.extensions.clear();

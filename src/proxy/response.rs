@@ -35,7 +35,11 @@ pub fn prepare(parts: &mut Parts, passage: &Passage<'_>, takes_trailers: bool) -
         );
         return Err(Failure::UpstreamUnavailable);
     }
-    let announced = (takes_trailers && headers.contains_key(TRANSFER_ENCODING))
+    let may_end_in_trailers = match parts.version {
+        Version::HTTP_2 => !headers.contains_key(CONTENT_LENGTH),
+        _ => headers.contains_key(TRANSFER_ENCODING),
+    };
+    let announced = (takes_trailers && may_end_in_trailers)
         .then(|| request::trailers(headers))
         .flatten();
     hop_by_hop::remove(headers);
@@ -57,7 +61,7 @@ pub fn prepare(parts: &mut Parts, passage: &Passage<'_>, takes_trailers: bool) -
     Ok(())
 }
 
-/// A piece of the body on its way back. HTTP/1.1 sends only trailers that were announced; HTTP/2 sends them all.
+/// A piece of a body on its way, there or back. HTTP/1.1 sends only trailers that were announced; HTTP/2 sends them all.
 pub fn pass(frame: Frame<Bytes>) -> Frame<Bytes> {
     match frame.into_trailers() {
         Ok(mut trailers) => {

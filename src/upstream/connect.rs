@@ -1,17 +1,16 @@
-//! Connections to upstreams: names, TCP, TLS, and one deadline over the three.
+//! Connections to upstreams: names, TCP, TLS, and one deadline over the three; or a socket of this machine's.
 //!
 //! `localhost` and `*.localhost` are this machine, whatever the resolver says (RFC 6761 §6.3).
 
 use super::CONNECT_TIMEOUT;
+use super::origin::Address;
 use crate::protocol::BodyError;
-use http::Uri;
-use hyper_rustls::{HttpsConnector, MaybeHttpsStream};
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::client::legacy::connect::dns::Name;
 use hyper_util::rt::TokioIo;
 use rustls::ClientConfig;
-use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, ServerName};
 use rustls_platform_verifier::Verifier;
 use std::future::Future;
 use std::io;
@@ -21,7 +20,9 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
-use tokio::net::TcpStream;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::UnixStream;
+use tokio_rustls::TlsConnector;
 use tower::Service;
 
 /// The connection was not there in time.
@@ -29,11 +30,30 @@ use tower::Service;
 #[error("no connection in time")]
 pub struct Late;
 
+/// Which versions of HTTP an upstream may choose from in the TLS handshake.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Offer {
+    /// HTTP/1.1 alone.
+    Http1,
+    /// HTTP/2 or HTTP/1.1.
+    Either,
+}
+
+/// A connection, over whatever it goes.
+pub type Stream = TokioIo<Box<dyn Io>>;
+
+/// Bytes both ways.
+pub trait Io: AsyncRead + AsyncWrite + Send + Unpin {}
+impl<T: AsyncRead + AsyncWrite + Send + Unpin> Io for T {}
+
 /// Connects to origins, within [`CONNECT_TIMEOUT`].
 #[derive(Clone, Debug)]
-pub struct Connector(HttpsConnector<HttpConnector<Resolver>>);
+pub struct Connector {
+    tcp: HttpConnector<Resolver>,
+    http1: Arc<ClientConfig>,
+    either: Arc<ClientConfig>,
+}
 
-type Stream = MaybeHttpsStream<TokioIo<TcpStream>>;
 type Boxed<T, E> = Pin<Box<dyn Future<Output = Result<T, E>> + Send>>;
 
 impl Connector {
@@ -44,18 +64,52 @@ impl Connector {
         tcp.set_nodelay(true);
         // Tunnels and streams have no other bound than TCP's own.
         tcp.set_keepalive(Some(Duration::from_mins(1)));
-        let connector = hyper_rustls::HttpsConnectorBuilder::new()
-            .with_tls_config(tls(needs_tls, ca)?)
-            .https_or_http()
-            .enable_http1()
-            .wrap_connector(tcp);
-        Ok(Self(connector))
+        let mut http1 = tls(needs_tls, ca)?;
+        http1.alpn_protocols = vec![b"http/1.1".into()];
+        let mut either = http1.clone();
+        either.alpn_protocols.insert(0, b"h2".into());
+        Ok(Self {
+            tcp,
+            http1: Arc::new(http1),
+            either: Arc::new(either),
+        })
     }
 
-    /// Connects and closes again.
-    pub async fn try_connect(&self, uri: Uri) -> Result<(), BodyError> {
-        self.clone().call(uri).await.map(drop)
+    /// Connects to an origin, and says whether it has chosen HTTP/2.
+    ///
+    /// # Errors
+    /// [`Late`], or what the system or TLS says.
+    pub async fn connect(&self, address: &Address, offer: Offer) -> Result<(Stream, bool), BodyError> {
+        tokio::time::timeout(CONNECT_TIMEOUT, self.connect_some_time(address, offer))
+            .await
+            .unwrap_or_else(|_| Err(Late.into()))
     }
+
+    async fn connect_some_time(&self, address: &Address, offer: Offer) -> Result<(Stream, bool), BodyError> {
+        let uri = match address {
+            Address::Unix(path) => return Ok((boxed(UnixStream::connect(path).await?), false)),
+            Address::Tcp(uri) => uri,
+        };
+        let tcp = self.tcp.clone().call(uri.clone()).await?.into_inner();
+        if !address.needs_tls() {
+            return Ok((boxed(tcp), false));
+        }
+        let host = uri.host().unwrap_or_default();
+        let host = host.trim_start_matches('[').trim_end_matches(']').to_owned();
+        let config = match offer {
+            Offer::Http1 => &self.http1,
+            Offer::Either => &self.either,
+        };
+        let tls = TlsConnector::from(config.clone())
+            .connect(ServerName::try_from(host)?, tcp)
+            .await?;
+        let is_http2 = tls.get_ref().1.alpn_protocol() == Some(b"h2");
+        Ok((boxed(tls), is_http2))
+    }
+}
+
+fn boxed(stream: impl Io + 'static) -> Stream {
+    TokioIo::new(Box::new(stream))
 }
 
 fn tls(needed: bool, ca: Option<&Path>) -> Result<ClientConfig, String> {
@@ -83,25 +137,6 @@ fn tls(needed: bool, ca: Option<&Path>) -> Result<ClientConfig, String> {
         .dangerous()
         .with_custom_certificate_verifier(Arc::new(verifier))
         .with_no_client_auth())
-}
-
-impl Service<Uri> for Connector {
-    type Response = Stream;
-    type Error = BodyError;
-    type Future = Boxed<Stream, BodyError>;
-
-    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), BodyError>> {
-        self.0.poll_ready(cx)
-    }
-
-    fn call(&mut self, uri: Uri) -> Self::Future {
-        let connecting = self.0.call(uri);
-        Box::pin(async move {
-            tokio::time::timeout(CONNECT_TIMEOUT, connecting)
-                .await
-                .unwrap_or_else(|_| Err(Late.into()))
-        })
-    }
 }
 
 /// The system's resolver, but for this machine's own names.

@@ -1,7 +1,7 @@
 //! Lends a request's body to one attempt after another, until an attempt reads from it, and tells whether it moves.
 //!
-//! A connection that is refused has read nothing, so the next origin can have the same body; and a response that waits
-//! for a long upload is not late while the upload moves.
+//! A stream that an HTTP/2 upstream refuses may have read nothing, so the next one can have the same body; and a response
+//! that waits for a long upload is not late while the upload moves.
 
 use super::RequestBody;
 use crate::protocol::BodyError;
@@ -37,6 +37,11 @@ impl Lender {
     /// The body of a request that has none.
     pub fn nothing() -> RequestBody {
         Empty::new().map_err(|never| match never {}).boxed_unsync()
+    }
+
+    /// Whether no borrower has read from it.
+    pub fn is_whole(&self) -> bool {
+        self.0.ask(|_| ()).is_some()
     }
 
     /// The body, for as long as no borrower has read from it.

@@ -4,34 +4,40 @@
 //! and brings the response's head back; both bodies stream on after it.
 //!
 //! INVARIANT: path and query go up byte for byte; no URL library touches them.
-//! INVARIANT: a request of which anything was sent is never sent again (RFC 9110 §9.2.2).
+//! INVARIANT: a request of which anything was sent is never sent again (RFC 9110 §9.2.2), unless an HTTP/2 upstream says
+//! that it has not looked at it (RFC 9113 §8.7).
 //!
 //! Sources: RFC 9110 §7.2, §9.2.2; RFC 9112 §3.2.1.
 
+mod body;
 mod connect;
+mod http2;
 mod lending;
+mod origin;
+mod pool;
 #[cfg(test)]
 pub(crate) mod raw;
 #[cfg(test)]
 mod tests;
 
+use crate::config::Protocol;
 use crate::protocol::BodyError;
 use bytes::Bytes;
-use connect::{Connector, Late};
+use connect::Connector;
+use http::Version;
 use http::header::HOST;
-use http::uri::{Authority, PathAndQuery, Scheme};
-use http::{HeaderValue, Uri, Version};
 use http_body::Body as _;
 use http_body_util::combinators::UnsyncBoxBody;
-use hyper::body::Incoming;
 use hyper::{Request, Response};
-use hyper_util::client::legacy::{Client, Error};
-use hyper_util::rt::{TokioExecutor, TokioTimer};
 use lending::Lender;
+use origin::{Address, Origin, is_late};
+use pool::{Again, Failed};
 use std::path::Path;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 use tokio::time::Instant;
+
+pub use body::ResponseBody;
 
 /// A request body on its way up.
 pub type RequestBody = UnsyncBoxBody<Bytes, BodyError>;
@@ -80,48 +86,31 @@ pub struct Upstream {
     origins: Vec<Origin>,
     next: AtomicUsize,
     started: Instant,
-    connector: Connector,
-    client: Client<Connector, RequestBody>,
-}
-
-#[derive(Debug)]
-struct Origin {
-    scheme: Scheme,
-    authority: Authority,
-    /// Its own name as `Host` says it: the scheme's own port is left out.
-    host: HeaderValue,
-    /// Milliseconds after [`Upstream::started`]; before that it is asked last.
-    refused_until: AtomicU64,
 }
 
 impl Upstream {
-    /// Takes one or several `http` or `https` origins; `ca` is a PEM file of authorities trusted beside the system's.
+    /// Takes one or several `http`, `https` or `unix:` origins; `ca` is a PEM file of authorities trusted beside the
+    /// system's.
     ///
     /// # Errors
     /// A sentence for the operator: what was found and what is wanted.
-    pub fn new(origins: &[String], ca: Option<&Path>) -> Result<Self, String> {
+    pub fn new(origins: &[String], protocol: Protocol, ca: Option<&Path>) -> Result<Self, String> {
         if origins.is_empty() {
             return Err("an upstream needs at least one origin".into());
         }
-        let origins: Vec<Origin> = origins
+        let addresses: Vec<Address> = origins
             .iter()
-            .map(|text| Origin::parse(text))
+            .map(|text| Address::parse(text))
             .collect::<Result<_, _>>()?;
-        let needs_tls = origins.iter().any(|origin| origin.scheme == Scheme::HTTPS);
+        let needs_tls = addresses.iter().any(Address::needs_tls);
         let connector = Connector::new(needs_tls, ca)?;
-        let client = Client::builder(TokioExecutor::new())
-            .pool_idle_timeout(IDLE_TIMEOUT)
-            .pool_timer(TokioTimer::new())
-            .pool_max_idle_per_host(MAX_IDLE)
-            .http1_max_buf_size(MAX_BUFFER)
-            .set_host(false)
-            .build(connector.clone());
+        let origins = addresses
+            .into_iter()
+            .map(|address| Origin::new(address, protocol, connector.clone()));
         Ok(Self {
-            origins,
+            origins: origins.collect::<Result<_, _>>()?,
             next: AtomicUsize::new(0),
             started: Instant::now(),
-            connector,
-            client,
         })
     }
 
@@ -145,62 +134,65 @@ impl Upstream {
         &self,
         request: Request<RequestBody>,
         timeout: Duration,
-    ) -> Result<Response<Incoming>, UpstreamError> {
-        let (parts, body) = request.into_parts();
-        if body.is_end_stream() {
-            return tokio::time::timeout(timeout, self.try_origins(parts, Lender::nothing))
+    ) -> Result<Response<ResponseBody>, UpstreamError> {
+        if request.body().is_end_stream() {
+            let nothing = || Some(Lender::nothing());
+            return tokio::time::timeout(timeout, self.try_origins(request, &nothing))
                 .await
                 .unwrap_or(Err(UpstreamError::Timeout));
         }
+        let (head, body) = request.into_parts();
         let lender = Lender::new(body);
+        let request = Request::from_parts(head, lender.lend());
+        let again = || lender.is_whole().then(|| lender.lend());
         tokio::select! {
-            result = self.try_origins(parts, || lender.lend()) => result,
+            result = self.try_origins(request, &again) => result,
             () = lender.still_for(timeout) => Err(UpstreamError::Timeout),
         }
     }
 
     async fn try_origins(
         &self,
-        parts: http::request::Parts,
-        body: impl Fn() -> RequestBody,
-    ) -> Result<Response<Incoming>, UpstreamError> {
-        let mut parts = Some(parts);
-        let candidates = self.in_order();
-        let last = candidates.len() - 1;
-        for (n, origin) in candidates.into_iter().enumerate() {
-            let head = if n == last { parts.take() } else { parts.clone() };
-            let Some(head) = head else { break };
-            let request = origin.address(Request::from_parts(head, body()))?;
-            match self.client.request(request).await {
-                Ok(response) => return Ok(response),
-                // Nothing was sent: the body was not even asked for.
-                Err(error) if error.is_connect() => {
-                    let until = self.now().saturating_add(REFUSED_FOR);
-                    origin.refused_until.store(until, Ordering::Relaxed);
-                    tracing::warn!(origin = %origin, error = %root(&error), "the upstream takes no connection");
-                    if n == last {
-                        return Err(origin.error(&error));
-                    }
-                }
-                Err(error) => return Err(origin.error(&error)),
+        mut request: Request<RequestBody>,
+        again: Again<'_>,
+    ) -> Result<Response<ResponseBody>, UpstreamError> {
+        *request.version_mut() = Version::HTTP_11;
+        let has_host = request.headers().contains_key(HOST);
+        let mut candidates = self.in_order();
+        while let Some(origin) = candidates.next() {
+            if !has_host {
+                request.headers_mut().insert(HOST, origin.host.clone());
             }
+            let failed = match origin.pool.exchange(request, again).await {
+                Ok(response) => return Ok(response),
+                Err(failed) => failed,
+            };
+            let error = origin.error(&failed);
+            // Nothing was sent: the body was not even asked for.
+            let Failed::Connecting(cause, unsent) = failed else {
+                return Err(error);
+            };
+            let until = self.now().saturating_add(REFUSED_FOR);
+            origin.refused_until.store(until, Ordering::Relaxed);
+            tracing::warn!(%origin, error = %root(cause.as_ref()), "the upstream takes no connection");
+            if candidates.len() == 0 {
+                return Err(error);
+            }
+            request = *unsent;
         }
         Err(UpstreamError::Unavailable("no origin is left".into()))
     }
 
     /// The origins in turn, those that refused a moment ago after the others.
-    fn in_order(&self) -> Vec<&Origin> {
+    fn in_order(&self) -> impl ExactSizeIterator<Item = &Origin> {
         let count = self.origins.len();
-        if count == 1 {
-            return vec![&self.origins[0]];
-        }
         let first = self.next.fetch_add(1, Ordering::Relaxed);
         let mut candidates: Vec<&Origin> = (0..count)
             .map(|n| &self.origins[first.wrapping_add(n) % count])
             .collect();
         let now = self.now();
         candidates.sort_by_key(|origin| origin.refused_until.load(Ordering::Relaxed) > now);
-        candidates
+        candidates.into_iter()
     }
 
     fn now(&self) -> u64 {
@@ -212,11 +204,15 @@ impl Upstream {
         let mut all = Vec::with_capacity(self.origins.len());
         for origin in &self.origins {
             let began = Instant::now();
-            let outcome = match self.connector.try_connect(origin.uri("/")).await {
+            let outcome = match origin.pool.try_connect().await {
                 Ok(()) => Ok(()),
-                Err(error) if error.is::<Late>() => Err(format!(
+                Err(error) if is_late(&error) => Err(format!(
                     "no connection within {} s; is there a firewall between, or the wrong port?",
                     CONNECT_TIMEOUT.as_secs()
+                )),
+                Err(error) if origin.is_socket() => Err(format!(
+                    "{}; is it running, is the path right, and may it be written to by cloakroom's user?",
+                    root(error.as_ref())
                 )),
                 Err(error) => Err(format!(
                     "{}; is it running, is the name right, and is its certificate trusted (see the route's `ca`)?",
@@ -230,85 +226,6 @@ impl Upstream {
             });
         }
         all
-    }
-}
-
-impl Origin {
-    fn parse(text: &str) -> Result<Self, String> {
-        let wanted = "wanted: an origin such as http://orders:8080, without a path";
-        let uri: Uri = text
-            .parse()
-            .map_err(|_| format!("the upstream is not a URL; {wanted}"))?;
-        let scheme = match uri.scheme_str() {
-            Some("http") => Scheme::HTTP,
-            Some("https") => Scheme::HTTPS,
-            _ => return Err(format!("the upstream has no http or https scheme; {wanted}")),
-        };
-        let authority = uri
-            .authority()
-            .filter(|authority| !authority.host().is_empty())
-            .ok_or_else(|| format!("the upstream has no host; {wanted}"))?;
-        if authority.as_str().contains('@') {
-            return Err(format!("the upstream holds credentials; {wanted}"));
-        }
-        if !matches!(uri.path(), "" | "/") || uri.query().is_some() || text.contains('#') {
-            return Err(format!("the upstream holds more than an origin; {wanted}"));
-        }
-        let default_port = if scheme == Scheme::HTTPS { 443 } else { 80 };
-        let host = match authority.port_u16() {
-            Some(port) if port != default_port => format!("{}:{port}", authority.host()),
-            _ => authority.host().to_owned(),
-        };
-        Ok(Self {
-            scheme,
-            authority: authority.clone(),
-            host: HeaderValue::try_from(host)
-                .map_err(|_| format!("the upstream has no usable host; {wanted}"))?,
-            refused_until: AtomicU64::new(0),
-        })
-    }
-
-    fn uri(&self, path: &'static str) -> Uri {
-        let mut parts = http::uri::Parts::default();
-        parts.scheme = Some(self.scheme.clone());
-        parts.authority = Some(self.authority.clone());
-        parts.path_and_query = Some(PathAndQuery::from_static(path));
-        Uri::from_parts(parts).unwrap_or_default()
-    }
-
-    /// Directs a request to this origin. The client cuts scheme and authority off again before it writes the target.
-    fn address(&self, mut request: Request<RequestBody>) -> Result<Request<RequestBody>, UpstreamError> {
-        let mut target = std::mem::take(request.uri_mut()).into_parts();
-        target.scheme = Some(self.scheme.clone());
-        target.authority = Some(self.authority.clone());
-        target
-            .path_and_query
-            .get_or_insert(PathAndQuery::from_static("/"));
-        *request.uri_mut() =
-            Uri::from_parts(target).map_err(|error| UpstreamError::Unavailable(error.to_string()))?;
-        *request.version_mut() = Version::HTTP_11;
-        request
-            .headers_mut()
-            .entry(HOST)
-            .or_insert_with(|| self.host.clone());
-        Ok(request)
-    }
-
-    fn error(&self, error: &Error) -> UpstreamError {
-        let mut source = std::error::Error::source(error);
-        while let Some(cause) = source {
-            if cause.is::<Late>() {
-                return UpstreamError::Timeout;
-            }
-            source = cause.source();
-        }
-        UpstreamError::Unavailable(format!("{self}: {}", root(error)))
-    }
-}
-
-impl std::fmt::Display for Origin {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{}://{}", self.scheme, self.authority)
     }
 }
 

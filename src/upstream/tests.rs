@@ -1,7 +1,11 @@
 //! Against upstreams on bare sockets.
 
+mod http2;
+mod reuse;
+
 use super::raw::{self, read_exactly, read_head, say};
 use super::*;
+use http::HeaderValue;
 use http_body_util::{BodyExt, Full};
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
@@ -14,7 +18,7 @@ fn upstream(addresses: &[SocketAddr]) -> Upstream {
         .iter()
         .map(|address| format!("http://{address}"))
         .collect();
-    Upstream::new(&origins, None).unwrap()
+    Upstream::new(&origins, Protocol::Auto, None).unwrap()
 }
 
 fn get(target: &str) -> Request<RequestBody> {
@@ -26,7 +30,7 @@ fn post(body: &'static str) -> Request<RequestBody> {
     Request::builder().method("POST").uri("/").body(body).unwrap()
 }
 
-async fn text(response: Response<Incoming>) -> String {
+async fn text(response: Response<impl http_body::Body<Data = Bytes, Error: std::fmt::Debug>>) -> String {
     String::from_utf8(response.into_body().collect().await.unwrap().to_bytes().to_vec()).unwrap()
 }
 
@@ -119,13 +123,13 @@ async fn host_is_the_chosen_origins_own_unless_it_is_given() {
             .contains("\r\nhost: app.example\r\n")
     );
     assert_eq!(
-        Upstream::new(&["https://orders:443".into()], None)
+        Upstream::new(&["https://orders:443".into()], Protocol::Auto, None)
             .unwrap()
             .authority(),
         "orders"
     );
     assert_eq!(
-        Upstream::new(&["http://orders:8080/".into()], None)
+        Upstream::new(&["http://orders:8080/".into()], Protocol::Auto, None)
             .unwrap()
             .authority(),
         "orders:8080"
@@ -207,7 +211,7 @@ async fn an_origin_that_refuses_is_passed_over() {
     }
     assert_eq!(heads.lock().unwrap().len(), 6);
     assert_eq!(
-        upstream.in_order()[0].host,
+        upstream.in_order().next().unwrap().host,
         address.to_string().as_str(),
         "the refusing one comes last"
     );
@@ -299,7 +303,12 @@ fn stream_of(receiver: tokio::sync::mpsc::Receiver<Bytes>) -> RequestBody {
 async fn this_machines_names_are_this_machine() {
     let (address, _) = noting().await;
     for name in ["localhost", "api.localhost", "API.LocalHost"] {
-        let upstream = Upstream::new(&[format!("http://{name}:{}", address.port())], None).unwrap();
+        let upstream = Upstream::new(
+            &[format!("http://{name}:{}", address.port())],
+            Protocol::Auto,
+            None,
+        )
+        .unwrap();
         assert_eq!(
             text(upstream.send(get("/"), SOON).await.unwrap()).await,
             "ok",
@@ -335,10 +344,20 @@ fn only_origins_are_upstreams() {
         "http://a#b",
         "/x",
     ] {
-        assert!(Upstream::new(&[wrong.to_owned()], None).is_err(), "{wrong}");
+        assert!(
+            Upstream::new(&[wrong.to_owned()], Protocol::Auto, None).is_err(),
+            "{wrong}"
+        );
     }
-    assert!(Upstream::new(&[], None).is_err());
-    assert!(Upstream::new(&["https://a".into()], Some(Path::new("/nowhere.pem"))).is_err());
+    assert!(Upstream::new(&[], Protocol::Auto, None).is_err());
+    assert!(
+        Upstream::new(
+            &["https://a".into()],
+            Protocol::Auto,
+            Some(Path::new("/nowhere.pem"))
+        )
+        .is_err()
+    );
 }
 
 #[tokio::test]
@@ -368,13 +387,13 @@ async fn https_upstreams_are_verified_against_the_routes_ca() {
     let mut ca = tempfile::NamedTempFile::new().unwrap();
     std::io::Write::write_all(&mut ca, made.cert.pem().as_bytes()).unwrap();
     let origin = |name: &str| vec![format!("https://{name}:{}", address.port())];
-    let trusting = Upstream::new(&origin("api.localhost"), Some(ca.path())).unwrap();
+    let trusting = Upstream::new(&origin("api.localhost"), Protocol::Auto, Some(ca.path())).unwrap();
     assert_eq!(text(trusting.send(get("/"), SOON).await.unwrap()).await, "ok");
     assert_eq!(trusting.check_online().await[0].outcome, Ok(()));
     // Another name than the certificate's, and an authority that nobody vouched for.
     for wrong in [
-        Upstream::new(&origin("localhost"), Some(ca.path())),
-        Upstream::new(&origin("api.localhost"), None),
+        Upstream::new(&origin("localhost"), Protocol::Auto, Some(ca.path())),
+        Upstream::new(&origin("api.localhost"), Protocol::Auto, None),
     ] {
         let Ok(wrong) = wrong else { continue };
         let error = wrong.send(get("/"), SOON).await.unwrap_err();

@@ -25,6 +25,7 @@ mod diagnosis;
 mod forward_auth;
 mod framing;
 mod frontchannel;
+mod grpc;
 mod handshake;
 mod headers;
 mod http2;

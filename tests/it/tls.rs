@@ -20,7 +20,7 @@ use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
 /// The usual config with TLS on its listener.
-fn with_tls(config: Config, authority: &Authority) -> Config {
+pub fn with_tls(config: Config, authority: &Authority) -> Config {
     let leaf = authority.leaf("app.localhost");
     let url = config.public_url().replace("http://", "https://");
     config.set("public_url", url).set(
@@ -30,7 +30,7 @@ fn with_tls(config: Config, authority: &Authority) -> Config {
 }
 
 /// A browser whose connections go over TLS.
-async fn browser(cloakroom: &Cloakroom, authority: &Authority) -> Browser {
+pub async fn browser(cloakroom: &Cloakroom, authority: &Authority) -> Browser {
     let port = authority
         .plain_port_to(cloakroom.address(), "app.localhost")
         .await;

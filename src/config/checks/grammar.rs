@@ -133,6 +133,11 @@ impl<'a> Url<'a> {
         Url::parse(text).is_ok_and(|url| !url.https && is_outside(url.host))
     }
 
+    /// Whether it is https.
+    pub fn is_https(text: &str) -> bool {
+        Url::parse(text).is_ok_and(|url| url.https)
+    }
+
     /// The host of a URL; none where the text is no URL.
     pub fn host(text: &'a str) -> Option<&'a str> {
         Url::parse(text).ok().map(|url| url.host)
@@ -149,8 +154,12 @@ impl<'a> Url<'a> {
         }
     }
 
-    /// The doubt about an upstream: an origin and nothing else.
+    /// The doubt about an upstream: an origin and nothing else, or a socket.
     pub fn upstream_doubt(text: &str) -> Option<&'static str> {
+        if let Some(path) = text.strip_prefix("unix:") {
+            let is_absolute = path.starts_with('/') && !path.starts_with("//") && path.len() > 1;
+            return (!is_absolute).then_some("is a socket without an absolute path");
+        }
         match Url::parse(text) {
             Err(doubt) => Some(doubt),
             Ok(url) if !matches!(url.rest, "" | "/") => Some("holds more than scheme, host and port"),
@@ -336,6 +345,7 @@ mod tests {
             "http://under_score",
             "HTTP://A",
             "http://10.0.0.1",
+            "unix:/run/x.sock",
         ] {
             assert_eq!(Url::upstream_doubt(url), None, "{url}");
         }
@@ -357,7 +367,11 @@ mod tests {
             "http://[::1",
             "http://a b",
             "http://ä",
-            "unix:/run/x",
+            "unix:run/x",
+            "unix:",
+            "unix:/",
+            "unix://run/x",
+            "UNIX:/run/x",
             "http://a..b",
             "http://-:x",
             "http://a\\b",

@@ -1,7 +1,7 @@
 //! `routes`.
 
 use super::super::report::{Findings, KeyPath, quoted};
-use super::super::settings::{Auth, AuthorizationMode, Csrf, Files, RouteSettings, Settings};
+use super::super::settings::{Auth, AuthorizationMode, Csrf, Files, Protocol, RouteSettings, Settings};
 use super::grammar::{self, Url};
 use super::{lies_under, not_zero};
 use crate::protocol::path::is_under;
@@ -69,11 +69,20 @@ fn target(route: &RouteSettings, has_forward_auth: bool, at: &KeyPath, findings:
     for (i, upstream) in route.upstream.iter().enumerate() {
         if let Some(doubt) = Url::upstream_doubt(upstream) {
             let message = format!(
-                "found {}, which {doubt}; wanted: an origin such as http://orders:8080",
+                "found {}, which {doubt}; wanted: an origin such as http://orders:8080, or a socket such as unix:/run/orders.sock",
                 quoted(upstream)
             );
             findings.refuse(&at.key("upstream").index(i), message);
         }
+    }
+    if route.protocol == Protocol::H2c
+        && let Some(https) = route.upstream.iter().find(|upstream| Url::is_https(upstream))
+    {
+        let message = format!(
+            "is `h2c`, which is HTTP/2 in clear text, and the upstream is {}; wanted: `auto`, which agrees on HTTP/2 in the TLS handshake, or an http upstream",
+            quoted(https)
+        );
+        findings.refuse(&at.key("protocol"), message);
     }
 }
 

@@ -18,7 +18,7 @@ const fn default_timeout() -> Duration {
 pub struct RouteSettings {
     /// Begins with `/`; no trailing slash except for `/` itself. Matched on whole segments.
     pub path: String,
-    /// Where requests go: an http or https origin, or a list of them.
+    /// Where requests go: an http or https origin, a socket as in `unix:/run/orders.sock`, or a list of them.
     #[serde(default, deserialize_with = "one_or_many::deserialize")]
     #[schemars(with = "one_or_many::OneOrMany<String>")]
     pub upstream: Vec<String>,
@@ -40,6 +40,9 @@ pub struct RouteSettings {
     /// Whether the route's path is cut off before the request goes up.
     #[serde(default)]
     pub strip_prefix: bool,
+    /// The version of HTTP that the upstream speaks.
+    #[serde(default)]
+    pub protocol: Protocol,
     /// The `Host` that the upstream sees.
     #[serde(default)]
     pub host: HostMode,
@@ -124,6 +127,19 @@ pub struct Require {
     pub scopes: Vec<String>,
     /// Every claim listed; any one of its values suffices. Dots descend.
     pub claims: BTreeMap<String, Vec<String>>,
+}
+
+/// The version of HTTP that an upstream speaks. Upgrades go over HTTP/1.1 in any case.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Protocol {
+    /// HTTP/2 where an https upstream chooses it in the TLS handshake, else HTTP/1.1.
+    #[default]
+    Auto,
+    /// HTTP/1.1.
+    Http1,
+    /// HTTP/2 in clear text, by prior knowledge: gRPC servers inside a cluster.
+    H2c,
 }
 
 /// The `Host` that the upstream sees.

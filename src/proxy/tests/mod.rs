@@ -1,12 +1,13 @@
 //! The whole way over real sockets: a bare browser, our listener, `forward`, a bare upstream.
 
 mod headers;
+mod http2;
 mod smuggling;
 mod streaming;
 mod websocket;
 
 use super::*;
-use crate::config::{AuthorizationMode, Csrf, EncodedSlash, HostMode, Require};
+use crate::config::{AuthorizationMode, Csrf, EncodedSlash, HostMode, Protocol, Require};
 use crate::listener::{self, Bounds, Socket};
 use crate::upstream::raw;
 use bytes::Bytes;
@@ -87,6 +88,7 @@ fn route() -> RouteSettings {
         csrf: Csrf::Auto,
         require: Require::default(),
         strip_prefix: false,
+        protocol: Protocol::Auto,
         host: HostMode::Rewrite,
         encoded_slash: EncodedSlash::Refuse,
         authorization: AuthorizationMode::Replace,
@@ -124,8 +126,8 @@ async fn rig(upstream: SocketAddr, route: RouteSettings) -> Rig {
     bearer.set_sensitive(true);
     let forwarding = Forwarding(Arc::new(Setting {
         bearer: (route.auth() != crate::config::Auth::None).then_some(bearer),
+        upstream: Upstream::new(&[format!("http://{upstream}")], route.protocol, None).unwrap(),
         route,
-        upstream: Upstream::new(&[format!("http://{upstream}")], None).unwrap(),
         public_url: PublicUrl::parse("https://app.example").unwrap(),
         tasks: rig.tasks.clone(),
         cut: rig.cut.clone(),

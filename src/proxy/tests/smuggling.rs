@@ -216,3 +216,24 @@ async fn hp_22_a_request_is_sent_once_whatever_comes_back() {
         assert_eq!(hits.load(Ordering::SeqCst), n + 1);
     }
 }
+
+#[tokio::test]
+async fn hp_18_an_answer_that_nobody_asked_for_reaches_nobody() {
+    let twice = "HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nfirst\
+                 HTTP/1.1 200 OK\r\nContent-Length: 7\r\nSet-Cookie: a=evil\r\n\r\nsmuggle";
+    let upstream = raw::serve(move |mut stream, n| async move {
+        while !raw::read_head(&mut stream).await.is_empty() {
+            let own = format!("HTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\n{n}");
+            raw::say(&mut stream, if n == 0 { twice.to_owned() } else { own }).await;
+        }
+    })
+    .await;
+    let rig = rig(upstream, route()).await;
+    for own in ["first", "1", "1"] {
+        let response = rig.ask("GET /api HTTP/1.1", "").await;
+        assert!(
+            response.ends_with(&format!("\r\n\r\n{own}")) && !response.contains("evil"),
+            "{response}"
+        );
+    }
+}

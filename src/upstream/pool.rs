@@ -1,0 +1,348 @@
+//! The connections to one origin: the one used last is used next, and what lies idle is closed.
+//!
+//! A connection is taken for one request and comes back when the answer's body has ended; a task of its own drives it from
+//! its first byte to its last, and none is started for a request. One whose answer is not read to its end, or whose
+//! request nobody waits for any more, does not come back: with its sender it is closed.
+//!
+//! INVARIANT: nobody gets a connection on which a message is still under way, or on which something came that nobody asked
+//! for: hyper asks for the next request only when both messages are over and nothing more was read, and only then is a
+//! sender ready.
+//! INVARIANT: a request of which anything was sent is never sent again, unless an HTTP/2 upstream says that it has not
+//! looked at it and nobody has read from its body; hyper returns one that it has not looked at itself.
+//!
+//! Over HTTP/2 the connections are shared (`http2`). Which version an https origin speaks is known when it has chosen one;
+//! an upgrade goes over HTTP/1.1 in any case.
+//!
+//! Sources: RFC 9110 §7.8, §9.2.2; RFC 9112 §9.3, §9.6; RFC 9113 §8.7.
+
+use super::body::ResponseBody;
+use super::connect::{Connector, Offer};
+use super::origin::Address;
+use super::{IDLE_TIMEOUT, MAX_BUFFER, MAX_IDLE, RequestBody, http2};
+use crate::config::Protocol;
+use crate::protocol::BodyError;
+use http::StatusCode;
+use http::header::{TE, UPGRADE};
+use hyper::body::Incoming;
+use hyper::client::conn::http1::{self, SendRequest};
+use hyper::{Request, Response};
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use tokio::time::Instant;
+use tokio_util::task::TaskTracker;
+
+/// Why there is no answer.
+#[derive(Debug)]
+pub enum Failed {
+    /// There is no connection; the request is as it was.
+    Connecting(BodyError, Box<Request<RequestBody>>),
+    /// The connection broke off.
+    Broken(BodyError),
+}
+
+/// The request's body once more, if nobody has read from it.
+pub type Again<'a> = &'a (dyn Fn() -> Option<RequestBody> + Sync);
+
+/// One origin's connections.
+#[derive(Debug)]
+pub struct Pool {
+    address: Address,
+    connector: Connector,
+    protocol: Protocol,
+    /// Whether an origin that may choose is thought to choose HTTP/2.
+    chooses_http2: AtomicBool,
+    idle: Mutex<Idle>,
+    shared: http2::Connections,
+    /// What drives the connections, and what sweeps the pool.
+    tasks: TaskTracker,
+}
+
+/// A connection that takes one request.
+enum Channel {
+    Own(SendRequest<RequestBody>),
+    Shared(Arc<http2::Connection>),
+}
+
+#[derive(Debug, Default)]
+struct Idle {
+    /// The one used last at the back.
+    kept: VecDeque<Kept>,
+    is_swept: bool,
+}
+
+#[derive(Debug)]
+struct Kept {
+    sender: SendRequest<RequestBody>,
+    since: Instant,
+}
+
+/// A connection that is in use, and where it goes afterwards.
+#[derive(Debug)]
+pub enum Lease {
+    /// It comes back.
+    Own(SendRequest<RequestBody>, Arc<Pool>),
+    /// Others use it as well.
+    Shared(Arc<http2::Connection>),
+}
+
+impl Pool {
+    /// No connections yet.
+    pub fn new(address: Address, protocol: Protocol, connector: Connector) -> Arc<Self> {
+        Arc::new(Self {
+            address,
+            connector,
+            protocol,
+            chooses_http2: AtomicBool::new(true),
+            idle: Mutex::default(),
+            shared: http2::Connections::default(),
+            tasks: TaskTracker::new(),
+        })
+    }
+
+    /// Sends a request and waits for the answer's head. A kept connection that turns out to be closed before it took the
+    /// request is passed over; a new one is the last try.
+    ///
+    /// # Errors
+    /// [`Failed`]
+    pub async fn exchange(
+        self: &Arc<Self>,
+        mut request: Request<RequestBody>,
+        again: Again<'_>,
+    ) -> Result<Response<ResponseBody>, Failed> {
+        let upgrades = request.headers().contains_key(UPGRADE);
+        let mut was_refused = false;
+        loop {
+            let kept = self.kept(upgrades);
+            let is_new = kept.is_none();
+            let channel = match kept {
+                Some(channel) => channel,
+                // Boxed, so that a request, which hardly ever needs it, does not carry the room for it from hand to hand.
+                None => match Box::pin(self.open(upgrades)).await {
+                    Ok(channel) => channel,
+                    Err(error) => return Err(Failed::Connecting(error, Box::new(request))),
+                },
+            };
+            match channel {
+                Channel::Own(mut sender) => {
+                    // It concerns one connection, and is for the other version.
+                    request.headers_mut().remove(TE);
+                    match sender.try_send_request(request).await {
+                        Ok(response) => return Ok(self.answered(response, sender)),
+                        Err(mut error) => match error.take_message() {
+                            Some(unsent) if !is_new => request = unsent,
+                            _ => return Err(Failed::Broken(error.into_error().into())),
+                        },
+                    }
+                }
+                Channel::Shared(connection) => {
+                    let (head, body) = request.into_parts();
+                    let mut outgoing = Request::from_parts(head.clone(), body);
+                    http2::address(&mut outgoing, &self.address.scheme()).map_err(Failed::Broken)?;
+                    let mut error = match connection.sender().try_send_request(outgoing).await {
+                        Ok(response) => {
+                            let lease = Some(Lease::Shared(connection));
+                            return Ok(response.map(|incoming| ResponseBody::new(incoming, lease)));
+                        }
+                        Err(error) => error,
+                    };
+                    let unsent = error.take_message().filter(|_| !is_new).map(Request::into_body);
+                    let refused = http2::is_refused(error.error()) && !was_refused;
+                    let body = unsent.or_else(|| if refused { again() } else { None });
+                    let Some(body) = body else {
+                        return Err(Failed::Broken(error.into_error().into()));
+                    };
+                    self.shared.retire(&connection);
+                    was_refused |= refused;
+                    request = Request::from_parts(head, body);
+                }
+            }
+        }
+    }
+
+    /// Connects and closes again.
+    ///
+    /// # Errors
+    /// There is no connection.
+    pub async fn try_connect(&self) -> Result<(), BodyError> {
+        self.connector
+            .connect(&self.address, self.offer(false))
+            .await
+            .map(drop)
+    }
+
+    /// What to offer an origin that may choose.
+    fn offer(&self, upgrades: bool) -> Offer {
+        if self.protocol == Protocol::Auto && !upgrades {
+            Offer::Either
+        } else {
+            Offer::Http1
+        }
+    }
+
+    /// Whether requests may go over HTTP/2.
+    fn may_share(&self, upgrades: bool) -> bool {
+        !upgrades
+            && match self.protocol {
+                Protocol::Auto => self.address.needs_tls(),
+                Protocol::Http1 => false,
+                Protocol::H2c => true,
+            }
+    }
+
+    /// A connection that is there.
+    fn kept(&self, upgrades: bool) -> Option<Channel> {
+        let shares = self.may_share(upgrades);
+        if shares && let Some(connection) = self.shared.usable() {
+            return Some(Channel::Shared(connection));
+        }
+        // One that was opened for an upgrade which the upstream did not want is no good for anything else.
+        if shares && self.protocol == Protocol::H2c {
+            return None;
+        }
+        self.take().map(Channel::Own)
+    }
+
+    /// A new connection; where many want one that they can share, one for all.
+    async fn open(self: &Arc<Self>, upgrades: bool) -> Result<Channel, BodyError> {
+        if !self.may_share(upgrades) || !self.chooses_http2.load(Ordering::Relaxed) {
+            return self.connect(upgrades).await;
+        }
+        let already = || match self.kept(upgrades) {
+            None if !self.chooses_http2.load(Ordering::Relaxed) => Some(None),
+            kept => kept.map(Some),
+        };
+        let attempt = async { self.connect(upgrades).await.map(Some) };
+        match self.shared.one_at_a_time(already, attempt).await? {
+            Some(channel) => Ok(channel),
+            // It does not share, as has turned out meanwhile.
+            None => self.connect(upgrades).await,
+        }
+    }
+
+    async fn connect(self: &Arc<Self>, upgrades: bool) -> Result<Channel, BodyError> {
+        let (stream, chose_http2) = self
+            .connector
+            .connect(&self.address, self.offer(upgrades))
+            .await?;
+        let is_shared = chose_http2 || self.protocol == Protocol::H2c && !upgrades;
+        if !upgrades {
+            self.chooses_http2.store(is_shared, Ordering::Relaxed);
+        }
+        let channel = if is_shared {
+            Channel::Shared(self.shared.add(stream, &self.tasks).await?)
+        } else {
+            let mut builder = http1::Builder::new();
+            builder.max_buf_size(MAX_BUFFER);
+            let (sender, driver) = builder.handshake(stream).await?;
+            let driver = driver.with_upgrades();
+            self.tasks.spawn(async move {
+                if let Err(error) = driver.await {
+                    tracing::debug!(%error, "a connection to an upstream ended early");
+                }
+            });
+            Channel::Own(sender)
+        };
+        self.begin_to_sweep();
+        Ok(channel)
+    }
+
+    fn answered(
+        self: &Arc<Self>,
+        response: Response<Incoming>,
+        sender: SendRequest<RequestBody>,
+    ) -> Response<ResponseBody> {
+        // A connection that has switched speaks HTTP no more.
+        let lease =
+            (response.status() != StatusCode::SWITCHING_PROTOCOLS).then(|| Lease::Own(sender, self.clone()));
+        response.map(|incoming| ResponseBody::new(incoming, lease))
+    }
+
+    /// The connection used last that can be used.
+    fn take(&self) -> Option<SendRequest<RequestBody>> {
+        let mut idle = self.idle();
+        let now = Instant::now();
+        let mut place = idle.kept.len();
+        while place > 0 {
+            place -= 1;
+            let kept = &idle.kept[place];
+            if now.duration_since(kept.since) >= IDLE_TIMEOUT {
+                // Those before it lie there for longer still.
+                idle.kept.drain(..=place);
+                break;
+            }
+            if kept.sender.is_closed() {
+                idle.kept.remove(place);
+            } else if kept.sender.is_ready() {
+                return idle.kept.remove(place).map(|kept| kept.sender);
+            }
+        }
+        None
+    }
+
+    fn put_back(&self, sender: SendRequest<RequestBody>) {
+        if sender.is_closed() {
+            return;
+        }
+        let since = Instant::now();
+        let mut idle = self.idle();
+        if idle.kept.len() >= MAX_IDLE {
+            idle.kept.pop_front();
+        }
+        idle.kept.push_back(Kept { sender, since });
+    }
+
+    /// One task closes what lies idle, as long as any connection is open.
+    fn begin_to_sweep(self: &Arc<Self>) {
+        if !std::mem::replace(&mut self.idle().is_swept, true) {
+            self.tasks.spawn(sweep(Arc::downgrade(self)));
+        }
+    }
+
+    /// Whether there is anything left to sweep.
+    fn sweep(&self) -> bool {
+        self.shared.sweep();
+        let mut idle = self.idle();
+        let now = Instant::now();
+        idle.kept
+            .retain(|kept| now.duration_since(kept.since) < IDLE_TIMEOUT && !kept.sender.is_closed());
+        // The sweeper itself is one of them.
+        idle.is_swept = self.tasks.len() > 1;
+        idle.is_swept
+    }
+
+    /// How many connections are shared.
+    #[cfg(test)]
+    pub fn shared(&self) -> usize {
+        self.shared.count()
+    }
+
+    /// How many connections wait for a request.
+    #[cfg(test)]
+    pub fn lying_idle(&self) -> usize {
+        self.idle().kept.len()
+    }
+
+    fn idle(&self) -> MutexGuard<'_, Idle> {
+        self.idle.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+async fn sweep(pool: Weak<Pool>) {
+    loop {
+        tokio::time::sleep(IDLE_TIMEOUT).await;
+        if !pool.upgrade().is_some_and(|pool| pool.sweep()) {
+            return;
+        }
+    }
+}
+
+impl Lease {
+    /// Both messages are over: the next request can have the connection.
+    pub fn give_back(self) {
+        match self {
+            Self::Own(sender, pool) => pool.put_back(sender),
+            Self::Shared(connection) => drop(connection),
+        }
+    }
+}
