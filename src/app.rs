@@ -142,6 +142,7 @@ pub async fn run(settings: Settings, parts: Parts, stop: impl Future<Output = ()
         CancellationToken::new(),
     );
     let sessions = parts.sessions(&settings, &tasks);
+    let finally = sessions.clone();
     let admin = Admin::new(
         settings.clone(),
         parts.store.clone(),
@@ -224,6 +225,7 @@ pub async fn run(settings: Settings, parts: Parts, stop: impl Future<Output = ()
         tasks,
         admin_task,
         admin_stop,
+        sessions: finally,
     };
     stop.await;
     tracing::info!(delay = ?settings.server.drain_delay, "stopping: not ready any more, still accepting");
@@ -294,6 +296,8 @@ struct UnderWay {
     admin_task: JoinHandle<()>,
     /// Stops the last two.
     admin_stop: CancellationToken,
+    /// Asked at the end for what is not confirmed.
+    sessions: Arc<Sessions>,
 }
 
 impl UnderWay {
@@ -317,6 +321,15 @@ impl UnderWay {
         let grace = deadline.max(tokio::time::Instant::now() + Duration::from_secs(1));
         if tokio::time::timeout_at(grace, self.tasks.wait()).await.is_err() {
             tracing::warn!("stopping: some background work did not finish in time");
+            let unconfirmed = self.sessions.unconfirmed();
+            if unconfirmed > 0 {
+                tracing::error!(
+                    unconfirmed,
+                    "stopping: the session store has not confirmed the end of all sessions that were logged out here: other \
+                     replicas take them for living ones; when it is back, end those of the `logout` events with an `error` with \
+                     `cloakroom sessions revoke`"
+                );
+            }
         }
     }
 }

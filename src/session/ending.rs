@@ -86,6 +86,11 @@ impl Refused {
         state.known.keys().chain(state.unknown.keys()).copied().collect()
     }
 
+    fn count(&self) -> usize {
+        let state = self.state();
+        state.known.len() + state.unknown.len()
+    }
+
     fn remove(&self, hash: &[u8; 32]) {
         let mut state = self.state();
         state.known.remove(hash);
@@ -159,6 +164,12 @@ impl Sessions {
     #[must_use]
     pub fn is_refused(&self, id: &SessionId) -> bool {
         self.refused.holds(&id.store_key())
+    }
+
+    /// How many sessions have ended here while the store did not confirm it. With this process that is forgotten.
+    #[must_use]
+    pub fn unconfirmed(&self) -> usize {
+        self.refused.count()
     }
 
     fn refuse_as(self: &Arc<Self>, hash: [u8; 32], is_known: bool) {

@@ -457,7 +457,7 @@ async fn the_command_says_what_is_wrong_and_is_1() {
     let public = format!("http://127.0.0.1:{}", rig.cloakroom.port);
     let cookie = alice.session().unwrap();
     let list = ["list", "--sub", "alice"];
-    let cases: [(&[&str], &[&str]); 12] = [
+    let cases: [(&[&str], &[&str]); 13] = [
         (&["--config", "wrong.yaml"], &["refuses the token (403)"]),
         (
             &["--config", "away.yaml"],
@@ -482,8 +482,12 @@ async fn the_command_says_what_is_wrong_and_is_1() {
             &["There is nothing at this address"],
         ),
         (
-            &["--url", "https://127.0.0.1:1", "--token-file", "token"],
+            &["--url", "ftp://127.0.0.1:1", "--token-file", "token"],
             &["wanted: something like http://"],
+        ),
+        (
+            &["--url", "https://127.0.0.1:1", "--token-file", "token"],
+            &["cannot be asked", "is this its server.admin address?"],
         ),
         (&["--url", &no_sessions, "--token-file", "nowhere"], &["nowhere"]),
         (

@@ -359,7 +359,7 @@ async fn lo_07_a_logout_while_the_store_is_away_is_said_and_done_later() {
 
 #[tokio::test]
 async fn lo_07_tokens_are_revoked_although_the_store_does_not_confirm_the_end() {
-    let rig = Rig::on_redis(|config| config).await;
+    let mut rig = Rig::on_redis(|config| config.set("server.drain_timeout", "300ms")).await;
     let mut browser = rig.signed_in().await;
     let mut redis = rig.redis.as_ref().unwrap().connection();
     let mut wants = |replicas: &str| {
@@ -376,6 +376,11 @@ async fn lo_07_tokens_are_revoked_although_the_store_does_not_confirm_the_end() 
     );
     assert!(reply.clears_session());
     until(4, "the revocations", || rig.rogue.revoked().len() == 2).await;
+    // Whoever ends the process now hears that the end is forgotten with it.
+    rig.cloakroom.signal("TERM");
+    assert_eq!(rig.cloakroom.ended().await, 0);
+    let said = r#"has not confirmed the end of all sessions that were logged out here"#;
+    assert!(rig.cloakroom.log().contains(said));
     wants("0");
 }
 

@@ -118,9 +118,13 @@ fn address(port: u16) -> String {
 fn copy(file: &str, into: &Path, examples: &[(&str, String)]) {
     let deploy = Path::new(env!("CARGO_MANIFEST_DIR")).join("deploy");
     let mut text = read_to_string(deploy.join(file)).unwrap_or_else(|error| panic!("deploy/{file}: {error}"));
-    for (example, real) in examples {
+    // In two steps: a real port may begin with an example's digits.
+    for (n, (example, _)) in examples.iter().enumerate() {
         assert!(text.contains(example), "no {example} in deploy/{file}");
-        text = text.replace(example, real);
+        text = text.replace(example, &format!("\u{1}{n}\u{1}"));
+    }
+    for (n, (_, real)) in examples.iter().enumerate() {
+        text = text.replace(&format!("\u{1}{n}\u{1}"), real);
     }
     create_dir_all(into.parent().expect("a file in a folder")).expect("a folder");
     write(into, text).expect("a file");
