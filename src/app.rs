@@ -142,7 +142,6 @@ pub async fn run(settings: Settings, parts: Parts, stop: impl Future<Output = ()
         CancellationToken::new(),
     );
     let sessions = parts.sessions(&settings, &tasks);
-    let finally = sessions.clone();
     let admin = Admin::new(
         settings.clone(),
         parts.store.clone(),
@@ -154,15 +153,8 @@ pub async fn run(settings: Settings, parts: Parts, stop: impl Future<Output = ()
     let admin_stop = CancellationToken::new();
     tasks.spawn(timekeeping::keep(parts.metrics.clone(), admin_stop.clone()));
     let to_https = ToHttps::new(settings.clone(), parts.routes.clone(), parts.metrics.clone());
-    let (router, forward_auth) = services(&settings, parts, sessions, &tasks, &tunnels, &cut);
-    let bounds = Bounds {
-        header_timeout: settings.server.header_timeout,
-        idle_timeout: listener::IDLE_TIMEOUT,
-        max_header_size: usize::try_from(settings.server.max_header_size).unwrap_or(usize::MAX),
-        max_headers: settings.server.max_headers,
-        places: listener::places(settings.server.max_connections),
-        streams: listener::places(settings.server.max_connections),
-    };
+    let (router, forward_auth) = services(&settings, parts, sessions.clone(), &tasks, &tunnels, &cut);
+    let bounds = public_bounds(&settings.server);
     tell_registrations(&settings);
     let listeners = TaskTracker::new();
     let admin_task = tasks.spawn(listener::serve(
@@ -225,7 +217,7 @@ pub async fn run(settings: Settings, parts: Parts, stop: impl Future<Output = ()
         tasks,
         admin_task,
         admin_stop,
-        sessions: finally,
+        sessions,
     };
     stop.await;
     tracing::info!(delay = ?settings.server.drain_delay, "stopping: not ready any more, still accepting");
@@ -331,6 +323,18 @@ impl UnderWay {
                 );
             }
         }
+    }
+}
+
+/// The bounds of what browsers reach.
+fn public_bounds(server: &Server) -> Bounds {
+    Bounds {
+        header_timeout: server.header_timeout,
+        idle_timeout: listener::IDLE_TIMEOUT,
+        max_header_size: usize::try_from(server.max_header_size).unwrap_or(usize::MAX),
+        max_headers: server.max_headers,
+        places: listener::places(server.max_connections),
+        streams: listener::places(server.max_connections),
     }
 }
 

@@ -379,7 +379,7 @@ async fn lo_07_tokens_are_revoked_although_the_store_does_not_confirm_the_end() 
     // Whoever ends the process now hears that the end is forgotten with it.
     rig.cloakroom.signal("TERM");
     assert_eq!(rig.cloakroom.ended().await, 0);
-    let said = r#"has not confirmed the end of all sessions that were logged out here"#;
+    let said = "has not confirmed the end of all sessions that were logged out here";
     assert!(rig.cloakroom.log().contains(said));
     wants("0");
 }
