@@ -10,6 +10,8 @@
 mod administration;
 mod cache;
 mod ending;
+#[cfg(fuzzing)]
+pub mod fuzzing;
 pub mod id;
 mod index;
 mod lifetime;
