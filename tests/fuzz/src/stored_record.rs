@@ -119,7 +119,11 @@ fn check_record(plain: &[u8]) {
         Some(written),
         "it changes each time it is written"
     );
-    let (before, after) = (fields(plain), fields(written));
+    // Of a member that is passed over not even the escapes are looked at.
+    let Some(before) = fields(plain) else {
+        return;
+    };
+    let after = fields(written).expect("what was written is an object");
     assert_eq!(
         without_defaults(before),
         without_defaults(after),
@@ -127,8 +131,8 @@ fn check_record(plain: &[u8]) {
     );
 }
 
-fn fields(record: &[u8]) -> Map<String, Value> {
-    serde_json::from_slice(record).expect("a record is an object")
+fn fields(record: &[u8]) -> Option<Map<String, Value>> {
+    serde_json::from_slice(record).ok()
 }
 
 /// Without what is as good as absent.
