@@ -38,15 +38,12 @@ pub fn percent_decoded(text: &[u8]) -> Vec<u8> {
         let escape = text.get(at + 1..at + 3).filter(|_| text[at] == b'%');
         let digits = escape.and_then(|digits| std::str::from_utf8(digits).ok());
         let digits = digits.filter(|digits| digits.bytes().all(|b| b.is_ascii_hexdigit()));
-        match digits.and_then(|digits| u8::from_str_radix(digits, 16).ok()) {
-            Some(byte) => {
-                decoded.push(byte);
-                at += 3;
-            }
-            None => {
-                decoded.push(text[at]);
-                at += 1;
-            }
+        if let Some(byte) = digits.and_then(|digits| u8::from_str_radix(digits, 16).ok()) {
+            decoded.push(byte);
+            at += 3;
+        } else {
+            decoded.push(text[at]);
+            at += 1;
         }
     }
     decoded

@@ -43,9 +43,9 @@ pub fn check(data: &[u8]) {
         }
         Err(mistakes) => {
             assert!(!mistakes.is_empty(), "refused without a word");
-            mistakes
-                .iter()
-                .for_each(|mistake| check_mistake(mistake, file, &variables));
+            for mistake in mistakes {
+                check_mistake(mistake, file, &variables);
+            }
             mistakes.iter().map(ToString::to_string).collect()
         }
     };

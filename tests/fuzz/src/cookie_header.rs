@@ -105,10 +105,9 @@ fn check_session(name: &str, headers: &HeaderMap, pairs: &[(Vec<u8>, Vec<u8>)]) 
         .collect();
     assert_eq!(cookie.came(headers), !own.is_empty());
     match (cookie.presented(headers), &own[..]) {
-        (Presented::Nothing, []) => {}
+        (Presented::Nothing, []) | (Presented::Unusable, [_, _, ..]) => {}
         (Presented::Id(id), [value]) => assert_eq!(id.cookie_value().as_bytes(), &value[..], "two spellings"),
         (Presented::Unusable, [value]) => assert!(!is_id(value), "{value:?}"),
-        (Presented::Unusable, [_, _, ..]) => {}
         (presented, own) => panic!("{presented:?} from {} of that name", own.len()),
     }
 }

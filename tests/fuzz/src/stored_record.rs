@@ -137,8 +137,7 @@ fn fields(record: &[u8]) -> Option<Map<String, Value>> {
 
 /// Without what is as good as absent.
 fn without_defaults(mut record: Map<String, Value>) -> Map<String, Value> {
-    let is_default =
-        |value: &Value| value.is_null() || *value == Value::from(false) || *value == Value::from(0);
+    let is_default = |value: &Value| value.is_null() || *value == false || *value == 0;
     for name in ["sid", "unconfirmed", "shown"] {
         if record.get(name).is_some_and(is_default) {
             record.remove(name);
