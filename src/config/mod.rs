@@ -90,6 +90,19 @@ pub fn load_text(name: &str, yaml: &str) -> Result<Loaded, Vec<Mistake>> {
     check(name, yaml, std::iter::empty(), false)
 }
 
+/// As [`load_text`], with an environment: for the fuzz targets.
+///
+/// # Errors
+/// Every mistake in it.
+#[cfg(fuzzing)]
+pub fn load_text_with(
+    name: &str,
+    yaml: &str,
+    variables: impl Iterator<Item = (OsString, OsString)>,
+) -> Result<Loaded, Vec<Mistake>> {
+    check(name, yaml, variables, false)
+}
+
 /// The JSON Schema of the config, pretty-printed.
 #[must_use]
 pub fn schema() -> String {

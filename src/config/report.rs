@@ -111,6 +111,22 @@ pub(super) fn quoted(text: &str) -> String {
     }
 }
 
+/// A line without line breaks and escape sequences: the names of files and variables stand in it as they are.
+fn on_one_line(text: String) -> String {
+    if !text.contains(char::is_control) {
+        return text;
+    }
+    let mut line = String::with_capacity(text.len());
+    for sign in text.chars() {
+        if sign.is_control() {
+            line.extend(sign.escape_debug());
+        } else {
+            line.push(sign);
+        }
+    }
+    line
+}
+
 /// What was found and not accepted, so far.
 #[derive(Debug, Default)]
 pub(super) struct Report {
@@ -130,9 +146,9 @@ impl Report {
     /// Adds a mistake that has a place but no key.
     pub fn add(&mut self, place: &Place, key: String, message: String) {
         let mistake = Mistake {
-            place: place.to_string(),
+            place: on_one_line(place.to_string()),
             key,
-            message,
+            message: on_one_line(message),
         };
         self.mistakes.push((place.clone(), mistake));
     }
@@ -140,8 +156,8 @@ impl Report {
     /// Adds a warning.
     pub fn warn(&mut self, place: &Place, key: &str, message: &str) {
         let separator = if key.is_empty() { "" } else { ": " };
-        self.warnings
-            .push((place.clone(), format!("{place}: {key}{separator}{message}")));
+        let warning = on_one_line(format!("{place}: {key}{separator}{message}"));
+        self.warnings.push((place.clone(), warning));
     }
 
     /// Whether anything was refused.
@@ -240,6 +256,20 @@ mod tests {
     fn texts_are_shown_on_one_short_line() {
         assert_eq!(shown("a\nb\u{1b}[1m\"'ü"), "a\\nb\\u{1b}[1m\"'ü");
         assert_eq!(shown(&"x".repeat(1000)).chars().count(), 61);
+    }
+
+    #[test]
+    fn names_of_files_and_variables_break_no_line() {
+        let mut report = Report::default();
+        let place = Place::Variable("A\nB\u{1b}[1m".into());
+        report.warn(&place, "", "is ü");
+        assert_eq!(report.warnings[0].1, "A\\nB\\u{1b}[1m: is ü");
+        report.add(&place, "k".into(), "/a\rb cannot be read".into());
+        let mistakes = report.finish().unwrap_err();
+        assert_eq!(
+            mistakes[0].to_string(),
+            "A\\nB\\u{1b}[1m: k: /a\\rb cannot be read"
+        );
     }
 
     #[test]

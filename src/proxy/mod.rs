@@ -35,6 +35,8 @@ use std::net::IpAddr;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+#[cfg(fuzzing)]
+pub use cookies::{may_be_set, strip};
 pub use tie::{Opener, Streams};
 
 /// What is known of a request when it is let through.

@@ -11,6 +11,8 @@ mod administration;
 mod cache;
 mod end_reason;
 mod ending;
+#[cfg(fuzzing)]
+pub mod fuzzing;
 pub mod id;
 mod index;
 mod lifetime;

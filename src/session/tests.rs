@@ -371,6 +371,19 @@ async fn se_11_a_record_is_at_most_64_kib_and_the_id_token_goes_first() {
     assert!(begin_with(&world, 2000, 0).await.is_err());
 }
 
+#[test]
+fn se_11_a_number_stays_what_it_is_however_often_its_record_is_written() {
+    for number in [1_234.567_890_123_456_7, 4.467_450_737_095_516_3e24] {
+        let mut new = new_session(&Clock::manual(BEGIN));
+        new.claims.insert("number".into(), json!(number));
+        let mut record = Payload::new(new, BEGIN);
+        for _ in 0..3 {
+            record = Payload::decode(&record.encode().unwrap()).unwrap();
+            assert_eq!(record.claims["number"], json!(number));
+        }
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_logout_that_the_store_does_not_confirm_is_refused_here_and_repeated() {
     let world = World::new();
