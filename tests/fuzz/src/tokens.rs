@@ -24,7 +24,8 @@ const EVENT: &str = "http://schemas.openid.net/event/backchannel-logout";
 const WHO: Addressee<'_> = Addressee {
     issuer: ISSUER,
     client_id: "app",
-    now: UnixTime::from_secs(NOW),
+    earliest: UnixTime::from_secs(NOW),
+    latest: UnixTime::from_secs(NOW),
 };
 const PLAIN: LoginExpectations<'_> = LoginExpectations {
     nonce: NONCE,
@@ -184,7 +185,7 @@ fn check_claims(compact: &Compact<'_>) {
     if let Ok(logout) = logout {
         assert!(!is_id, "one token of both kinds");
         assert!(logout.sub.is_some() || logout.sid.is_some());
-        assert!(logout.until > WHO.now, "it holds and is forgotten");
+        assert!(logout.until > WHO.latest, "it holds and is forgotten");
     }
 }
 
