@@ -1,8 +1,9 @@
 //! Sessions over the admin listener, and `cloakroom sessions` (contract §1, §7; standards SE-09).
 
-use crate::support::browser::{Browser, Reply, raw};
+use crate::support::browser::{Browser, raw};
 use crate::support::cloakroom::{Cloakroom, run, text};
 use crate::support::config::Config;
+use crate::support::refusals::{is_problem, is_refused_at};
 use crate::support::rig::Rig;
 use crate::support::rogue::Step;
 use crate::support::secrets::canary;
@@ -38,29 +39,6 @@ async fn list(cloakroom: &Cloakroom, token: &str, query: &str) -> Vec<Value> {
 
 fn reference(listed: &Value) -> &str {
     listed["reference"].as_str().unwrap()
-}
-
-/// Contract 4.9: refused within a second, however it was served before.
-async fn is_refused_at(browser: &Browser, cloakroom: &Cloakroom) {
-    let mut there = browser.at(cloakroom.port);
-    let start = Instant::now();
-    while there.clone().fetch("GET", "/api/x").await.status == 200 {
-        assert!(start.elapsed() < Duration::from_secs(1), "4.9");
-    }
-    assert_eq!(there.fetch("GET", "/api/x").await.status, 401);
-}
-
-fn is_problem(reply: &Reply, status: u16, code: &str) {
-    assert_eq!(
-        (reply.status, reply.problem().as_str()),
-        (status, code),
-        "{}",
-        reply.text()
-    );
-    assert_eq!(reply.header("content-type"), Some("application/problem+json"));
-    assert!(reply.header("cache-control").unwrap().contains("no-store"));
-    assert_eq!(reply.json()["status"], status);
-    assert_eq!(reply.json()["request_id"].as_str().unwrap().len(), 32);
 }
 
 #[tokio::test]

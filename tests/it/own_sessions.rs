@@ -3,6 +3,7 @@
 use crate::support::browser::{Browser, Reply, Request};
 use crate::support::cloakroom::Cloakroom;
 use crate::support::config::Config;
+use crate::support::refusals::{is_problem, is_refused_at};
 use crate::support::rig::Rig;
 use crate::support::within;
 use serde_json::{Value, json};
@@ -42,25 +43,6 @@ async fn path_of(browser: &Browser) -> String {
 
 async fn user(browser: &Browser) -> u16 {
     browser.clone().fetch("GET", "/bff/user").await.status
-}
-
-/// Contract 4.9: refused within a second, however it was served before.
-async fn is_refused_at(browser: &Browser, cloakroom: &Cloakroom) {
-    let mut there = browser.at(cloakroom.port);
-    let start = Instant::now();
-    while there.clone().fetch("GET", "/api/x").await.status == 200 {
-        assert!(start.elapsed() < Duration::from_secs(1), "4.9");
-    }
-    assert_eq!(there.fetch("GET", "/api/x").await.status, 401);
-}
-
-fn is_problem(reply: &Reply, status: u16, code: &str) {
-    assert_eq!(
-        (reply.status, &reply.problem()[..]),
-        (status, code),
-        "{}",
-        reply.text()
-    );
 }
 
 #[tokio::test]

@@ -18,6 +18,7 @@ pub mod oidc_provider;
 pub mod question;
 pub mod redis;
 pub mod redis_group;
+pub mod refusals;
 pub mod rig;
 pub mod rogue;
 pub mod rogue_endpoints;
