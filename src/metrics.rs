@@ -9,7 +9,9 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::{Registry, Unit};
+use std::collections::HashMap;
 use std::sync::atomic::AtomicU64;
+use std::sync::{OnceLock, PoisonError, RwLock};
 use std::time::Duration;
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -17,6 +19,9 @@ struct RequestLabels {
     route: String,
     status: u16,
 }
+
+/// Room for each status that HTTP has (RFC 9110 §15: three digits).
+const STATUSES: usize = 600;
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct RouteLabel {
@@ -57,12 +62,38 @@ struct KindLabel {
     kind: &'static str,
 }
 
+/// What is counted of one route: at hand, so that a request neither copies nor hashes labels.
+#[derive(Debug)]
+struct Meter {
+    route: String,
+    requests: Family<RequestLabels, Counter>,
+    by_status: [OnceLock<Counter>; STATUSES],
+    durations: Histogram,
+}
+
+impl Meter {
+    fn count(&self, status: u16, took: Duration) {
+        let make = || {
+            let route = self.route.clone();
+            self.requests
+                .get_or_create(&RequestLabels { route, status })
+                .clone()
+        };
+        match self.by_status.get(usize::from(status)) {
+            Some(counter) => counter.get_or_init(make).inc(),
+            None => make().inc(),
+        };
+        self.durations.observe(took.as_secs_f64());
+    }
+}
+
 /// All metrics of a process.
 #[derive(Debug)]
 pub struct Metrics {
     registry: Registry,
     requests: Family<RequestLabels, Counter>,
     durations: Family<RouteLabel, Histogram, fn() -> Histogram>,
+    meters: RwLock<HashMap<String, Box<Meter>>>,
     upstream_errors: Family<UpstreamErrorLabels, Counter>,
     logins: Family<LoginLabels, Counter>,
     logouts: Family<KindLabel, Counter>,
@@ -92,6 +123,7 @@ impl Default for Metrics {
         let metrics = Self {
             requests: Family::default(),
             durations: Family::new_with_constructor(request_buckets),
+            meters: RwLock::default(),
             upstream_errors: Family::default(),
             logins: Family::default(),
             logouts: Family::default(),
@@ -175,17 +207,27 @@ impl Default for Metrics {
 impl Metrics {
     /// A request was answered. `route`: the route's path, or a fixed word.
     pub fn request(&self, route: &str, status: u16, took: Duration) {
-        self.requests
-            .get_or_create(&RequestLabels {
-                route: route.to_owned(),
-                status,
-            })
-            .inc();
-        self.durations
-            .get_or_create(&RouteLabel {
-                route: route.to_owned(),
-            })
-            .observe(took.as_secs_f64());
+        let meters = self.meters.read().unwrap_or_else(PoisonError::into_inner);
+        if let Some(meter) = meters.get(route) {
+            return meter.count(status, took);
+        }
+        drop(meters);
+        let meter = Meter {
+            route: route.to_owned(),
+            requests: self.requests.clone(),
+            by_status: std::array::from_fn(|_| OnceLock::new()),
+            durations: self
+                .durations
+                .get_or_create(&RouteLabel {
+                    route: route.to_owned(),
+                })
+                .clone(),
+        };
+        let mut meters = self.meters.write().unwrap_or_else(PoisonError::into_inner);
+        meters
+            .entry(route.to_owned())
+            .or_insert_with(|| Box::new(meter))
+            .count(status, took);
     }
 
     /// A request began: it is under way until it is answered, or its browser goes away.

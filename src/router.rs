@@ -125,12 +125,12 @@ impl Router {
         inner
             .notices
             .look(&inner.settings, way.peer, way.provenance, request.headers());
-        let (method, headers) = (request.method().clone(), head::cookie_headers(&request));
+        let (method, cookies) = (request.method().clone(), head::cookies(&request));
         let under_way = inner.metrics.begin();
         let mut route = "other";
         let (mut response, own) = match inner.way(request, &way, &mut route).await {
             Ok(response) => (response, route == inner.settings.prefix),
-            Err(failure) => (inner.fail(&failure, &way, &headers, route), true),
+            Err(failure) => (inner.fail(&failure, &way, &head::only(cookies), route), true),
         };
         if own {
             answer::mark(&mut response, &inner.settings.public_url);
@@ -153,7 +153,6 @@ struct Way {
     peer: IpAddr,
     client: IpAddr,
     provenance: Provenance,
-    login_path: String,
 }
 
 impl Way {
@@ -164,7 +163,6 @@ impl Way {
             peer: peer.ip(),
             client: forwarded::client_address(peer.ip(), request.headers(), &settings.server.trusted_proxies),
             provenance: Provenance::of(request.method(), request.headers(), &settings.public_url),
-            login_path: format!("{}/login", settings.prefix),
         }
     }
 }
@@ -205,7 +203,8 @@ impl Inner {
                     provenance: way.provenance,
                     request_id: &way.request_id,
                 };
-                return self.bff.answer(visit, body).await;
+                // Boxed, as other ways are that few requests go: a request carries the room for all of them.
+                return Box::pin(self.bff.answer(visit, body)).await;
             }
             Destination::Route(number, route) => (number, route),
         };
@@ -272,7 +271,7 @@ impl Inner {
                 } else {
                     None
                 };
-                let mut response = files.serve(&request, below.as_ref().unwrap_or(path)).await?;
+                let mut response = Box::pin(files.serve(&request, below.as_ref().unwrap_or(path))).await?;
                 answer::mark(&mut response, &self.settings.public_url);
                 return Ok(response);
             }
@@ -315,7 +314,7 @@ impl Inner {
         let asking = Asking {
             request_id: &way.request_id,
             navigation: way.provenance.navigation,
-            login_path: &way.login_path,
+            login_path: &self.bff.login_path(),
         };
         let mut response = match failure {
             Failure::Misdirected => answer::misdirected(asking, self.settings.public_url.origin()),

@@ -13,6 +13,7 @@ pub use session_list::{incomplete_ends, listed};
 use crate::listener::Refusal;
 use crate::protocol::BodyError;
 use crate::protocol::origin::PublicUrl;
+use crate::unique;
 use bytes::Bytes;
 use http::{HeaderValue, Response, StatusCode, header};
 use http_body_util::combinators::UnsyncBoxBody;
@@ -314,10 +315,10 @@ pub fn mark(response: &mut Response<Body>, public_url: &PublicUrl) {
 /// 128 random bits, in hex: names one request in logs and answers; not a secret.
 #[must_use]
 pub fn request_id() -> String {
-    let mut bytes = [0; 16];
+    let mut id = Vec::with_capacity(32);
     // A request without a unique name is still a request.
-    let _ = aws_lc_rs::rand::fill(&mut bytes);
-    format!("{:032x}", u128::from_be_bytes(bytes))
+    unique::push_hex(&mut id, &unique::bytes::<16>().unwrap_or_default());
+    String::from_utf8(id).unwrap_or_default()
 }
 
 /// A JSON answer of our own: never stored, never sniffed.

@@ -6,7 +6,9 @@
 
 use crate::answer::Failure;
 use crate::protocol::fetch_metadata::{self, Origin, Site};
+use crate::protocol::header_name::X_CSRF;
 use crate::protocol::origin::PublicUrl;
+use http::header::ACCESS_CONTROL_REQUEST_METHOD;
 use http::{HeaderMap, Method};
 
 /// What the browser says of where a request comes from, read once.
@@ -36,7 +38,7 @@ impl Provenance {
     /// Reads a request's head.
     #[must_use]
     pub fn of(method: &Method, headers: &HeaderMap, public_url: &PublicUrl) -> Self {
-        let mut tokens = headers.get_all("x-csrf").iter();
+        let mut tokens = headers.get_all(&X_CSRF).iter();
         Self {
             site: fetch_metadata::site(headers),
             origin: fetch_metadata::origin(headers, |origin| public_url.is_origin(origin)),
@@ -44,7 +46,7 @@ impl Provenance {
             websocket: fetch_metadata::is_websocket(method, headers),
             safe: matches!(*method, Method::GET | Method::HEAD | Method::OPTIONS),
             header: tokens.next().is_some_and(|value| value.as_bytes() == b"1") && tokens.next().is_none(),
-            preflight: *method == Method::OPTIONS && headers.contains_key("access-control-request-method"),
+            preflight: *method == Method::OPTIONS && headers.contains_key(ACCESS_CONTROL_REQUEST_METHOD),
         }
     }
 

@@ -198,10 +198,10 @@ impl Gate {
         if route.csrf == Csrf::Header && !provenance.header {
             return Err(Failure::Csrf("This address wants the header X-CSRF: 1."));
         }
-        if self.cookie.came(head.headers) {
-            provenance.check(route.pages())
-        } else {
-            Ok(())
+        // Who brings no cookie of ours acts for nobody.
+        match provenance.check(route.pages()) {
+            Err(_) if !self.cookie.came(head.headers) => Ok(()),
+            checked => checked,
         }
     }
 

@@ -12,7 +12,7 @@ use hyper::body::Incoming;
 use std::future::{Future, poll_fn};
 use std::net::SocketAddr;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::pin::pin;
+use std::pin::Pin;
 use std::task::Poll;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
@@ -121,8 +121,10 @@ impl Bounds {
 }
 
 /// Runs a future to its end, or to its panic: then `None`. The panic hook has said where it was.
-pub async fn caught<F: Future>(future: F) -> Option<F::Output> {
-    let mut future = pin!(future);
+///
+/// It comes in a box because hyper keeps room for a request's future in each connection, also while that waits, and moves
+/// it about: with the whole way of a request in it that would be many kilobytes.
+pub async fn caught<F: Future>(mut future: Pin<Box<F>>) -> Option<F::Output> {
     let outcome = poll_fn(
         |cx| match catch_unwind(AssertUnwindSafe(|| future.as_mut().poll(cx))) {
             Ok(Poll::Ready(output)) => Poll::Ready(Some(output)),

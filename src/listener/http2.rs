@@ -164,7 +164,7 @@ async fn answer<S: Service>(
     stream.place = places.acquire_owned().await.ok();
     let answered = match refusal {
         Some(refusal) => Err((refusal, Some(&request))),
-        None => match caught(service.call(request, peer)).await {
+        None => match caught(Box::pin(service.call(request, peer))).await {
             Some(Ok(response)) => Ok(response),
             None => Err((Refusal::Panic, None)),
         },
@@ -221,9 +221,8 @@ where
     F: Future<Output: Send> + Send + 'static,
 {
     fn execute(&self, stream: F) {
-        let end = self.end.clone();
         self.tracker
-            .spawn(async move { end.run_until_cancelled(stream).await.map(drop) });
+            .spawn(self.end.clone().run_until_cancelled_owned(stream));
     }
 }
 

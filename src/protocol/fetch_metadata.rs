@@ -2,6 +2,7 @@
 //!
 //! On a request's way `guard` decides with it (contract 4.1–4.5). Sources: W3C Fetch Metadata §2; contract "Words".
 
+use super::header_name::SEC_FETCH_SITE;
 use http::{HeaderMap, Method, header};
 
 /// `Sec-Fetch-Site`: how who asks is related to us.
@@ -22,7 +23,7 @@ pub enum Site {
 /// Reads `Sec-Fetch-Site`.
 #[must_use]
 pub fn site(headers: &HeaderMap) -> Site {
-    let mut lines = headers.get_all("sec-fetch-site").iter();
+    let mut lines = headers.get_all(&SEC_FETCH_SITE).iter();
     match (lines.next().map(http::HeaderValue::as_bytes), lines.next()) {
         (None, _) => Site::Absent,
         (Some(b"same-origin"), None) => Site::SameOrigin,

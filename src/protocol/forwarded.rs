@@ -5,6 +5,7 @@
 //!
 //! Source: RFC 7239 §6, §8.1 (walk from the right, stop at the first that is not trusted).
 
+use super::header_name::X_FORWARDED_FOR;
 use http::HeaderMap;
 use ipnet::IpNet;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
@@ -14,9 +15,8 @@ use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 pub fn client_address(peer: IpAddr, headers: &HeaderMap, trusted: &[IpNet]) -> IpAddr {
     // A dual-stack socket shows IPv4 peers as ::ffff:a.b.c.d.
     let mut client = peer.to_canonical();
-    let lines: Vec<_> = headers.get_all("x-forwarded-for").iter().collect();
+    let lines = headers.get_all(&X_FORWARDED_FOR).iter();
     let mut elements = lines
-        .iter()
         .rev()
         .flat_map(|line| line.as_bytes().rsplit(|b| *b == b','));
     while is_trusted(client, trusted) {

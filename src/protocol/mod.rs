@@ -7,6 +7,7 @@ pub mod cookie;
 pub mod fetch_metadata;
 pub mod forwarded;
 pub mod framing;
+pub mod header_name;
 pub mod hop_by_hop;
 pub mod host;
 pub mod id_token;

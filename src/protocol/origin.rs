@@ -2,6 +2,7 @@
 //!
 //! Sources: RFC 6454 §4, RFC 9110 §7.2.
 
+use http::HeaderValue;
 use serde::{Deserialize, Deserializer};
 
 /// An origin: scheme, host and port, and nothing else.
@@ -11,6 +12,7 @@ pub struct PublicUrl {
     host: String,
     port: Option<u16>,
     origin: String,
+    authority: HeaderValue,
 }
 
 impl PublicUrl {
@@ -61,11 +63,15 @@ impl PublicUrl {
             Some(port) => format!("{scheme}://{host}:{port}"),
             None => format!("{scheme}://{host}"),
         };
+        let authority = origin[scheme.len() + "://".len()..]
+            .parse()
+            .map_err(|_| format!("has a host that is none; {wanted}"))?;
         Ok(Self {
             https,
             host,
             port,
             origin,
+            authority,
         })
     }
 
@@ -81,6 +87,12 @@ impl PublicUrl {
         self.origin
             .split_once("://")
             .map_or("", |(_, authority)| authority)
+    }
+
+    /// The same, as the header's value.
+    #[must_use]
+    pub fn authority_value(&self) -> HeaderValue {
+        self.authority.clone()
     }
 
     /// The host, in small letters, without its port.

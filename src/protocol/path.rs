@@ -14,6 +14,7 @@
 pub struct RequestPath {
     raw: String,
     decoded: String,
+    has_encoded_slash: bool,
 }
 
 /// A path that can be read in two ways; says which doubt.
@@ -22,7 +23,7 @@ pub struct RequestPath {
 pub struct Ambiguous(pub &'static str);
 
 /// Stands for an encoded slash while a path is being decoded; an encoded NUL is refused, so nothing else becomes it.
-const ENCODED_SLASH: u8 = 0;
+const ENCODED_SLASH: char = '\0';
 
 impl RequestPath {
     /// Parses the path of a request target (without query).
@@ -33,26 +34,23 @@ impl RequestPath {
         if !raw.starts_with('/') {
             return Err(Ambiguous("the path does not begin with a slash"));
         }
-        let decoded = decode(raw.as_bytes())?;
-        // A second decoding, of an upstream behind the upstream, would read these as something else.
-        if decoded
-            .windows(3)
-            .any(|w| w[0] == b'%' && w[1].is_ascii_hexdigit() && w[2].is_ascii_hexdigit())
-        {
-            return Err(Ambiguous("the path is encoded twice"));
-        }
-        check_segments(&decoded)?;
-        let decoded = String::from_utf8(decoded).map_err(|_| Ambiguous("the path's escapes are no UTF-8"))?;
-        if decoded.chars().any(|c| c.is_control() && c != '\0') {
-            return Err(Ambiguous("the path holds an encoded control character"));
-        }
+        // Most paths hold nothing that means anything but itself.
+        let is_literal = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'/' | b'-' | b'_' | b'.');
+        let decoded = if raw.bytes().all(is_literal) {
+            check_segments(raw.as_bytes())?;
+            raw.to_owned()
+        } else {
+            view(raw)?
+        };
+        let has_encoded_slash = decoded.contains(ENCODED_SLASH);
         Ok(Self {
             raw: raw.to_owned(),
-            decoded: if decoded.contains('\0') {
-                decoded.replace('\0', "%2F")
+            decoded: if has_encoded_slash {
+                decoded.replace(ENCODED_SLASH, "%2F")
             } else {
                 decoded
             },
+            has_encoded_slash,
         })
     }
 
@@ -71,7 +69,7 @@ impl RequestPath {
     /// Whether `%2F` is in it: refused unless the route passes it.
     #[must_use]
     pub fn has_encoded_slash(&self) -> bool {
-        self.decoded.contains("%2F")
+        self.has_encoded_slash
     }
 
     /// Every reading an upstream might take of it beside [`Self::decoded`] (`;` parameters cut off, `%2F` decoded):
@@ -103,6 +101,24 @@ impl RequestPath {
     }
 }
 
+/// The decoded view of a path, its segments checked; an encoded slash is [`ENCODED_SLASH`].
+fn view(raw: &str) -> Result<String, Ambiguous> {
+    let decoded = decode(raw.as_bytes())?;
+    // A second decoding, of an upstream behind the upstream, would read these as something else.
+    if decoded
+        .windows(3)
+        .any(|w| w[0] == b'%' && w[1].is_ascii_hexdigit() && w[2].is_ascii_hexdigit())
+    {
+        return Err(Ambiguous("the path is encoded twice"));
+    }
+    check_segments(&decoded)?;
+    let decoded = String::from_utf8(decoded).map_err(|_| Ambiguous("the path's escapes are no UTF-8"))?;
+    if decoded.chars().any(|c| c.is_control() && c != ENCODED_SLASH) {
+        return Err(Ambiguous("the path holds an encoded control character"));
+    }
+    Ok(decoded)
+}
+
 /// Decodes every escape once; an encoded slash becomes [`ENCODED_SLASH`].
 fn decode(raw: &[u8]) -> Result<Vec<u8>, Ambiguous> {
     let mut decoded = Vec::with_capacity(raw.len());
@@ -123,7 +139,7 @@ fn decode(raw: &[u8]) -> Result<Vec<u8>, Ambiguous> {
                         return Err(Ambiguous("the path holds an encoded control character"));
                     }
                     b'\\' => return Err(Ambiguous("the path holds an encoded backslash")),
-                    b'/' => ENCODED_SLASH,
+                    b'/' => ENCODED_SLASH as u8,
                     byte => byte,
                 });
             }
@@ -161,7 +177,7 @@ const fn hex(digit: u8) -> Option<u8> {
 /// Dot segments and empty ones, with an encoded slash seen as a slash as well.
 fn check_segments(decoded: &[u8]) -> Result<(), Ambiguous> {
     let mut segments = decoded[1..]
-        .split(|b| matches!(*b, b'/' | ENCODED_SLASH))
+        .split(|b| *b == b'/' || char::from(*b) == ENCODED_SLASH)
         .peekable();
     while let Some(segment) = segments.next() {
         let is_last = segments.peek().is_none();

@@ -10,7 +10,7 @@
 use super::response;
 use crate::answer::Failure;
 use crate::protocol::BodyError;
-use crate::upstream::RequestBody;
+use crate::upstream::{self, RequestBody};
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 use http_body_util::BodyExt;
@@ -27,9 +27,9 @@ const GRACE: Duration = Duration::from_secs(20);
 /// The least that it has to send then, bytes in each second of waiting.
 const SLOWEST: u64 = 240;
 
-/// What a browser did wrong in a body, as soon as it has done it.
-#[derive(Clone, Debug, Default)]
-pub struct Watch(Arc<Watched>);
+/// What a browser did wrong in a body, as soon as it has done it; nothing where there is no body.
+#[derive(Clone, Debug)]
+pub struct Watch(Option<Arc<Watched>>);
 
 #[derive(Debug, Default)]
 struct Watched {
@@ -40,16 +40,20 @@ struct Watched {
 impl Watch {
     /// Why the body was broken off; the upstream request is aborted.
     pub fn fault(&self) -> Option<Failure> {
-        self.0.fault.get().cloned()
+        self.0.as_ref()?.fault.get().cloned()
     }
 
     /// The upstream's head is there: nobody waits for the rest of the body but the upstream itself.
     pub fn answered(&self) {
-        self.0.is_answered.store(true, Ordering::Relaxed);
+        if let Some(watched) = &self.0 {
+            watched.is_answered.store(true, Ordering::Relaxed);
+        }
     }
+}
 
+impl Watched {
     fn break_off(&self, fault: Failure, why: &'static str) -> BodyError {
-        let _first = self.0.fault.set(fault);
+        let _first = self.fault.set(fault);
         why.into()
     }
 }
@@ -59,10 +63,10 @@ pub fn watched<B>(body: B, limit: Option<u64>) -> (RequestBody, Watch)
 where
     B: Body<Data = Bytes, Error: Into<BodyError>> + Send + Unpin + 'static,
 {
-    let watch = Watch::default();
     if body.is_end_stream() {
-        return (body.map_err(Into::into).boxed_unsync(), watch);
+        return (upstream::nothing(), Watch(None));
     }
+    let watch = Arc::<Watched>::default();
     let passing = Passing {
         body,
         left: limit.unwrap_or(u64::MAX),
@@ -72,7 +76,7 @@ where
         timer: None,
         watch: watch.clone(),
     };
-    (passing.boxed_unsync(), watch)
+    (passing.boxed_unsync(), Watch(Some(watch)))
 }
 
 struct Passing<B> {
@@ -84,13 +88,13 @@ struct Passing<B> {
     waiting_since: Option<Instant>,
     /// Set again when it has run out, not for every wait.
     timer: Option<Pin<Box<Sleep>>>,
-    watch: Watch,
+    watch: Arc<Watched>,
 }
 
 impl<B> Passing<B> {
     /// Ready when the browser has been waited for too long.
     fn poll_patience(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        if self.watch.0.is_answered.load(Ordering::Relaxed) {
+        if self.watch.is_answered.load(Ordering::Relaxed) {
             return Poll::Pending;
         }
         let since = *self.waiting_since.get_or_insert_with(Instant::now);
@@ -138,7 +142,7 @@ where
             Some(Ok(frame)) => frame,
             Some(Err(error)) => {
                 let why = "The request's body is malformed, or it broke off.";
-                let _first = this.watch.0.fault.set(Failure::BadRequest(why));
+                let _first = this.watch.fault.set(Failure::BadRequest(why));
                 return Poll::Ready(Some(Err(error.into())));
             }
         };

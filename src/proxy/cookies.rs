@@ -10,29 +10,28 @@ const OURS: &[u8] = b"__Host-Http-cloakroom";
 
 /// Takes our cookies out of a request; the others stay as they are, byte for byte.
 pub fn strip(headers: &mut HeaderMap, session_cookie: &str) {
-    let is_ours = |pair: &[u8]| is_ours(name(pair), session_cookie);
-    let bears_ours = |line: &HeaderValue| line.as_bytes().split(|b| *b == b';').any(is_ours);
-    if !headers.get_all(COOKIE).iter().any(bears_ours) {
-        return;
-    }
-    let lines: Vec<HeaderValue> = headers.get_all(COOKIE).iter().cloned().collect();
-    headers.remove(COOKIE);
-    for line in lines {
-        if !bears_ours(&line) {
-            headers.append(COOKIE, line);
+    let (mut kept, mut bore_ours) = (Vec::new(), false);
+    for line in headers.get_all(COOKIE) {
+        let pairs = || line.as_bytes().split(|b| *b == b';');
+        let is_other = |pair: &&[u8]| !is_ours(name(pair), session_cookie);
+        let others: Vec<&[u8]> = pairs().filter(is_other).collect();
+        if others.len() == pairs().count() {
+            kept.push(line.clone());
             continue;
         }
-        let others: Vec<&[u8]> = line
-            .as_bytes()
-            .split(|b| *b == b';')
-            .filter(|pair| !is_ours(pair))
-            .collect();
+        bore_ours = true;
         let rest = others.join(&b';');
         // What came from a header and lost some of its bytes can still be one.
         if !rest.trim_ascii().is_empty()
             && let Ok(rest) = HeaderValue::from_bytes(rest.trim_ascii())
         {
-            headers.append(COOKIE, rest);
+            kept.push(rest);
+        }
+    }
+    if bore_ours {
+        headers.remove(COOKIE);
+        for line in kept {
+            headers.append(COOKIE, line);
         }
     }
 }

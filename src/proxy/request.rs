@@ -9,16 +9,13 @@
 use super::{Passage, cookies, trace_context};
 use crate::answer::Failure;
 use crate::config::{Auth, AuthorizationMode, HostMode};
+use crate::protocol::header_name::{X_FORWARDED_FOR, X_FORWARDED_HOST, X_FORWARDED_PROTO, X_REQUEST_ID};
 use crate::protocol::hop_by_hop;
 use http::header::{AUTHORIZATION, HOST, TE, TRAILER, TRANSFER_ENCODING, VIA};
 use http::uri::PathAndQuery;
 use http::{HeaderMap, HeaderName, HeaderValue, Uri, request::Parts};
+use std::net::IpAddr;
 use std::sync::LazyLock;
-
-const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
-const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
-const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
-const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
 /// Our line in `Via`. The name is this process's own: another cloakroom on the way is no loop.
 fn via() -> &'static HeaderValue {
@@ -53,26 +50,28 @@ pub fn prepare(
 ) -> Result<(), Failure> {
     let announced = is_chunked.then(|| trailers(&parts.headers)).flatten();
     let headers = &mut parts.headers;
-    hop_by_hop::remove(headers);
-    hop_by_hop::drop_spoofable(headers, passes_authorization(passage));
+    let passes_authorization = passes_authorization(passage);
+    hop_by_hop::remove_and(headers, |name| {
+        hop_by_hop::is_ours_to_say(name, passes_authorization)
+    });
     cookies::strip(headers, passage.session_cookie);
 
     if let Some(bearer) = &passage.bearer {
         headers.insert(AUTHORIZATION, bearer.clone());
     }
-    headers.insert(X_FORWARDED_FOR, value(&passage.client.to_string())?);
+    headers.insert(&X_FORWARDED_FOR, address(passage.client)?);
     headers.insert(
-        X_FORWARDED_PROTO,
+        &X_FORWARDED_PROTO,
         HeaderValue::from_static(passage.public_url.scheme()),
     );
-    let public_host = value(passage.public_url.authority())?;
+    let public_host = passage.public_url.authority_value();
     match passage.route.host {
         HostMode::Keep => headers.insert(HOST, public_host.clone()),
         // The upstream that is chosen puts its own name.
         HostMode::Rewrite => headers.remove(HOST),
     };
-    headers.insert(X_FORWARDED_HOST, public_host);
-    headers.insert(X_REQUEST_ID, value(passage.request_id)?);
+    headers.insert(&X_FORWARDED_HOST, public_host);
+    headers.insert(&X_REQUEST_ID, value(passage.request_id)?);
     trace_context::carry_on(headers);
     // "A gateway […] MUST send an appropriate Via header field in each inbound request message" (RFC 9110 §7.6.3).
     headers.append(VIA, via().clone());
@@ -128,8 +127,9 @@ pub fn trailers(headers: &HeaderMap) -> Option<HeaderValue> {
 /// Removes what is no trailer. One is never merged into the headers, but whoever reads it could: what frames, routes,
 /// authenticates, dates a message or bears a cookie does not go on (RFC 9110 §6.5.1).
 pub fn drop_forbidden(trailers: &mut HeaderMap) {
-    hop_by_hop::remove_if(trailers, |name| {
-        name.starts_with("access-control-")
+    hop_by_hop::remove_and(trailers, |name| {
+        hop_by_hop::is_ours_to_say(name, false)
+            || name.starts_with("access-control-")
             || matches!(
                 name,
                 "cookie"
@@ -155,10 +155,41 @@ pub fn drop_forbidden(trailers: &mut HeaderMap) {
                     | "retry-after"
             )
     });
-    hop_by_hop::remove(trailers);
-    hop_by_hop::drop_spoofable(trailers, false);
+}
+
+/// As `Display` writes it; most are of IPv4, and come with each request.
+fn address(address: IpAddr) -> Result<HeaderValue, Failure> {
+    let IpAddr::V4(v4) = address else {
+        return value(&address.to_string());
+    };
+    let mut text = Vec::with_capacity(15);
+    for (place, octet) in v4.octets().into_iter().enumerate() {
+        if place > 0 {
+            text.push(b'.');
+        }
+        let digits = [octet / 100, octet / 10 % 10, octet % 10];
+        let leading = digits[..2].iter().take_while(|digit| **digit == 0).count();
+        text.extend(digits[leading..].iter().map(|digit| b'0' + digit));
+    }
+    HeaderValue::try_from(text).map_err(|_| Failure::Internal)
 }
 
 fn value(text: &str) -> Result<HeaderValue, Failure> {
     HeaderValue::from_str(text).map_err(|_| Failure::Internal)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_address_is_written_as_the_library_writes_it() {
+        for n in 0..=255 {
+            for octets in [[n, 0, 10, 99], [100, n, 255, 9], [1, 109, n, n]] {
+                let one = IpAddr::from(octets);
+                assert_eq!(address(one).unwrap(), one.to_string());
+            }
+        }
+        assert_eq!(address("2001:db8::1".parse().unwrap()).unwrap(), "2001:db8::1");
+    }
 }

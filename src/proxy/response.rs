@@ -42,8 +42,7 @@ pub fn prepare(parts: &mut Parts, passage: &Passage<'_>, takes_trailers: bool) -
     let announced = (takes_trailers && may_end_in_trailers)
         .then(|| request::trailers(headers))
         .flatten();
-    hop_by_hop::remove(headers);
-    hop_by_hop::remove_if(headers, is_not_the_upstreams_to_say);
+    hop_by_hop::remove_and(headers, is_not_the_upstreams_to_say);
     keep(headers, &SET_COOKIE, |line| {
         cookies::may_be_set(line, passage.session_cookie).then(|| line.clone())
     });
@@ -99,6 +98,9 @@ fn is_not_the_upstreams_to_say(name: &str) -> bool {
 /// Replaces each line of a header by what is left of it; the order stays.
 fn keep(headers: &mut HeaderMap, name: &HeaderName, left: impl Fn(&HeaderValue) -> Option<HeaderValue>) {
     let lines = headers.get_all(name);
+    if lines.iter().next().is_none() {
+        return;
+    }
     let kept: Vec<Option<HeaderValue>> = lines.iter().map(left).collect();
     if lines
         .iter()

@@ -2,22 +2,22 @@
 //!
 //! Source: W3C Trace Context §3.2 (format), §3.3.1 ("if parsing fails, the vendor […] MUST NOT use the tracestate").
 
+use crate::protocol::header_name::{TRACEPARENT, TRACESTATE};
+use crate::unique;
 use http::{HeaderMap, HeaderValue};
-
-const TRACEPARENT: &str = "traceparent";
 
 /// Makes sure that exactly one well-formed `traceparent` goes up.
 pub fn carry_on(headers: &mut HeaderMap) {
-    let mut lines = headers.get_all(TRACEPARENT).iter();
+    let mut lines = headers.get_all(&TRACEPARENT).iter();
     if let (Some(line), None) = (lines.next(), lines.next())
         && is_well_formed(line.as_bytes())
     {
         return;
     }
-    headers.remove("tracestate");
+    headers.remove(&TRACESTATE);
     match fresh() {
-        Some(value) => drop(headers.insert(TRACEPARENT, value)),
-        None => drop(headers.remove(TRACEPARENT)),
+        Some(value) => drop(headers.insert(&TRACEPARENT, value)),
+        None => drop(headers.remove(&TRACEPARENT)),
     }
 }
 
@@ -47,19 +47,13 @@ fn is_well_formed(value: &[u8]) -> bool {
 
 /// A trace of our own, marked as sampled: whoever comes next decides as if it were the first.
 fn fresh() -> Option<HeaderValue> {
-    let mut ids = [0; 24];
-    aws_lc_rs::rand::fill(&mut ids).ok()?;
-    let mut value = String::with_capacity(55);
-    value.push_str("00-");
-    for (n, byte) in ids.into_iter().enumerate() {
-        if n == 16 {
-            value.push('-');
-        }
-        for digit in [byte >> 4, byte & 15] {
-            value.push(char::from_digit(digit.into(), 16)?);
-        }
-    }
-    value.push_str("-01");
+    let (trace, parent) = (unique::bytes::<16>()?, unique::bytes::<8>()?);
+    let mut value = Vec::with_capacity(55);
+    value.extend_from_slice(b"00-");
+    unique::push_hex(&mut value, &trace);
+    value.push(b'-');
+    unique::push_hex(&mut value, &parent);
+    value.extend_from_slice(b"-01");
     HeaderValue::try_from(value).ok()
 }
 
@@ -72,13 +66,13 @@ mod tests {
     fn carried(lines: &[&str]) -> (String, bool) {
         let mut headers = HeaderMap::new();
         for line in lines {
-            headers.append(TRACEPARENT, HeaderValue::from_str(line).unwrap());
+            headers.append(&TRACEPARENT, HeaderValue::from_str(line).unwrap());
         }
         headers.insert("tracestate", HeaderValue::from_static("vendor=1"));
         carry_on(&mut headers);
-        assert_eq!(headers.get_all(TRACEPARENT).iter().count(), 1);
+        assert_eq!(headers.get_all(&TRACEPARENT).iter().count(), 1);
         (
-            headers[TRACEPARENT].to_str().unwrap().to_owned(),
+            headers[&TRACEPARENT].to_str().unwrap().to_owned(),
             headers.contains_key("tracestate"),
         )
     }

@@ -2,7 +2,7 @@
 
 use crate::answer::{self, Body, Failure};
 use crate::guard::gate;
-use http::{Response, StatusCode, Version, header};
+use http::{HeaderMap, HeaderValue, Response, StatusCode, Version, header};
 use hyper::Request;
 use hyper::body::Incoming;
 
@@ -35,13 +35,18 @@ pub(super) fn target(request: &Request<Incoming>) -> &str {
 }
 
 /// The `Cookie` lines, kept for the answer when the request itself has gone up.
-pub(super) fn cookie_headers(request: &Request<Incoming>) -> http::HeaderMap {
+pub(super) fn cookies(request: &Request<Incoming>) -> Vec<HeaderValue> {
     request
         .headers()
         .get_all(header::COOKIE)
         .iter()
-        .map(|line| (header::COOKIE, line.clone()))
+        .cloned()
         .collect()
+}
+
+/// Headers with nothing in them but these cookies.
+pub(super) fn only(cookies: Vec<HeaderValue>) -> HeaderMap {
+    cookies.into_iter().map(|line| (header::COOKIE, line)).collect()
 }
 
 /// An answer that says nothing: to `OPTIONS *`.

@@ -6,6 +6,7 @@
 use crate::config::Settings;
 use crate::guard::csrf::Provenance;
 use crate::protocol::fetch_metadata::Site;
+use crate::protocol::header_name::{X_FORWARDED_FOR, X_FORWARDED_PROTO};
 use crate::protocol::{forwarded, websocket};
 use crate::seldom::Seldom;
 use http::HeaderMap;
@@ -45,7 +46,7 @@ impl Notices {
         provenance: Provenance,
         headers: &HeaderMap,
     ) {
-        if headers.contains_key("x-forwarded-for") {
+        if headers.contains_key(&X_FORWARDED_FOR) {
             self.of_a_proxy(settings, peer, provenance, headers);
         }
         if !provenance.websocket
@@ -77,7 +78,7 @@ impl Notices {
         }
         // Browsers say where they come from (Fetch Metadata §2.2) only to sites that they reached in a trustworthy way.
         let says_http = headers
-            .get("x-forwarded-proto")
+            .get(&X_FORWARDED_PROTO)
             .is_some_and(|proto| proto == "http");
         if says_http
             && provenance.navigation

@@ -25,8 +25,8 @@ pub fn read_record(bytes: &[u8], settings: &SessionSettings, now: UnixTime) -> O
     let lifetime = Lifetime::new(settings);
     Some(Read {
         written: record.encode().ok().map(|bytes| bytes.to_vec()),
-        session: record.session(&lifetime, 1),
         is_over: lifetime.is_over(&record, now),
         ttl: lifetime.ttl(&record, now),
+        session: record.session(&lifetime, 1),
     })
 }

@@ -216,7 +216,7 @@ impl Sessions {
             return Err(refused);
         }
         self.keep_few(issuer, &record.sub).await;
-        Ok((id, self.session(&opened)))
+        Ok((id, self.session(opened)))
     }
 
     /// Finds a session: from memory while that counts (contract 4.10), else with one round trip; no write. `None`: the
@@ -231,7 +231,8 @@ impl Sessions {
             self.metrics.session_found_in_memory();
             return Ok(Some(session));
         }
-        self.look_up_in_store(id).await
+        // Boxed: most requests need no room for it.
+        Box::pin(self.look_up_in_store(id)).await
     }
 
     /// As [`Self::look_up`], never from memory: where the very newest tokens are wanted, as at a logout that revokes them.
@@ -245,7 +246,7 @@ impl Sessions {
         let Some(opened) = opened else {
             return Ok(None);
         };
-        let session = Arc::new(self.session(&opened));
+        let session = Arc::new(self.session(opened));
         if let Some(cache) = &self.cache {
             cache.keep(&self.store, hash, &session, ticket, size);
         }
@@ -319,11 +320,11 @@ impl Sessions {
             };
             let now = self.clock.now();
             if !always && !self.lifetime.is_worth_noting(opened.payload.used, now) {
-                return Ok(Some(self.session(&opened)));
+                return Ok(Some(self.session(opened)));
             }
             opened.payload.used = opened.payload.used.max(now);
             match self.replace(id, &opened).await? {
-                Replaced::Done(version) => return Ok(Some(self.session(&Opened { version, ..opened }))),
+                Replaced::Done(version) => return Ok(Some(self.session(Opened { version, ..opened }))),
                 Replaced::Gone => return Ok(None),
                 Replaced::Changed => {}
             }
@@ -346,7 +347,7 @@ impl Sessions {
         }
     }
 
-    fn session(&self, opened: &Opened) -> Session {
+    fn session(&self, opened: Opened) -> Session {
         opened.payload.session(&self.lifetime, opened.version)
     }
 

@@ -184,20 +184,21 @@ impl Payload {
     }
 
     /// The session as everybody else sees it.
-    pub(super) fn session(&self, lifetime: &Lifetime, version: u64) -> Session {
-        let (idle_end, absolute_end) = lifetime.ends(self);
+    pub(super) fn session(self, lifetime: &Lifetime, version: u64) -> Session {
+        let (idle_end, absolute_end) = lifetime.ends(&self);
+        let bearer = self.tokens.bearer();
         Session {
-            provider: self.provider.clone(),
-            sub: self.sub.clone(),
-            sid: self.sid.clone(),
-            claims: self.claims.clone(),
-            tokens: self.tokens.clone(),
+            provider: self.provider,
+            sub: self.sub,
+            sid: self.sid,
+            claims: self.claims,
+            tokens: self.tokens,
             begun: self.begun,
             used: self.used,
             idle_end,
             absolute_end,
             version,
-            bearer: self.tokens.bearer(),
+            bearer,
         }
     }
 

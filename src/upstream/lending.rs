@@ -7,7 +7,7 @@ use super::RequestBody;
 use crate::protocol::BodyError;
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
-use http_body_util::{BodyExt, Empty};
+use http_body_util::BodyExt;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -32,11 +32,6 @@ impl Lender {
             began: Instant::now(),
             moved: AtomicU64::new(0),
         }))
-    }
-
-    /// The body of a request that has none.
-    pub fn nothing() -> RequestBody {
-        Empty::new().map_err(|never| match never {}).boxed_unsync()
     }
 
     /// Whether no borrower has read from it.

@@ -28,11 +28,13 @@ use http::Version;
 use http::header::HOST;
 use http_body::Body as _;
 use http_body_util::combinators::UnsyncBoxBody;
+use http_body_util::{BodyExt, Empty};
 use hyper::{Request, Response};
 use lending::Lender;
 use origin::{Address, Origin, is_late};
 use pool::{Again, Failed};
 use std::path::Path;
+use std::pin::pin;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 use tokio::time::Instant;
@@ -41,6 +43,12 @@ pub use body::ResponseBody;
 
 /// A request body on its way up.
 pub type RequestBody = UnsyncBoxBody<Bytes, BodyError>;
+
+/// The body of a request that has none.
+#[must_use]
+pub fn nothing() -> RequestBody {
+    Empty::new().map_err(|never| match never {}).boxed_unsync()
+}
 
 /// How long a connection may take: name, TCP and TLS together.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -136,8 +144,9 @@ impl Upstream {
         timeout: Duration,
     ) -> Result<Response<ResponseBody>, UpstreamError> {
         if request.body().is_end_stream() {
-            let nothing = || Some(Lender::nothing());
-            return tokio::time::timeout(timeout, self.try_origins(request, &nothing))
+            let nothing = || Some(nothing());
+            let exchange = pin!(self.try_origins(request, &nothing));
+            return tokio::time::timeout(timeout, exchange)
                 .await
                 .unwrap_or(Err(UpstreamError::Timeout));
         }

@@ -22,7 +22,7 @@ fn upstream(addresses: &[SocketAddr]) -> Upstream {
 }
 
 fn get(target: &str) -> Request<RequestBody> {
-    Request::builder().uri(target).body(Lender::nothing()).unwrap()
+    Request::builder().uri(target).body(nothing()).unwrap()
 }
 
 fn post(body: &'static str) -> Request<RequestBody> {

@@ -114,7 +114,7 @@ impl Sessions {
                     .spawn(async move { sessions.end_known(hash).await.ok() });
                 Err(FreshError::Ended(EndReason::NoRefreshToken))
             }
-            Freshness::Expired => self.renewed(id, session).await.map(Some),
+            Freshness::Expired => Box::pin(self.renewed(id, session)).await.map(Some),
             Freshness::Ageing if renewable => {
                 let _flight = self.refresh(id, session.tokens.obtained);
                 Ok(None)

@@ -119,7 +119,7 @@ impl Turn {
     }
 
     fn land_with(&mut self, opened: &Opened) {
-        let session = self.sessions.session(opened);
+        let session = self.sessions.session(opened.clone());
         self.flight.land(Ok(Arc::new(session)));
     }
 
