@@ -1,43 +1,53 @@
 //! Serves a folder: the files of a single-page app, with its entry page where no file is.
 //!
-//! On a request's way this stands where `proxy` stands on other routes. Ranges, conditions, types and precompressed
-//! variants are `ServeDir`'s; which path that is, what may be seen and how long it may be kept is decided here.
+//! On a request's way this stands where `proxy` stands on other routes. Ranges, conditions, types and the choice among
+//! precompressed variants are `ServeDir`'s; which path that is, what may be seen and how long it may be kept is decided
+//! here. What the disk says comes from `folder`, by way of `kept`, which asks it once a second for what is in demand.
 //!
 //! INVARIANT: what is served is the decoded view of the one parse of the path; nothing outside the folder (also not
 //! through a symbolic link), nothing whose name begins with a dot but `.well-known`, no listing of a folder.
+//! INVARIANT: an answer's head and body are those of one file; another that has taken its place is served a second later.
 //!
 //! Sources: RFC 9110 §13, §14; RFC 9111 §5.2.2; RFC 8246 (immutable); RFC 8615 (well-known).
 
 mod caching;
+mod folder;
+mod kept;
+mod pieces;
 #[cfg(test)]
 mod tests;
 
 use crate::answer::{Body, Failure};
 use crate::config::{Auth, Files};
 use crate::protocol::path::RequestPath;
+use bytes::Bytes;
 use caching::Caching;
+use folder::{Content, File, Found};
 use http::header::{self, HeaderName};
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri};
-use http_body_util::{BodyExt, Empty};
+use http_body_util::{BodyExt, Empty, Full};
+use kept::Kept;
+use pieces::Pieces;
+use std::borrow::Cow;
+use std::fs::Metadata;
+use std::future::{Ready, ready};
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
+use std::sync::Arc;
 use tower_http::services::ServeDir;
+use tower_http::services::fs::{Backend, TokioFile};
 
 /// A folder that is served.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct StaticFiles {
-    root: PathBuf,
+    kept: Kept,
     fallback: Option<String>,
     is_for_everybody: bool,
-    files: ServeDir,
 }
 
-/// What stands at a path of the folder.
-enum Found {
-    File,
-    Folder,
-    Nothing,
-}
+/// The one file that `ServeDir` is asked about.
+#[derive(Clone)]
+struct Looked(Arc<File>);
 
 impl StaticFiles {
     /// Serves the folder that the config names. `auth` is its route's: what only some may see is kept by browsers only,
@@ -45,14 +55,9 @@ impl StaticFiles {
     #[must_use]
     pub fn new(files: &Files, auth: Auth) -> Self {
         Self {
-            root: files.root.clone(),
+            kept: Kept::new(&files.root),
             fallback: files.fallback.clone(),
             is_for_everybody: auth == Auth::None,
-            files: ServeDir::new(&files.root)
-                .append_index_html_on_directories(false)
-                .ignore_multi_range_requests(true)
-                .precompressed_br()
-                .precompressed_gzip(),
         }
     }
 
@@ -72,20 +77,22 @@ impl StaticFiles {
         if path.has_encoded_slash() || is_hidden(wanted) {
             return Err(Failure::NotFound);
         }
-        match self.look_up(wanted).await {
-            Found::File if !wanted.ends_with('/') => self.send(request, wanted, Caching::of(wanted)).await,
-            Found::Folder => {
-                let index = format!("{}/index.html", wanted.trim_end_matches('/'));
-                if !matches!(self.look_up(&index).await, Found::File) {
-                    return self.fall_back(request, wanted).await;
-                }
-                if wanted.ends_with('/') {
-                    self.send(request, &index, Caching::Revalidated).await
-                } else {
-                    self.with_slash(request.uri())
+        let names_folder = wanted.ends_with('/');
+        let asked = if names_folder {
+            Cow::Owned(format!("{wanted}index.html"))
+        } else {
+            Cow::Borrowed(wanted)
+        };
+        match self.find(&asked).await? {
+            Found::File(file) => self.send(request, &file, Caching::of(&asked)).await,
+            Found::Folder if !names_folder => {
+                let index = self.find(&format!("{wanted}/index.html")).await?;
+                match index {
+                    Found::File(_) => self.with_slash(request.uri()),
+                    _ => self.fall_back(request, wanted).await,
                 }
             }
-            Found::File | Found::Nothing => self.fall_back(request, wanted).await,
+            Found::Folder | Found::Nothing => self.fall_back(request, wanted).await,
         }
     }
 
@@ -99,46 +106,61 @@ impl StaticFiles {
             return Err(Failure::NotFound);
         };
         let fallback = format!("/{}", fallback.trim_start_matches('/'));
-        self.send(request, &fallback, Caching::Revalidated).await
+        match self.find(&fallback).await? {
+            Found::File(file) => self.send(request, &file, Caching::Revalidated).await,
+            Found::Folder | Found::Nothing => Err(Failure::NotFound),
+        }
+    }
+
+    async fn find(&self, path: &str) -> Result<Found, Failure> {
+        self.kept.find(path).await.map_err(|error| {
+            tracing::error!(%error, "a file cannot be read");
+            Failure::Internal
+        })
     }
 
     async fn send<B>(
         &self,
         request: &Request<B>,
-        file: &str,
+        file: &Arc<File>,
         caching: Caching,
     ) -> Result<Response<Body>, Failure> {
-        let mut ask = Request::new(Empty::<bytes::Bytes>::new());
-        *ask.method_mut() = request.method().clone();
-        *ask.uri_mut() = as_uri(file).ok_or(Failure::NotFound)?;
-        // `ServeDir` knows no If-Range; without Range the whole file answers, which is always right (RFC 9110 §13.1.5).
-        let is_conditional_range = request.headers().contains_key(header::IF_RANGE);
+        let mut ask = Request::new(Empty::<Bytes>::new());
+        // The body is ours.
+        *ask.method_mut() = Method::HEAD;
+        *ask.uri_mut() = as_uri(&format!("/{}", file.name)).ok_or(Failure::NotFound)?;
+        let has_body = request.method() == Method::GET;
+        // "For this specification, GET is the only method for which range handling is defined" (RFC 9110 §14.2). And
+        // `ServeDir` knows no If-Range; without Range the whole file answers, which is always right (§13.1.5).
+        let has_range = has_body && !request.headers().contains_key(header::IF_RANGE);
         for name in HEADERS_OF_INTEREST {
-            if name == header::RANGE && is_conditional_range {
+            if name == header::RANGE && !has_range {
                 continue;
             }
             for value in request.headers().get_all(&name) {
                 ask.headers_mut().append(name.clone(), value.clone());
             }
         }
-        let answer = self.files.clone().try_call(ask).await.map_err(|error| {
-            if matches!(error.kind(), io::ErrorKind::NotFound) {
-                return Failure::NotFound;
-            }
-            tracing::error!(%error, "a file cannot be read");
-            Failure::Internal
-        })?;
-        if answer.status() == StatusCode::NOT_FOUND {
-            return Err(Failure::NotFound);
-        }
-        let mut answer = answer.map(|body| body.map_err(Into::into).boxed_unsync());
-        let headers = answer.headers_mut();
-        headers.insert(header::CACHE_CONTROL, caching.header(self.is_for_everybody));
-        headers.insert(
+        let mut files = ServeDir::with_backend("", Looked(file.clone()))
+            .append_index_html_on_directories(false)
+            .ignore_multi_range_requests(true)
+            .precompressed_br()
+            .precompressed_gzip();
+        let answer = files.try_call(ask).await.map_err(|_| Failure::NotFound)?;
+        let (mut head, _) = answer.into_parts();
+        head.headers
+            .insert(header::CACHE_CONTROL, caching.header(self.is_for_everybody));
+        head.headers.insert(
             header::X_CONTENT_TYPE_OPTIONS,
             HeaderValue::from_static("nosniff"),
         );
-        Ok(answer)
+        let is_content = matches!(head.status, StatusCode::OK | StatusCode::PARTIAL_CONTENT);
+        let body = if has_body && is_content {
+            content(file, &head.headers).ok_or(Failure::Internal)?
+        } else {
+            nothing()
+        };
+        Ok(Response::from_parts(head, body))
     }
 
     /// The same URL with a slash at its end, so that the page's relative links hold: 302, never 307 (RFC 9700 §4.12).
@@ -146,7 +168,7 @@ impl StaticFiles {
         let query = uri.query().map(|query| format!("?{query}")).unwrap_or_default();
         let location =
             HeaderValue::try_from(format!("{}/{query}", uri.path())).map_err(|_| Failure::NotFound)?;
-        let mut answer = Response::new(Empty::new().map_err(|never| match never {}).boxed_unsync());
+        let mut answer = Response::new(nothing());
         *answer.status_mut() = StatusCode::FOUND;
         let headers = answer.headers_mut();
         headers.insert(header::LOCATION, location);
@@ -156,36 +178,59 @@ impl StaticFiles {
         );
         Ok(answer)
     }
+}
 
-    /// What stands at a path, links followed; what lies outside the folder is nothing.
-    async fn look_up(&self, path: &str) -> Found {
-        let root = self.root.clone();
-        let asked = root.join(path.trim_start_matches('/'));
-        tokio::task::spawn_blocking(move || look_up(&root, &asked).unwrap_or(Found::Nothing))
-            .await
-            .unwrap_or(Found::Nothing)
+impl Backend for Looked {
+    type File = TokioFile;
+    type Metadata = Metadata;
+    type OpenFuture = Ready<io::Result<TokioFile>>;
+    type MetadataFuture = Ready<io::Result<Metadata>>;
+
+    fn open(&self, _: PathBuf) -> Self::OpenFuture {
+        ready(Err(io::ErrorKind::Unsupported.into()))
+    }
+
+    fn metadata(&self, path: PathBuf) -> Self::MetadataFuture {
+        let name = path.file_name().and_then(|name| name.to_str());
+        let variant = name
+            .and_then(|name| name.strip_prefix(&*self.0.name))
+            .and_then(|ending| self.0.variant(ending));
+        ready(
+            variant
+                .map(|variant| variant.about.clone())
+                .ok_or_else(|| io::ErrorKind::NotFound.into()),
+        )
     }
 }
 
-fn look_up(root: &Path, asked: &Path) -> io::Result<Found> {
-    let root = root.canonicalize()?;
-    let real = asked.canonicalize()?;
-    // The precompressed files beside it are served in its place, so they have to lie in the folder too.
-    let variants = [".br", ".gz"].into_iter().filter_map(|ending| {
-        let mut variant = asked.as_os_str().to_owned();
-        variant.push(ending);
-        Path::new(&variant).canonicalize().ok()
-    });
-    if !variants.chain([real.clone()]).all(|file| file.starts_with(&root)) {
-        return Ok(Found::Nothing);
-    }
-    let about = real.metadata()?;
-    Ok(if about.is_file() {
-        Found::File
-    } else if about.is_dir() {
-        Found::Folder
-    } else {
-        Found::Nothing
+fn nothing() -> Body {
+    Empty::new().map_err(|never| match never {}).boxed_unsync()
+}
+
+/// The body that a head announces.
+fn content(file: &File, head: &HeaderMap) -> Option<Body> {
+    let text = |name: HeaderName| head.get(name).and_then(|value| value.to_str().ok());
+    let ending = match text(header::CONTENT_ENCODING) {
+        Some("br") => ".br",
+        Some("gzip") => ".gz",
+        _ => "",
+    };
+    let variant = file.variant(ending)?;
+    let length: u64 = text(header::CONTENT_LENGTH)?.parse().ok()?;
+    let from: u64 = match text(header::CONTENT_RANGE) {
+        Some(range) => range.strip_prefix("bytes ")?.split('-').next()?.parse().ok()?,
+        None => 0,
+    };
+    Some(match &variant.content {
+        Content::Whole(bytes) => {
+            let range = usize::try_from(from).ok()?..usize::try_from(from + length).ok()?;
+            Full::new(bytes.slice(range))
+                .map_err(|never| match never {})
+                .boxed_unsync()
+        }
+        Content::Large(file) => Pieces::new(file.clone(), variant.about.clone(), from, length)
+            .map_err(Into::into)
+            .boxed_unsync(),
     })
 }
 

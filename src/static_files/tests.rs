@@ -1,12 +1,14 @@
 //! A folder on disk, asked as browsers and strangers ask.
 
+mod replaced;
+
 use super::*;
 use std::fs;
 use std::os::unix::fs::symlink;
 
 struct Site {
     files: StaticFiles,
-    _outer: tempfile::TempDir,
+    outer: tempfile::TempDir,
 }
 
 fn site() -> Site {
@@ -46,7 +48,7 @@ fn site_for(auth: Auth) -> Site {
         fallback: Some("index.html".into()),
     };
     let files = StaticFiles::new(&named, auth);
-    Site { files, _outer: outer }
+    Site { files, outer }
 }
 
 async fn ask(
@@ -138,6 +140,45 @@ async fn ranges_conditions_and_precompressed_variants_work() {
     assert_eq!(
         (head.status(), body.as_str()),
         (StatusCode::PARTIAL_CONTENT, "234")
+    );
+    assert_eq!(head.headers()["content-range"], "bytes 2-4/10");
+    for (range, status, content) in [
+        ("bytes=-3", StatusCode::PARTIAL_CONTENT, "789"),
+        ("bytes=8-99", StatusCode::PARTIAL_CONTENT, "89"),
+        ("bytes=10-", StatusCode::RANGE_NOT_SATISFIABLE, ""),
+        ("bytes=0-0,9-9", StatusCode::OK, "0123456789"),
+    ] {
+        let (head, body) = ask(&site, "GET", "/plain.txt", &[("range", range)])
+            .await
+            .unwrap();
+        assert_eq!((head.status(), body.as_str()), (status, content), "{range}");
+    }
+    // Only GET has ranges (RFC 9110 §14.2).
+    let (head, _) = ask(&site, "HEAD", "/plain.txt", &[("range", "bytes=2-4")])
+        .await
+        .unwrap();
+    assert_eq!(
+        (head.status(), &head.headers()["content-length"]),
+        (StatusCode::OK, &HeaderValue::from_static("10"))
+    );
+    let (head, body) = ask(&site, "GET", "/plain.txt", &[("if-match", "\"another\"")])
+        .await
+        .unwrap();
+    assert_eq!(
+        (head.status(), body.as_str()),
+        (StatusCode::PRECONDITION_FAILED, "")
+    );
+    let (head, body) = ask(
+        &site,
+        "GET",
+        "/assets/app-B1x9k2Qa.js",
+        &[("range", "bytes=1-"), ("accept-encoding", "br")],
+    )
+    .await
+    .unwrap();
+    assert_eq!(
+        (&head.headers()["content-encoding"], body.as_str()),
+        (&HeaderValue::from_static("br"), "r")
     );
     let resumed = [("range", "bytes=2-4"), ("if-range", "\"of another version\"")];
     let (head, body) = ask(&site, "GET", "/plain.txt", &resumed).await.unwrap();
@@ -231,7 +272,9 @@ async fn nothing_hidden_and_nothing_outside_is_served() {
             "{path}"
         );
     }
-    for path in ["/leak.txt", "/outside/secret.txt", "/plain2.txt"] {
+    let root = site.outer.path().join("dist");
+    let _socket = std::os::unix::net::UnixListener::bind(root.join("app.sock")).unwrap();
+    for path in ["/leak.txt", "/outside/secret.txt", "/plain2.txt", "/app.sock"] {
         let asked = [("accept", "*/*"), ("accept-encoding", "gzip")];
         assert_eq!(
             ask(&site, "GET", path, &asked).await.unwrap_err(),
@@ -239,4 +282,20 @@ async fn nothing_hidden_and_nothing_outside_is_served() {
             "{path}"
         );
     }
+    // Also not as what is served where nothing is.
+    fs::remove_file(root.join("index.html")).unwrap();
+    symlink(site.outer.path().join("secret.txt"), root.join("index.html")).unwrap();
+    for path in ["/", "/orders/7"] {
+        assert_eq!(
+            ask(&site, "GET", path, &[]).await.unwrap_err(),
+            Failure::NotFound,
+            "{path}"
+        );
+    }
+    // A folder that is called like a precompressed file is none.
+    fs::create_dir(root.join("plain.txt.br")).unwrap();
+    let (_, body) = ask(&site, "GET", "/plain.txt", &[("accept-encoding", "br")])
+        .await
+        .unwrap();
+    assert_eq!(body, "0123456789");
 }

@@ -1,5 +1,6 @@
 //! Against upstreams on bare sockets.
 
+mod giving_back;
 mod http2;
 mod reuse;
 

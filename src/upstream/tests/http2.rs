@@ -342,6 +342,37 @@ async fn a_shared_connection_that_nobody_uses_is_closed_after_a_minute() {
     );
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_connection_that_fell_silent_is_given_up_and_one_that_lives_is_waited_for() {
+    const LONG: Duration = Duration::from_hours(2);
+    let address = raw::serve(|mut stream, n| async move {
+        if n == 0 {
+            // Takes the request, and then neither says nor closes anything.
+            say(&mut stream, SETTINGS).await;
+            assert!(read_to_headers(&mut stream).await);
+            return std::future::pending().await;
+        }
+        // Thinks for an hour, and answers pings meanwhile.
+        let answer = |_, respond| async move {
+            tokio::time::sleep(LONG / 2).await;
+            say_ok(respond);
+        };
+        speak(stream, &builder(10), answer).await;
+    })
+    .await;
+    let upstream = h2c(address);
+    let began = Instant::now();
+    let error = upstream.send(get("/"), LONG).await.unwrap_err();
+    assert!(matches!(error, UpstreamError::Unavailable(_)), "{error}");
+    // Six minutes of silence, and twenty seconds for an answer to the ping.
+    let took = began.elapsed().as_secs();
+    assert!((380..=390).contains(&took), "{took} s");
+    let began = Instant::now();
+    assert_eq!(text(upstream.send(get("/"), LONG).await.unwrap()).await, "ok");
+    assert!(began.elapsed() >= LONG / 2);
+    assert_eq!(upstream.origins[0].pool.shared(), 1);
+}
+
 /// An https upstream that offers `protocols` and says in its answer which one was chosen, and the authority for it.
 async fn choosing(protocols: &[&str]) -> (SocketAddr, tempfile::NamedTempFile) {
     let made = rcgen::generate_simple_self_signed(vec!["api.localhost".to_owned()]).unwrap();
