@@ -1,6 +1,7 @@
 //! HTTP/1.1 on a connection: hyper's engine over a [`Wire`], with what a proxy needs around each request.
 
 use super::connection::{Connection, LENIENCE, caught};
+use super::parking::{Lent, next};
 use super::reply::Reply;
 use super::wire::{Following, Fresh, Under, Wire};
 use super::{Refusal, Service};
@@ -26,6 +27,24 @@ pub async fn serve<S: Service>(
     fresh: Fresh<impl AsyncRead + AsyncWrite + Unpin + Send + 'static>,
     connection: Connection<S>,
 ) {
+    let following = Arc::new(Following::default());
+    // The place goes with the bytes: a tunnel is still a connection.
+    let mut wire = Box::new(Wire::new(fresh, &connection.bounds, following.clone()));
+    // Boxed, so that a connection that is parked holds nothing of it.
+    while let Some(parked) = Box::pin(speak(wire, &following, &connection)).await {
+        wire = parked;
+        if !next(&mut wire, &connection.stop, &connection.cut).await {
+            return;
+        }
+    }
+}
+
+/// Speaks on a connection until it ends, or is parked.
+pub async fn speak<S: Service, T: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
+    wire: Box<Wire<T>>,
+    following: &Arc<Following>,
+    connection: &Connection<S>,
+) -> Option<Box<Wire<T>>> {
     let Connection {
         peer,
         bounds,
@@ -34,9 +53,7 @@ pub async fn serve<S: Service>(
         cut,
         refused,
     } = connection;
-    let following = Arc::new(Following::default());
-    // The place goes with the bytes: a tunnel is still a connection.
-    let wire = Wire::new(fresh, &bounds, following.clone());
+    let (lent, mut home) = Lent::new(wire);
     let max_header_size = bounds.max_header_size.saturating_mul(LENIENCE);
     let mut builder = http1::Builder::new();
     builder
@@ -52,29 +69,30 @@ pub async fn serve<S: Service>(
         let fragment = head.has_fragment.then_some(Refusal::Fragment);
         let refusal = refused.or(bounds.refusal(&request)).or(fragment);
         let under_way = Under::way(following.clone());
-        answer(service.clone(), request, peer, refusal, head.is_last, under_way)
+        answer(service.clone(), request, *peer, refusal, head.is_last, under_way)
     });
     let mut connection = pin!(
         builder
-            .serve_connection(TokioIo::new(wire), answer)
+            .serve_connection(TokioIo::new(lent), answer)
             .with_upgrades()
     );
     let ended = tokio::select! {
         // First: a request that has arrived before the stop is still served.
         biased;
         ended = connection.as_mut() => ended,
-        () = cut.cancelled() => return,
+        () = cut.cancelled() => return None,
         () = stop.cancelled() => {
             connection.as_mut().graceful_shutdown();
             tokio::select! {
                 ended = connection => ended,
-                () = cut.cancelled() => return,
+                () = cut.cancelled() => return None,
             }
         }
     };
     if let Err(error) = ended {
         tracing::debug!(%error, "a connection ended early");
     }
+    home.try_recv().ok()
 }
 
 async fn answer<S: Service>(

@@ -17,6 +17,7 @@ mod connection;
 mod http1;
 mod http2;
 mod opening;
+mod parking;
 mod reply;
 #[cfg(test)]
 mod tests;
