@@ -17,10 +17,19 @@ use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::pin::pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use tokio::io::{AsyncRead, AsyncWrite};
 
-/// The largest buffer of a connection, bytes: hyper grows its read buffer towards this for large bodies.
-const MAX_BUFFER: usize = 256 * 1024;
+/// The largest buffer of a connection in either direction, bytes: hyper grows its read buffer towards this for large bodies,
+/// and holds as much of an answer for a browser that reads slowly. Large ones halve the cost of large bodies.
+const LARGE_BUFFER: usize = 256 * 1024;
+
+/// The same while so many connections speak that large ones would add up.
+const SMALL_BUFFER: usize = 64 * 1024;
+
+/// So many connections may have large buffers at one time: those of all together are bounded by 128 MiB in each direction,
+/// and by 64 KiB for each one further.
+pub const LARGE_BUFFERS: usize = 512;
 
 /// Serves one connection until it ends. After `stop` the request under way is the last; at `cut` it is dropped.
 pub async fn serve<S: Service>(
@@ -53,6 +62,7 @@ pub async fn speak<S: Service, T: AsyncRead + AsyncWrite + Unpin + Send + 'stati
         cut,
         refused,
     } = connection;
+    let speaking = Speaking::begin(&bounds.speaking);
     let (lent, mut home) = Lent::new(wire);
     let max_header_size = bounds.max_header_size.saturating_mul(LENIENCE);
     let mut builder = http1::Builder::new();
@@ -61,7 +71,7 @@ pub async fn speak<S: Service, T: AsyncRead + AsyncWrite + Unpin + Send + 'stati
         .header_read_timeout(None)
         .max_headers(bounds.max_headers.saturating_mul(LENIENCE))
         .max_header_size(max_header_size)
-        .max_buf_size(MAX_BUFFER.max(max_header_size));
+        .max_buf_size(speaking.buffer().max(max_header_size));
     let answer = service_fn(move |request: Request<Incoming>| {
         // Not in the future: hyper may read on before it polls that, and the wire has to know where the body ends.
         let head = following.take_head(request.body().size_hint().exact());
@@ -93,6 +103,33 @@ pub async fn speak<S: Service, T: AsyncRead + AsyncWrite + Unpin + Send + 'stati
         tracing::debug!(%error, "a connection ended early");
     }
     home.try_recv().ok()
+}
+
+/// A connection that speaks: neither parked nor a tunnel.
+struct Speaking<'a> {
+    all: &'a AtomicUsize,
+    others: usize,
+}
+
+impl<'a> Speaking<'a> {
+    fn begin(all: &'a AtomicUsize) -> Self {
+        let others = all.fetch_add(1, Relaxed);
+        Self { all, others }
+    }
+
+    /// Its largest buffer. Whoever gets a large one finds fewer others than may have one, so there are never more.
+    fn buffer(&self) -> usize {
+        match self.others < LARGE_BUFFERS {
+            true => LARGE_BUFFER,
+            false => SMALL_BUFFER,
+        }
+    }
+}
+
+impl Drop for Speaking<'_> {
+    fn drop(&mut self) {
+        self.all.fetch_sub(1, Relaxed);
+    }
 }
 
 async fn answer<S: Service>(

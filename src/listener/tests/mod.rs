@@ -114,6 +114,7 @@ fn bounds() -> Bounds {
         max_headers: 100,
         places: places(100),
         streams: places(100),
+        speaking: Arc::default(),
     }
 }
 

@@ -1,14 +1,17 @@
 //! Parking, with the clock held still: when a connection is parked, when it is not, and that nobody can tell.
 
 use super::super::connection::Connection;
-use super::super::http1::{self, speak};
+use super::super::http1::{self, LARGE_BUFFERS, speak};
 use super::super::parking::next;
 use super::super::wire::{Following, Fresh, PARKED_AFTER, Wire};
 use super::tls;
 use super::*;
 use bytes::BytesMut;
 use hyper_util::rt::TokioIo;
-use tokio::io::{AsyncRead, AsyncWrite, duplex};
+use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf, duplex};
 
 /// Longer than it takes to be parked, and shorter than the head and the body may take.
 const LONGER: Duration = Duration::from_secs(9);
@@ -241,4 +244,73 @@ async fn a_connection_under_tls_is_parked_as_well() {
         "{:?}",
         idle.elapsed()
     );
+}
+
+/// Notes the most that was asked for at once.
+struct Asked(tokio::io::DuplexStream, Arc<AtomicUsize>);
+
+impl AsyncRead for Asked {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        self.1.fetch_max(buf.remaining(), Ordering::SeqCst);
+        Pin::new(&mut self.0).poll_read(cx, buf)
+    }
+}
+
+impl AsyncWrite for Asked {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.0).poll_write(cx, buf)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0).poll_shutdown(cx)
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn buffers_are_large_for_as_many_as_may_have_them_and_parked_connections_do_not_count() {
+    let echo = Echo::default();
+    let connection = connection(&echo);
+    let body = "x".repeat(2_000_000);
+    let upload = format!(
+        "POST /read HTTP/1.1\r\nHost: a\r\nContent-Length: {}\r\n\r\n{body}",
+        body.len()
+    );
+    for (others, largest) in [
+        (0, 256),
+        (LARGE_BUFFERS - 1, 256),
+        (LARGE_BUFFERS, 64),
+        (9_999, 64),
+    ] {
+        connection.bounds.speaking.store(others, Ordering::SeqCst);
+        let (mut browser, stream) = duplex(1024 * 1024);
+        let asked = Arc::new(AtomicUsize::new(0));
+        let uploading = async {
+            browser.write_all(upload.as_bytes()).await.unwrap();
+            read_to_the_end_of(&body, &mut browser).await;
+        };
+        let (parked, ()) = tokio::join!(once(Asked(stream, asked.clone()), &connection), uploading);
+        assert!(parked.is_some());
+        assert_eq!(connection.bounds.speaking.load(Ordering::SeqCst), others);
+        // Room in the buffer is what is left of it, and a little more than was asked for.
+        let asked = asked.load(Ordering::SeqCst) / 1024;
+        assert!(
+            (largest / 2..=largest + 8).contains(&asked),
+            "{others} others: {asked} KiB"
+        );
+    }
+}
+
+async fn read_to_the_end_of(body: &str, browser: &mut (impl AsyncRead + Unpin)) {
+    let mut read = Vec::new();
+    while !read.ends_with(body.as_bytes()) {
+        assert!(browser.read_buf(&mut read).await.unwrap() > 0);
+    }
 }
