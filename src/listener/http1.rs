@@ -119,9 +119,10 @@ impl<'a> Speaking<'a> {
 
     /// Its largest buffer. Whoever gets a large one finds fewer others than may have one, so there are never more.
     fn buffer(&self) -> usize {
-        match self.others < LARGE_BUFFERS {
-            true => LARGE_BUFFER,
-            false => SMALL_BUFFER,
+        if self.others < LARGE_BUFFERS {
+            LARGE_BUFFER
+        } else {
+            SMALL_BUFFER
         }
     }
 }

@@ -17,7 +17,9 @@ use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 
 /// A wire on loan, until it is parked.
-pub struct Lent<T>(Option<(Box<Wire<T>>, oneshot::Sender<Box<Wire<T>>>)>);
+pub struct Lent<T>(Option<Loan<T>>);
+
+type Loan<T> = (Box<Wire<T>>, oneshot::Sender<Box<Wire<T>>>);
 
 /// Where a parked wire comes home to.
 pub type Home<T> = oneshot::Receiver<Box<Wire<T>>>;
@@ -58,8 +60,11 @@ pub async fn next<T: AsyncRead + AsyncWrite + Unpin>(
         Err(error) => tracing::debug!(%error, "a connection ended while it was idle"),
     }
     // Tried once: nobody is waited for who does not read.
-    poll_fn(|cx| Poll::Ready(drop(Pin::new(&mut *wire).poll_shutdown(cx)))).await;
-    false
+    poll_fn(|cx| {
+        let _parted = Pin::new(&mut *wire).poll_shutdown(cx);
+        Poll::Ready(false)
+    })
+    .await
 }
 
 impl<T: AsyncRead + AsyncWrite + Unpin> AsyncRead for Lent<T> {

@@ -194,6 +194,7 @@ pub struct Fresh<T> {
 }
 
 /// A connection's bytes.
+#[expect(clippy::struct_excessive_bools, reason = "each is about something else")]
 pub struct Wire<T> {
     io: T,
     at: At,
@@ -322,9 +323,12 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Wire<T> {
 
     /// What the browser is waited for since `waiting`.
     fn awaited(&self, waiting: Instant) -> Awaited {
-        let next = || match self.following.busy.load(Relaxed) {
-            true => Awaited::Nothing,
-            false => Awaited::Request(self.following.idle_since()),
+        let next = || {
+            if self.following.busy.load(Relaxed) {
+                Awaited::Nothing
+            } else {
+                Awaited::Request(self.following.idle_since())
+            }
         };
         match self.at {
             NEXT_HEAD if self.has_served => next(),

@@ -249,9 +249,10 @@ impl Pool {
 
     /// How much a new connection may buffer. One with a large buffer found fewer others, so there are never more of them.
     fn buffer(&self) -> usize {
-        match self.tasks.len() < LARGE_BUFFERS {
-            true => LARGE_BUFFER,
-            false => SMALL_BUFFER,
+        if self.tasks.len() < LARGE_BUFFERS {
+            LARGE_BUFFER
+        } else {
+            SMALL_BUFFER
         }
     }
 
