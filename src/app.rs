@@ -335,6 +335,7 @@ fn public_bounds(server: &Server) -> Bounds {
         max_headers: server.max_headers,
         places: listener::places(server.max_connections),
         streams: listener::places(server.max_connections),
+        speaking: Arc::default(),
     }
 }
 

@@ -89,7 +89,8 @@ impl<S: Service> Connection<S> {
     ) {
         match protocol {
             Protocol::Http1 => http1::serve(fresh, self).await,
-            Protocol::Http2 => http2::serve(fresh, self).await,
+            // Boxed: it is large, and most speak the other one.
+            Protocol::Http2 => Box::pin(http2::serve(fresh, self)).await,
         }
     }
 }

@@ -1,6 +1,7 @@
 //! HTTP/1.1 on a connection: hyper's engine over a [`Wire`], with what a proxy needs around each request.
 
 use super::connection::{Connection, LENIENCE, caught};
+use super::parking::{Lent, next};
 use super::reply::Reply;
 use super::wire::{Following, Fresh, Under, Wire};
 use super::{Refusal, Service};
@@ -16,16 +17,43 @@ use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::pin::pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use tokio::io::{AsyncRead, AsyncWrite};
 
-/// The largest buffer of a connection, bytes: hyper grows its read buffer towards this for large bodies.
-const MAX_BUFFER: usize = 256 * 1024;
+/// The largest buffer of a connection in either direction, bytes: hyper grows its read buffer towards this for large bodies,
+/// and holds as much of an answer for a browser that reads slowly. Large ones halve the cost of large bodies.
+const LARGE_BUFFER: usize = 256 * 1024;
+
+/// The same while so many connections speak that large ones would add up.
+const SMALL_BUFFER: usize = 64 * 1024;
+
+/// So many connections may have large buffers at one time: those of all together are bounded by 128 MiB in each direction,
+/// and by 64 KiB for each one further.
+pub const LARGE_BUFFERS: usize = 512;
 
 /// Serves one connection until it ends. After `stop` the request under way is the last; at `cut` it is dropped.
 pub async fn serve<S: Service>(
     fresh: Fresh<impl AsyncRead + AsyncWrite + Unpin + Send + 'static>,
     connection: Connection<S>,
 ) {
+    let following = Arc::new(Following::default());
+    // The place goes with the bytes: a tunnel is still a connection.
+    let mut wire = Box::new(Wire::new(fresh, &connection.bounds, following.clone()));
+    // Boxed, so that a connection that is parked holds nothing of it.
+    while let Some(parked) = Box::pin(speak(wire, &following, &connection)).await {
+        wire = parked;
+        if !next(&mut wire, &connection.stop, &connection.cut).await {
+            return;
+        }
+    }
+}
+
+/// Speaks on a connection until it ends, or is parked.
+pub async fn speak<S: Service, T: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
+    wire: Box<Wire<T>>,
+    following: &Arc<Following>,
+    connection: &Connection<S>,
+) -> Option<Box<Wire<T>>> {
     let Connection {
         peer,
         bounds,
@@ -34,9 +62,8 @@ pub async fn serve<S: Service>(
         cut,
         refused,
     } = connection;
-    let following = Arc::new(Following::default());
-    // The place goes with the bytes: a tunnel is still a connection.
-    let wire = Wire::new(fresh, &bounds, following.clone());
+    let speaking = Speaking::begin(&bounds.speaking);
+    let (lent, mut home) = Lent::new(wire);
     let max_header_size = bounds.max_header_size.saturating_mul(LENIENCE);
     let mut builder = http1::Builder::new();
     builder
@@ -44,7 +71,7 @@ pub async fn serve<S: Service>(
         .header_read_timeout(None)
         .max_headers(bounds.max_headers.saturating_mul(LENIENCE))
         .max_header_size(max_header_size)
-        .max_buf_size(MAX_BUFFER.max(max_header_size));
+        .max_buf_size(speaking.buffer().max(max_header_size));
     let answer = service_fn(move |request: Request<Incoming>| {
         // Not in the future: hyper may read on before it polls that, and the wire has to know where the body ends.
         let head = following.take_head(request.body().size_hint().exact());
@@ -52,28 +79,57 @@ pub async fn serve<S: Service>(
         let fragment = head.has_fragment.then_some(Refusal::Fragment);
         let refusal = refused.or(bounds.refusal(&request)).or(fragment);
         let under_way = Under::way(following.clone());
-        answer(service.clone(), request, peer, refusal, head.is_last, under_way)
+        answer(service.clone(), request, *peer, refusal, head.is_last, under_way)
     });
     let mut connection = pin!(
         builder
-            .serve_connection(TokioIo::new(wire), answer)
+            .serve_connection(TokioIo::new(lent), answer)
             .with_upgrades()
     );
     let ended = tokio::select! {
         // First: a request that has arrived before the stop is still served.
         biased;
         ended = connection.as_mut() => ended,
-        () = cut.cancelled() => return,
+        () = cut.cancelled() => return None,
         () = stop.cancelled() => {
             connection.as_mut().graceful_shutdown();
             tokio::select! {
                 ended = connection => ended,
-                () = cut.cancelled() => return,
+                () = cut.cancelled() => return None,
             }
         }
     };
     if let Err(error) = ended {
         tracing::debug!(%error, "a connection ended early");
+    }
+    home.try_recv().ok()
+}
+
+/// A connection that speaks: neither parked nor a tunnel.
+struct Speaking<'a> {
+    all: &'a AtomicUsize,
+    others: usize,
+}
+
+impl<'a> Speaking<'a> {
+    fn begin(all: &'a AtomicUsize) -> Self {
+        let others = all.fetch_add(1, Relaxed);
+        Self { all, others }
+    }
+
+    /// Its largest buffer. Whoever gets a large one finds fewer others than may have one, so there are never more.
+    fn buffer(&self) -> usize {
+        if self.others < LARGE_BUFFERS {
+            LARGE_BUFFER
+        } else {
+            SMALL_BUFFER
+        }
+    }
+}
+
+impl Drop for Speaking<'_> {
+    fn drop(&mut self) {
+        self.all.fetch_sub(1, Relaxed);
     }
 }
 

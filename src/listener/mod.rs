@@ -8,7 +8,8 @@
 //! chunked, ends the connection.
 //! INVARIANT: a panic while one request is answered is that request's 500, and nobody else's trouble.
 //!
-//! A connection's way: `connection` opens it (`opening`, `tls`), then `http1` or `http2` serves it over a `wire`.
+//! A connection's way: `connection` opens it (`opening`, `tls`), then `http1` or `http2` serves it over a `wire`; one of
+//! HTTP/1.1 that falls idle waits in `parking`, without its engine.
 //!
 //! Sources: RFC 9112 §2.2, §3, §9.3, §9.6; RFC 9113 §3, §10.5; RFC 6585 §5; hyper's header-read timeout needs a timer, so
 //! the time is kept here (`wire`).
@@ -17,6 +18,7 @@ mod connection;
 mod http1;
 mod http2;
 mod opening;
+mod parking;
 mod reply;
 #[cfg(test)]
 mod tests;
@@ -34,6 +36,7 @@ use std::convert::Infallible;
 use std::future::Future;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
 use std::time::Duration;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
@@ -63,6 +66,8 @@ pub struct Bounds {
     pub places: Arc<Semaphore>,
     /// A place for each stream of HTTP/2, which can make us hold as much as a connection of HTTP/1.1.
     pub streams: Arc<Semaphore>,
+    /// How many connections speak HTTP/1.1 just now: neither idle for long nor a tunnel. What each may buffer depends on it.
+    pub speaking: Arc<AtomicUsize>,
 }
 
 /// Places for so many connections at one time, at least one.

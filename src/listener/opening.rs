@@ -7,13 +7,20 @@
 
 use super::tls::{HTTP_2, Tls};
 use bytes::BytesMut;
+use std::future::poll_fn;
 use std::io;
-use tokio::io::{AsyncRead, AsyncReadExt};
+use std::mem::MaybeUninit;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+use tokio::io::{AsyncRead, ReadBuf};
 use tokio::net::TcpStream;
 use tokio_rustls::server::TlsStream;
 
 /// "In HTTP/2, each endpoint is required to send a connection preface" (RFC 9113 §3.4): the client's.
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+
+/// How much is read at once where little is expected, bytes: most heads.
+const SOME: usize = 4 * 1024;
 
 /// What is spoken on a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,7 +45,8 @@ pub async fn open(mut stream: TcpStream, tls: Option<&Tls>) -> io::Result<Opened
             return Ok(Opened::Clear(stream, protocol, begun));
         }
     };
-    let stream = tls.accept(stream).await?;
+    // Boxed: in clear nobody needs the room, and under TLS it is given back.
+    let stream = Box::pin(tls.accept(stream)).await?;
     // Who agrees on nothing speaks HTTP/1.1, which is older than ALPN.
     let protocol = match stream.get_ref().1.alpn_protocol() {
         Some(HTTP_2) => Protocol::Http2,
@@ -56,12 +64,14 @@ async fn speaks_http(stream: &TcpStream) -> io::Result<bool> {
 
 /// Reads until the bytes are HTTP/2's preface, or cannot become it.
 async fn first_bytes(stream: &mut (impl AsyncRead + Unpin)) -> io::Result<(Protocol, BytesMut)> {
-    let mut begun = BytesMut::with_capacity(1024);
+    let mut begun = BytesMut::new();
     loop {
-        if stream.read_buf(&mut begun).await? == 0 {
+        let some = poll_fn(|cx| poll_some(stream, cx)).await?;
+        if some.is_empty() {
             // The end, after nothing or after what hyper will call an incomplete message.
             return Ok((Protocol::Http1, begun));
         }
+        begun.extend_from_slice(&some);
         if begun.starts_with(PREFACE) {
             return Ok((Protocol::Http2, begun));
         }
@@ -71,9 +81,21 @@ async fn first_bytes(stream: &mut (impl AsyncRead + Unpin)) -> io::Result<(Proto
     }
 }
 
+/// Reads what there is; while there is nothing, no memory is held for it. Nothing: the end.
+///
+/// # Errors
+/// Those of the stream.
+pub fn poll_some(stream: &mut (impl AsyncRead + Unpin), cx: &mut Context<'_>) -> Poll<io::Result<BytesMut>> {
+    let mut some = [const { MaybeUninit::uninit() }; SOME];
+    let mut some = ReadBuf::uninit(&mut some);
+    ready!(Pin::new(stream).poll_read(cx, &mut some))?;
+    Poll::Ready(Ok(BytesMut::from(some.filled())))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use tokio::io::AsyncReadExt;
 
     #[tokio::test]
     async fn the_first_bytes_tell_what_is_spoken() {

@@ -11,6 +11,7 @@
 //! Sources: RFC 9112 §2.2 (lines, empty lines before a request), §9.6 (closing in stages).
 
 use super::Bounds;
+use super::opening::poll_some;
 use bytes::{Buf, BytesMut};
 use std::future::Future;
 use std::io::{self, BufRead, IoSlice};
@@ -25,6 +26,10 @@ use tokio::time::{Instant, Sleep};
 
 /// How long a body may stand still while somebody waits for it.
 const BODY_STALL: Duration = Duration::from_mins(1);
+
+/// How long a connection is without a request before hyper's buffers are thought to be wasted on it: so rarely at most is the
+/// timer of a busy one set again, and one that asks twice in this time pays nothing for asking.
+pub const PARKED_AFTER: Duration = Duration::from_millis(500);
 
 /// How long, and how far, the rest of an unwanted body is read away so that the early answer arrives.
 const LINGER: Duration = Duration::from_secs(2);
@@ -139,7 +144,7 @@ impl Drop for Under {
 }
 
 /// Where in the stream the next byte from the socket stands.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum At {
     /// In a head: whether the request line is behind us, and whether the line under way has a byte yet.
     Head {
@@ -159,6 +164,24 @@ const NEXT_HEAD: At = At::Head {
     line_begun: false,
 };
 
+/// What the browser is waited for.
+enum Awaited {
+    /// The rest of a head or body, until then.
+    Rest(Instant),
+    /// The next request, since then.
+    Request(Instant),
+    /// Nothing: a request is under way, or another protocol.
+    Nothing,
+}
+
+/// What a wait has come to.
+enum Due {
+    /// It has lasted too long.
+    Over,
+    /// It is worth parking.
+    Parking,
+}
+
 /// A connection of which it is known what is spoken, and little more.
 pub struct Fresh<T> {
     pub stream: T,
@@ -171,6 +194,7 @@ pub struct Fresh<T> {
 }
 
 /// A connection's bytes.
+#[expect(clippy::struct_excessive_bools, reason = "each is about something else")]
 pub struct Wire<T> {
     io: T,
     at: At,
@@ -187,6 +211,10 @@ pub struct Wire<T> {
     waiting_since: Option<Instant>,
     linger_until: Option<Instant>,
     has_served: bool,
+    /// Something of an answer was not taken from hyper yet.
+    is_writing: bool,
+    /// hyper was told that the browser is gone, to be rid of it; the next request is waited for without.
+    is_parked: bool,
     lingered: u64,
     write_closed: bool,
     /// The connection's place among those that the listener allows.
@@ -209,6 +237,8 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Wire<T> {
             waiting_since: None,
             linger_until: None,
             has_served: false,
+            is_writing: false,
+            is_parked: false,
             lingered: 0,
             write_closed: false,
             _place: fresh.place,
@@ -291,46 +321,72 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Wire<T> {
         bytes.len()
     }
 
-    /// When the wait that began at `waiting` has lasted too long; `None` while there is no such moment.
-    fn deadline(&self, waiting: Instant) -> Option<Instant> {
-        let idle =
-            || (!self.following.busy.load(Relaxed)).then(|| self.following.idle_since() + self.idle_timeout);
+    /// What the browser is waited for since `waiting`.
+    fn awaited(&self, waiting: Instant) -> Awaited {
+        let next = || {
+            if self.following.busy.load(Relaxed) {
+                Awaited::Nothing
+            } else {
+                Awaited::Request(self.following.idle_since())
+            }
+        };
         match self.at {
-            At::Head {
-                request_line_done: false,
-                line_begun: false,
-            } if self.has_served => idle(),
-            At::Head { .. } => Some(self.head_since + self.header_timeout),
+            NEXT_HEAD if self.has_served => next(),
+            At::Head { .. } => Awaited::Rest(self.head_since + self.header_timeout),
             At::HeadDone => match self.following.body.load(Relaxed) {
-                0 => idle(),
-                UNTOLD | UNKNOWN_LENGTH => None,
-                _ => Some(waiting + BODY_STALL),
+                0 => next(),
+                UNTOLD | UNKNOWN_LENGTH => Awaited::Nothing,
+                _ => Awaited::Rest(waiting + BODY_STALL),
             },
-            At::Body(_) => Some(waiting + BODY_STALL),
-            At::Unfollowed => None,
+            At::Body(_) => Awaited::Rest(waiting + BODY_STALL),
+            At::Unfollowed => Awaited::Nothing,
         }
     }
 
-    /// Ready when the browser has been waited for too long.
-    fn poll_deadline(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+    /// Ready when the browser has been waited for long enough.
+    fn poll_due(&mut self, cx: &mut Context<'_>) -> Poll<Due> {
         if self.following.left_http.load(Relaxed) || matches!(self.at, At::Unfollowed) {
             return Poll::Pending;
         }
-        let now = Instant::now();
-        let waiting = *self.waiting_since.get_or_insert(now);
-        let deadline = self.deadline(waiting);
-        // While a request is under way there is none, but the end of that wakes nobody: look again later.
-        let look_at = deadline.unwrap_or(now + self.idle_timeout);
-        if self.timer.is_elapsed() || self.timer.deadline() > look_at {
-            self.timer.as_mut().reset(look_at);
-        }
-        while self.timer.as_mut().poll(cx).is_ready() {
-            if deadline.is_some_and(|deadline| deadline <= Instant::now()) {
-                return Poll::Ready(());
+        loop {
+            let now = Instant::now();
+            let waiting = *self.waiting_since.get_or_insert(now);
+            let look_at = match self.awaited(waiting) {
+                Awaited::Rest(until) if until <= now => return Poll::Ready(Due::Over),
+                Awaited::Rest(until) => until,
+                Awaited::Request(since) if since + self.idle_timeout <= now => return Poll::Ready(Due::Over),
+                Awaited::Request(since) if self.is_parked => since + self.idle_timeout,
+                Awaited::Request(_) if self.is_writing => now + PARKED_AFTER,
+                Awaited::Request(since) if since + PARKED_AFTER <= now => return Poll::Ready(Due::Parking),
+                Awaited::Request(since) => since + PARKED_AFTER.min(self.idle_timeout),
+                // The end of the request under way wakes nobody: look again, the later the longer it takes.
+                Awaited::Nothing => now + (now - waiting).max(PARKED_AFTER).min(self.idle_timeout),
+            };
+            if self.timer.is_elapsed() || self.timer.deadline() > look_at {
+                self.timer.as_mut().reset(look_at);
             }
-            self.timer.as_mut().reset(look_at);
+            ready!(self.timer.as_mut().poll(cx));
         }
-        Poll::Pending
+    }
+
+    /// Whether hyper was told of an end that is none, and these bytes are still a browser's.
+    pub fn is_parked(&self) -> bool {
+        self.is_parked
+    }
+
+    /// Reads what comes first after parking, for hyper to be given next. `false`: nothing came, and the browser is gone or
+    /// was waited for too long. While it waits it holds no buffer.
+    ///
+    /// # Errors
+    /// The network's, or of TLS.
+    pub fn poll_unpark(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<bool>> {
+        let Poll::Ready(some) = poll_some(&mut self.io, cx) else {
+            return self.poll_due(cx).map(|_over| Ok(false));
+        };
+        self.held = some?;
+        self.waiting_since = None;
+        self.is_parked = false;
+        Poll::Ready(Ok(!self.held.is_empty()))
     }
 
     fn note_held(&self) {
@@ -359,17 +415,22 @@ impl<T: AsyncRead + AsyncWrite + Unpin> AsyncRead for Wire<T> {
             let room = held.len().min(buf.remaining());
             let seen = this.follow(&held[..room]);
             buf.put_slice(&held[..seen]);
-            this.held = held;
-            this.held.advance(seen);
+            if seen < held.len() {
+                this.held = held;
+                this.held.advance(seen);
+            }
             this.note_held();
             return Poll::Ready(Ok(()));
         }
         match Pin::new(&mut this.io).poll_read(cx, buf) {
             Poll::Ready(result) => result?,
-            Poll::Pending => {
-                ready!(this.poll_deadline(cx));
-                return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
-            }
+            Poll::Pending => match ready!(this.poll_due(cx)) {
+                Due::Over => return Poll::Ready(Err(io::ErrorKind::TimedOut.into())),
+                Due::Parking => {
+                    this.is_parked = true;
+                    return Poll::Ready(Ok(()));
+                }
+            },
         }
         this.waiting_since = None;
         let read = &buf.filled()[before..];
@@ -387,24 +448,33 @@ impl<T: AsyncRead + AsyncWrite + Unpin> AsyncRead for Wire<T> {
 }
 
 impl<T: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Wire<T> {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.io).poll_write(cx, buf)
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        let this = self.get_mut();
+        let written = Pin::new(&mut this.io).poll_write(cx, buf);
+        this.is_writing = written.is_pending();
+        written
     }
 
     fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
+        self: Pin<&mut Self>,
         cx: &mut Context<'_>,
         bufs: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.io).poll_write_vectored(cx, bufs)
+        let this = self.get_mut();
+        let written = Pin::new(&mut this.io).poll_write_vectored(cx, bufs);
+        this.is_writing = written.is_pending();
+        written
     }
 
     fn is_write_vectored(&self) -> bool {
         self.io.is_write_vectored()
     }
 
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.io).poll_flush(cx)
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        let flushed = Pin::new(&mut this.io).poll_flush(cx);
+        this.is_writing = flushed.is_pending();
+        flushed
     }
 
     /// Closes in stages (RFC 9112 §9.6): were the socket closed over unread bytes, TCP's reset could overtake the answer.

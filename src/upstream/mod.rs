@@ -60,8 +60,12 @@ const IDLE_TIMEOUT: Duration = Duration::from_secs(4);
 /// The most idle connections that are kept, for each origin.
 const MAX_IDLE: usize = 256;
 
-/// The largest read buffer of a connection, bytes.
-const MAX_BUFFER: usize = 256 * 1024;
+/// The largest read buffer of a connection, bytes: large ones halve the cost of large bodies.
+const LARGE_BUFFER: usize = 256 * 1024;
+
+/// The same of a connection that is opened while an origin has so many that large ones would add up.
+const SMALL_BUFFER: usize = 64 * 1024;
+const LARGE_BUFFERS: usize = 512;
 
 /// How long an origin that refused a connection is asked only after the others, milliseconds.
 const REFUSED_FOR: u64 = 5_000;

@@ -18,7 +18,7 @@
 use super::body::ResponseBody;
 use super::connect::{Connector, Offer};
 use super::origin::Address;
-use super::{IDLE_TIMEOUT, MAX_BUFFER, MAX_IDLE, RequestBody, http2};
+use super::{IDLE_TIMEOUT, LARGE_BUFFER, LARGE_BUFFERS, MAX_IDLE, RequestBody, SMALL_BUFFER, http2};
 use crate::config::Protocol;
 use crate::protocol::BodyError;
 use http::StatusCode;
@@ -233,7 +233,7 @@ impl Pool {
             Channel::Shared(self.shared.add(stream, &self.tasks).await?)
         } else {
             let mut builder = http1::Builder::new();
-            builder.max_buf_size(MAX_BUFFER);
+            builder.max_buf_size(self.buffer());
             let (sender, driver) = builder.handshake(stream).await?;
             let driver = driver.with_upgrades();
             self.tasks.spawn(async move {
@@ -245,6 +245,15 @@ impl Pool {
         };
         self.begin_to_sweep();
         Ok(channel)
+    }
+
+    /// How much a new connection may buffer. One with a large buffer found fewer others, so there are never more of them.
+    fn buffer(&self) -> usize {
+        if self.tasks.len() < LARGE_BUFFERS {
+            LARGE_BUFFER
+        } else {
+            SMALL_BUFFER
+        }
     }
 
     fn answered(

@@ -2,12 +2,14 @@
 
 mod http1;
 mod http2;
+mod parking;
 mod tls;
 
 use super::*;
 use bytes::Bytes;
 use http::StatusCode;
 use http_body_util::{BodyExt, Full};
+use hyper::upgrade::OnUpgrade;
 use std::fmt::Write as _;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -26,6 +28,7 @@ struct Echo {
     dropped: Arc<AtomicUsize>,
     arrived: Arc<Notify>,
     release: Arc<Notify>,
+    switching: Arc<Mutex<Option<OnUpgrade>>>,
 }
 
 struct Counted(Arc<AtomicUsize>);
@@ -52,6 +55,11 @@ impl Service for Echo {
         let lines = request.headers().get_all("cookie").iter();
         let cookies = lines.map(|line| line.to_str().unwrap().to_owned()).collect();
         self.cookies.lock().unwrap().push(cookies);
+        if path == "/switch" {
+            *self.switching.lock().unwrap() = Some(hyper::upgrade::on(request));
+            let switching = Response::builder().status(StatusCode::SWITCHING_PROTOCOLS);
+            return Ok(switching.body(Full::default()).unwrap());
+        }
         let body = match path.as_str() {
             "/read" => match request.into_body().collect().await {
                 Ok(body) => body.to_bytes(),
@@ -98,15 +106,20 @@ async fn rig(change: impl FnOnce(&mut Bounds)) -> Rig {
     rig_with(None, change).await
 }
 
-async fn rig_with(tls: Option<Tls>, change: impl FnOnce(&mut Bounds)) -> Rig {
-    let mut bounds = Bounds {
+fn bounds() -> Bounds {
+    Bounds {
         header_timeout: Duration::from_secs(10),
         idle_timeout: IDLE_TIMEOUT,
         max_header_size: 32 * 1024,
         max_headers: 100,
         places: places(100),
         streams: places(100),
-    };
+        speaking: Arc::default(),
+    }
+}
+
+async fn rig_with(tls: Option<Tls>, change: impl FnOnce(&mut Bounds)) -> Rig {
+    let mut bounds = bounds();
     change(&mut bounds);
     let socket = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let rig = Rig {

@@ -26,12 +26,12 @@ pub(super) fn files(folder: &Path, (cert, key): &(String, String)) -> TlsFiles {
     files
 }
 
-struct Secured {
-    rig: Rig,
+pub(super) struct Secured {
+    pub(super) rig: Rig,
     folder: TempDir,
 }
 
-async fn secured(pair: &(String, String)) -> Secured {
+pub(super) async fn secured(pair: &(String, String)) -> Secured {
     let folder = tempfile::tempdir().unwrap();
     let tls = Tls::watching(&[files(folder.path(), pair)]).unwrap();
     let rig = rig_with(Some(tls), |bounds| bounds.header_timeout = Duration::from_secs(2)).await;
@@ -116,7 +116,7 @@ async fn connect_as(
 }
 
 impl Secured {
-    async fn connect(
+    pub(super) async fn connect(
         &self,
         versions: &[&'static SupportedProtocolVersion],
         alpn: &[&str],

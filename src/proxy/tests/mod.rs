@@ -121,6 +121,7 @@ async fn rig(upstream: SocketAddr, route: RouteSettings) -> Rig {
         max_headers: 100,
         places: listener::places(100),
         streams: listener::places(100),
+        speaking: Arc::default(),
     };
     let mut bearer = HeaderValue::from_static("Bearer the-access-token");
     bearer.set_sensitive(true);
