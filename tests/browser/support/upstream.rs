@@ -136,7 +136,7 @@ async fn read(request: Request<Incoming>) -> Answer {
 /// A WebSocket that says everything back, and speaks the first protocol that it is asked for.
 fn echo(request: &mut Request<Incoming>, tasks: &TaskTracker) -> Answer {
     let key = derive_accept_key(request.headers()["sec-websocket-key"].as_bytes());
-    let upgrade = hyper::upgrade::on(request);
+    let upgrade = hyper::upgrade::on(&mut *request);
     tasks.spawn(async move {
         let Ok(connection) = upgrade.await else { return };
         let socket = WebSocketStream::from_raw_socket(TokioIo::new(connection), Role::Server, None).await;
