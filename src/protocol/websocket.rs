@@ -109,6 +109,45 @@ mod tests {
     use super::*;
 
     #[test]
+    fn ws_02_an_extended_connect_for_a_websocket_is_read_as_an_upgrade() {
+        let read = |protocol, mut method: Method| {
+            let mut headers = HeaderMap::new();
+            headers.insert(SEC_WEBSOCKET_VERSION, HeaderValue::from_static("13"));
+            headers.insert(SEC_WEBSOCKET_KEY, HeaderValue::from_static("the browser's"));
+            let was_one = read_extended_connect(protocol, &mut method, &mut headers);
+            assert_eq!(was_one, is_upgrade(&method, Version::HTTP_2, &headers));
+            was_one.then(|| headers[SEC_WEBSOCKET_KEY].clone())
+        };
+        let keys = [
+            read("websocket", Method::CONNECT),
+            read("WebSocket", Method::CONNECT),
+        ];
+        assert!(
+            keys[0].is_some() && keys[1].is_some() && keys[0] != keys[1],
+            "{keys:?}"
+        );
+        assert_eq!(read("connect-udp", Method::CONNECT), None);
+        assert_eq!(read("websocket", Method::GET), None);
+    }
+
+    #[test]
+    fn ws_03_no_success_but_an_agreement_answers_an_extended_connect() {
+        let answer = |code: u16| {
+            let (mut status, mut headers) = (StatusCode::from_u16(code).unwrap(), HeaderMap::new());
+            say_upgrade(&mut headers);
+            let is_fit = answer_extended_connect(&mut status, &mut headers);
+            (is_fit, status.as_u16(), headers.len())
+        };
+        assert_eq!(answer(101), (true, 200, 0));
+        for code in [200, 201, 204, 206, 299] {
+            assert!(!answer(code).0, "{code}");
+        }
+        for code in [302, 304, 401, 403, 426, 500, 503] {
+            assert_eq!(answer(code), (true, code, 2));
+        }
+    }
+
+    #[test]
     fn ws_02_only_a_whole_websocket_handshake_is_an_upgrade() {
         let whole = [
             ("connection", "keep-alive, Upgrade"),

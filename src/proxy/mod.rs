@@ -90,6 +90,8 @@ pub async fn forward(
     }
     let is_websocket = websocket::is_upgrade(request.method(), request.version(), request.headers());
     let takes_trailers = response::takes_trailers(request.headers());
+    let sitter = passage.opener.filter(|_| is_websocket);
+    let seat = sitter.map(|opener| opener.seat()).transpose()?;
     let browser = is_websocket.then(|| hyper::upgrade::on(&mut request));
     let hold = request.extensions_mut().remove::<Hold>();
 
@@ -134,7 +136,14 @@ pub async fn forward(
         };
         websocket::say_upgrade(&mut parts.headers);
         let tie = passage.opener.map(|opener| opener.tie());
-        upgrade::tunnel(browser, upstream, hold, tie, passage.tasks, passage.cut.clone());
+        upgrade::tunnel(
+            browser,
+            upstream,
+            (hold, seat),
+            tie,
+            passage.tasks,
+            passage.cut.clone(),
+        );
     }
     let body = body.map_err(Into::into).map_frame(response::pass).boxed_unsync();
     let body = match passage.opener {

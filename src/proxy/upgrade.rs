@@ -10,7 +10,6 @@
 
 use super::tie::Tie;
 use super::tunnel;
-use crate::listener::Hold;
 use crate::protocol::websocket;
 use http::header::{SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_VERSION, UPGRADE};
 use http::{HeaderMap, HeaderName, HeaderValue};
@@ -59,11 +58,11 @@ impl Opening {
 }
 
 /// Joins the two connections as soon as both have switched, until either ends, the session does, or `cut` is cancelled.
-/// `hold`: on the browser's stream, where it is one.
+/// `held`: what is kept as long.
 pub fn tunnel(
     browser: OnUpgrade,
     upstream: OnUpgrade,
-    hold: Option<Hold>,
+    held: impl Send + 'static,
     tie: Option<Tie>,
     tasks: &TaskTracker,
     cut: CancellationToken,
@@ -77,7 +76,7 @@ pub fn tunnel(
         }
     };
     tasks.spawn(async move {
-        let _held = hold;
+        let _held = held;
         tokio::select! {
             () = cut.cancelled() => {}
             ended = joined => if let Err(error) = ended {

@@ -1,7 +1,7 @@
 //! `WebSocket`s over HTTP/2 (RFC 8441), frame by frame: the rules of those over HTTP/1.1 hold, and to the upstream there is
 //! no difference.
 
-use crate::support::browser::{Browser, SESSION};
+use crate::support::browser::{Browser, Request, SESSION};
 use crate::support::h2::{self, Answer, H2};
 use crate::support::rig::Rig;
 use crate::support::upstream::Play;
@@ -469,6 +469,50 @@ async fn ws_05_lm_04_it_keeps_its_place_as_long_as_it_lasts() {
     assert!(connection.answer(one).await.complete);
     assert_eq!(within(5, "the place", connection.answer(third)).await.status, 200);
     talks(&mut connection, other, "not idle").await;
+}
+
+#[tokio::test]
+async fn ws_05_a_session_has_so_many_and_no_more_whatever_the_version() {
+    let rig = Rig::start().await;
+    rig.upstream.on("/api/ws", Play::Echo);
+    let mut browser = rig.signed_in().await;
+    let opening = handshake(&browser, "/api/ws");
+    let mut connections = Vec::new();
+    for _ in 0..4 {
+        let mut connection = connect(&rig).await;
+        for _ in 0..64 {
+            open(&mut connection, &opening).await;
+        }
+        connections.push(connection);
+    }
+    let count = rig.upstream.connections();
+    let answer = connections[0].ask(&opening).await;
+    assert_eq!(
+        (answer.status, answer.problem().as_str()),
+        (429, "too_many_requests")
+    );
+    let over_http_1_1 = Request::bare("GET", "/api/ws")
+        .with("Origin", &rig.cloakroom.origin)
+        .with("Connection", "Upgrade")
+        .with("Upgrade", "websocket")
+        .with("Sec-WebSocket-Version", "13")
+        .with("Sec-WebSocket-Key", "dGhlIHNhbXBsZSBub25jZQ==");
+    assert_eq!(browser.send(over_http_1_1.clone()).await.status, 429);
+    assert_eq!(rig.upstream.connections(), count, "nothing went up");
+    assert_eq!(browser.fetch("GET", "/api/x").await.status, 200, "requests go on");
+    let mut another = rig.signed_in().await;
+    assert_eq!(
+        another.open(&over_http_1_1).await.0.status(),
+        101,
+        "and other sessions"
+    );
+    // Those of a connection that breaks off give their seats back.
+    drop(connections.pop());
+    let start = Instant::now();
+    while browser.try_open(&over_http_1_1).await.unwrap().0.status() != 101 {
+        assert!(start.elapsed() < Duration::from_secs(10), "no seat");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
 }
 
 #[tokio::test]
