@@ -56,7 +56,7 @@ pub enum Failure {
     HeadTooLarge,
     /// 429, and when to come again.
     TooManyRequests(Duration),
-    /// 429: the session has as many WebSockets as it may.
+    /// 429: the session has as many `WebSocket`s as it may.
     TooManySockets,
     /// 421: a `Host` that is not `public_url`'s.
     Misdirected,

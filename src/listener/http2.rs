@@ -369,13 +369,13 @@ impl Stream {
         self.streams.count().open += 1;
         let end = self.streams.end.child_token();
         let _is_set = TUNNEL.try_with(|tunnel| tunnel.set(end.clone()));
-        let held = Held {
+        let stream = Held {
             streams: self.streams.clone(),
             _place: self.place.take(),
             _end: end.drop_guard(),
         };
         let hold = Hold {
-            _held: Arc::new(held),
+            _held: Arc::new(stream),
         };
         self.hold.insert(hold).clone()
     }

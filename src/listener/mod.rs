@@ -113,7 +113,7 @@ impl Refusal {
 
 /// What answers requests.
 pub trait Service: Clone + Send + Sync + 'static {
-    /// Whether it takes WebSockets over HTTP/2, which begin with an extended CONNECT (RFC 8441): a request of method
+    /// Whether it takes `WebSocket`s over HTTP/2, which begin with an extended CONNECT (RFC 8441): a request of method
     /// CONNECT that has [`hyper::ext::Protocol`] and [`Hold`] among its extensions.
     const WEBSOCKETS: bool = false;
     /// The response's body.

@@ -91,7 +91,7 @@ pub async fn forward(
     let is_websocket = websocket::is_upgrade(request.method(), request.version(), request.headers());
     let takes_trailers = response::takes_trailers(request.headers());
     let sitter = passage.opener.filter(|_| is_websocket);
-    let seat = sitter.map(|opener| opener.seat()).transpose()?;
+    let taken_seat = sitter.map(|opener| opener.seat()).transpose()?;
     let browser = is_websocket.then(|| hyper::upgrade::on(&mut request));
     let hold = request.extensions_mut().remove::<Hold>();
 
@@ -139,7 +139,7 @@ pub async fn forward(
         upgrade::tunnel(
             browser,
             upstream,
-            (hold, seat),
+            (hold, taken_seat),
             tie,
             passage.tasks,
             passage.cut.clone(),

@@ -13,7 +13,7 @@
 //!
 //! INVARIANT: a store that does not answer ends no stream (contract 4.9); the end that nothing can put off does.
 //! INVARIANT: however many streams are woken at once, few ask the store at a time.
-//! INVARIANT: a session has no more than [`SOCKETS`] WebSockets here, and none more than that costs an upstream anything.
+//! INVARIANT: a session has no more than [`SOCKETS`] `WebSocket`s here, and none more than that costs an upstream anything.
 
 use crate::answer::Failure;
 use crate::clock::{Clock, UnixTime};
@@ -36,7 +36,7 @@ const AGAIN: Duration = Duration::from_secs(1);
 const AT_LATEST: Duration = Duration::from_mins(1);
 /// The shortest wait: a clock may lag a little behind the timer.
 const AT_LEAST: Duration = Duration::from_millis(10);
-/// How many WebSockets a session may have at a time on one replica. Browsers open no more at one host: Chromium 255.
+/// How many `WebSocket`s a session may have at a time on one replica. Browsers open no more at one host: Chromium 255.
 const SOCKETS: usize = 256;
 
 /// What all streams share.
@@ -45,7 +45,7 @@ pub struct Streams {
     sessions: Arc<Sessions>,
     clock: Clock,
     turns: Semaphore,
-    /// How many WebSockets each session has, by the hash of its id.
+    /// How many `WebSocket`s each session has, by the hash of its id.
     sockets: Mutex<HashMap<[u8; 32], usize>>,
 }
 

@@ -105,7 +105,7 @@ async fn over_tls() -> World {
     World::with(wish).await
 }
 
-/// Method and status of the WebSockets' handshakes, as the access log has them. The page asks for all else under `/api`
+/// Method and status of the handshakes of `WebSocket`s, as the access log has them. The page asks for all else under `/api`
 /// with GET: its own requests are left out by their method, and handshakes over HTTP/1.1 stand out by their status.
 fn handshakes(world: &World) -> Vec<(String, u64)> {
     let log = world.app.log();
