@@ -73,6 +73,7 @@ pub struct Inner {
 }
 
 impl Service for Router {
+    const WEBSOCKETS: bool = true;
     type Body = Body;
 
     async fn call(&self, request: Request<Incoming>, peer: SocketAddr) -> Result<Response<Body>, Infallible> {
@@ -118,17 +119,23 @@ impl Router {
     }
 
     /// Answers a request, whatever becomes of it.
-    pub async fn answer(&self, request: Request<Incoming>, peer: SocketAddr) -> Response<Body> {
+    pub async fn answer(&self, mut request: Request<Incoming>, peer: SocketAddr) -> Response<Body> {
         let inner = &*self.0;
         let begun = Instant::now();
+        let method = request.method().clone();
+        let is_connect = head::read_extended_connect(&mut request);
         let way = Way::begin(inner, &request, peer);
         inner
             .notices
             .look(&inner.settings, way.peer, way.provenance, request.headers());
-        let (method, cookies) = (request.method().clone(), head::cookies(&request));
+        let cookies = head::cookies(&request);
         let under_way = inner.metrics.begin();
         let mut route = "other";
-        let (mut response, own) = match inner.way(request, &way, &mut route).await {
+        let mut answered = inner.way(request, &way, &mut route).await;
+        if is_connect {
+            answered = answered.and_then(head::answer_extended_connect);
+        }
+        let (mut response, own) = match answered {
             Ok(response) => (response, route == inner.settings.prefix),
             Err(failure) => (inner.fail(&failure, &way, &head::only(cookies), route), true),
         };

@@ -57,6 +57,8 @@ pub enum Failure {
     HeadTooLarge,
     /// 429, and when to come again.
     TooManyRequests(Duration),
+    /// 429: the session has as many `WebSocket`s as it may.
+    TooManySockets,
     /// 421: a `Host` that is not `public_url`'s.
     Misdirected,
     /// 503: a browser that only looks ahead (contract 3.10).
@@ -163,6 +165,12 @@ impl Failure {
                 "too_many_requests",
                 "Too many requests",
                 "Too many logins were begun from this address. Please wait a moment.",
+            ),
+            Self::TooManySockets => (
+                S::TOO_MANY_REQUESTS,
+                "too_many_requests",
+                "Too many WebSockets",
+                "This session has as many WebSockets open as it may. Close some of them first.",
             ),
             Self::Misdirected => (
                 S::MISDIRECTED_REQUEST,

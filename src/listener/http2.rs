@@ -5,11 +5,14 @@
 //! a stream was taken up, and streams that end in an error of the peer's. Bounded here: silence, and streams that are
 //! given up one after the other as soon as they are taken up.
 //!
+//! A WebSocket is a stream of its own (RFC 8441); what its request asks for is the service's to understand. Such a stream
+//! outlives its answer, so who joins it with another connection keeps a [`Hold`] on it.
+//!
 //! INVARIANT: a stream's work ends with its stream, and every stream's with the connection.
 //! INVARIANT: what a stream may make us hold is bounded by the constants below, and all listeners' streams together by their
 //! places, which are as many as those of connections: over HTTP/1.1 each would be a connection.
 //!
-//! Sources: RFC 9113 §5.1.2, §6.8, §8.2.3, §10.5; CVE-2023-44487 (rapid reset).
+//! Sources: RFC 8441; RFC 9113 §5.1.2, §6.8, §8.2.3, §10.5; CVE-2023-44487 (rapid reset).
 
 use super::connection::{Connection, LENIENCE, caught};
 use super::reply::Reply;
@@ -17,10 +20,12 @@ use super::wire::{Fresh, Wire};
 use super::{Bounds, Refusal, Service};
 use http::{HeaderMap, HeaderValue, header};
 use hyper::body::Incoming;
+use hyper::ext::Protocol;
 use hyper::server::conn::http2;
 use hyper::service::service_fn;
 use hyper::{Request, Response};
 use hyper_util::rt::{TokioIo, TokioTimer};
+use std::cell::OnceCell;
 use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::pin::pin;
@@ -29,7 +34,7 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 use tokio::time::Instant;
-use tokio_util::sync::CancellationToken;
+use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::task::TaskTracker;
 
 /// The most requests at one time on a connection. RFC 9113 §6.5.2 recommends no less than 100.
@@ -73,11 +78,11 @@ pub async fn serve<S: Service>(
         cut,
         refused,
     } = connection;
-    let streams = Arc::new(Streams::new(&bounds, fresh.since));
     let tasks = Tasks {
         tracker: TaskTracker::new(),
         end: CancellationToken::new(),
     };
+    let streams = Arc::new(Streams::new(&bounds, fresh.since, tasks.end.clone()));
     let max_header_size = bounds.max_header_size.saturating_mul(LENIENCE);
     let mut builder = http2::Builder::new(tasks.clone());
     builder
@@ -91,6 +96,9 @@ pub async fn serve<S: Service>(
         .max_header_list_size(u32::try_from(max_header_size).unwrap_or(u32::MAX))
         .keep_alive_interval(PING)
         .keep_alive_timeout(bounds.header_timeout);
+    if S::WEBSOCKETS {
+        builder.enable_connect_protocol();
+    }
     let wire = Wire::unfollowed(fresh, &bounds);
     let answer = {
         let streams = streams.clone();
@@ -154,7 +162,7 @@ pub async fn serve<S: Service>(
 
 async fn answer<S: Service>(
     service: S,
-    request: Request<Incoming>,
+    mut request: Request<Incoming>,
     peer: SocketAddr,
     refusal: Option<Refusal>,
     mut stream: Stream,
@@ -162,6 +170,10 @@ async fn answer<S: Service>(
 ) -> Result<Response<Reply<S::Body, Stream>>, Infallible> {
     // As a connection beyond those that are allowed waits, so does a stream; the semaphore is never closed.
     stream.place = places.acquire_owned().await.ok();
+    if request.extensions().get::<Protocol>().is_some() {
+        let hold = stream.hold();
+        request.extensions_mut().insert(hold);
+    }
     let answered = match refusal {
         Some(refusal) => Err((refusal, Some(&request))),
         None => match caught(Box::pin(service.call(request, peer))).await {
@@ -209,7 +221,13 @@ fn odd_space(headers: &HeaderMap) -> Option<Refusal> {
         .then_some(Refusal::OddSpace)
 }
 
-/// Where the streams of a connection run; hyper starts a task for each.
+tokio::task_local! {
+    /// Ends what sends the bytes of the stream's tunnel, once it is one.
+    static TUNNEL: OnceCell<CancellationToken>;
+}
+
+/// Where the streams of a connection run; hyper starts a task for each, and from within that another one which sends the
+/// bytes of the tunnel that the stream has become.
 #[derive(Clone)]
 struct Tasks {
     tracker: TaskTracker,
@@ -221,8 +239,10 @@ where
     F: Future<Output: Send> + Send + 'static,
 {
     fn execute(&self, stream: F) {
-        self.tracker
-            .spawn(self.end.clone().run_until_cancelled_owned(stream));
+        let tunnel = TUNNEL.try_with(|end| end.get().cloned()).ok().flatten();
+        let end = tunnel.unwrap_or_else(|| self.end.clone());
+        let stream = TUNNEL.scope(OnceCell::new(), stream);
+        self.tracker.spawn(end.run_until_cancelled_owned(stream));
     }
 }
 
@@ -233,6 +253,8 @@ struct Streams {
     count: Mutex<Count>,
     /// Told when it is enough.
     flooded: Notify,
+    /// Ends them all.
+    end: CancellationToken,
 }
 
 struct Count {
@@ -246,8 +268,18 @@ struct Count {
     idle_since: Instant,
 }
 
+impl Count {
+    /// One that was under way is not any more.
+    fn end(&mut self) {
+        self.open -= 1;
+        if self.open == 0 {
+            self.idle_since = Instant::now();
+        }
+    }
+}
+
 impl Streams {
-    fn new(bounds: &Bounds, since: Instant) -> Self {
+    fn new(bounds: &Bounds, since: Instant, end: CancellationToken) -> Self {
         Self {
             header_timeout: bounds.header_timeout,
             idle_timeout: bounds.idle_timeout,
@@ -259,6 +291,7 @@ impl Streams {
                 idle_since: since,
             }),
             flooded: Notify::new(),
+            end,
         }
     }
 
@@ -287,8 +320,35 @@ impl Streams {
 struct Stream {
     streams: Arc<Streams>,
     answered: bool,
-    /// Its place among those of all connections.
+    /// Its place among those of all connections; what may become a tunnel has it in its hold.
     place: Option<OwnedSemaphorePermit>,
+    hold: Option<Hold>,
+}
+
+/// A hold on a stream of HTTP/2 that may become a tunnel, for as long as that lasts: it keeps its place, and its
+/// connection is not idle. Let go, the stream is reset with what could not be sent; what shut down cleanly before that
+/// has been sent. It is among the extensions of a request with an extended CONNECT.
+#[derive(Clone)]
+pub struct Hold {
+    _held: Arc<Held>,
+}
+
+struct Held {
+    streams: Arc<Streams>,
+    _place: Option<OwnedSemaphorePermit>,
+    _end: DropGuard,
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        self.streams.count().end();
+    }
+}
+
+impl std::fmt::Debug for Hold {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Hold")
+    }
 }
 
 impl Stream {
@@ -300,7 +360,23 @@ impl Stream {
             streams: streams.clone(),
             answered: false,
             place: None,
+            hold: None,
         }
+    }
+
+    fn hold(&mut self) -> Hold {
+        self.streams.count().open += 1;
+        let end = self.streams.end.child_token();
+        let _is_set = TUNNEL.try_with(|tunnel| tunnel.set(end.clone()));
+        let stream = Held {
+            streams: self.streams.clone(),
+            _place: self.place.take(),
+            _end: end.drop_guard(),
+        };
+        let hold = Hold {
+            _held: Arc::new(stream),
+        };
+        self.hold.insert(hold).clone()
     }
 
     fn is_answered(&mut self) {
@@ -312,10 +388,7 @@ impl Stream {
 impl Drop for Stream {
     fn drop(&mut self) {
         let mut count = self.streams.count();
-        count.open -= 1;
-        if count.open == 0 {
-            count.idle_since = Instant::now();
-        }
+        count.end();
         if !self.answered {
             count.given_up += 1;
             if count.given_up > GIVEN_UP && count.given_up > count.answered {

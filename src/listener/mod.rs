@@ -25,6 +25,7 @@ mod tests;
 mod tls;
 mod wire;
 
+pub use http2::Hold;
 pub use tls::Tls;
 
 use connection::Connection;
@@ -117,6 +118,9 @@ impl Refusal {
 
 /// What answers requests.
 pub trait Service: Clone + Send + Sync + 'static {
+    /// Whether it takes `WebSocket`s over HTTP/2, which begin with an extended CONNECT (RFC 8441): a request of method
+    /// CONNECT that has [`hyper::ext::Protocol`] and [`Hold`] among its extensions.
+    const WEBSOCKETS: bool = false;
     /// The response's body.
     type Body: Body<Data = bytes::Bytes, Error: Into<crate::protocol::BodyError>> + Send + Unpin + 'static;
     /// Answers one request.

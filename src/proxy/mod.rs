@@ -22,6 +22,7 @@ mod upgrade;
 
 use crate::answer::{Body, Failure};
 use crate::config::RouteSettings;
+use crate::listener::Hold;
 use crate::protocol::origin::PublicUrl;
 use crate::protocol::path::RequestPath;
 use crate::protocol::websocket;
@@ -89,12 +90,15 @@ pub async fn forward(
     }
     let is_websocket = websocket::is_upgrade(request.method(), request.version(), request.headers());
     let takes_trailers = response::takes_trailers(request.headers());
+    let sitter = passage.opener.filter(|_| is_websocket);
+    let taken_seat = sitter.map(|opener| opener.seat()).transpose()?;
     let browser = is_websocket.then(|| hyper::upgrade::on(&mut request));
+    let hold = request.extensions_mut().remove::<Hold>();
 
     let (mut parts, incoming) = request.into_parts();
     let opening = is_websocket.then(|| upgrade::Opening::take(&parts.headers));
     request::prepare(&mut parts, &passage, length.is_none(), takes_trailers)?;
-    if let Some(opening) = opening {
+    if let Some(opening) = &opening {
         opening.restore(&mut parts.headers);
     }
     let (body, watch) = body::watched(incoming, passage.route.body_limit);
@@ -117,7 +121,8 @@ pub async fn forward(
     let upstream = hyper::upgrade::on(&mut response);
     let (mut parts, body) = response.into_parts();
     let switched = parts.status == StatusCode::SWITCHING_PROTOCOLS;
-    if switched && !upgrade::is_accepted(&parts.headers) {
+    let is_accepted = |opening: &upgrade::Opening| opening.is_accepted(&parts.headers);
+    if switched && !opening.as_ref().is_some_and(is_accepted) {
         tracing::warn!(
             route = passage.route.path,
             "the upstream switched to a protocol that nobody asked for"
@@ -129,9 +134,16 @@ pub async fn forward(
         let Some(browser) = browser else {
             return Err(Failure::UpstreamUnavailable);
         };
-        upgrade::accept(&mut parts.headers);
+        websocket::say_upgrade(&mut parts.headers);
         let tie = passage.opener.map(|opener| opener.tie());
-        upgrade::tunnel(browser, upstream, tie, passage.tasks, passage.cut.clone());
+        upgrade::tunnel(
+            browser,
+            upstream,
+            (hold, taken_seat),
+            tie,
+            passage.tasks,
+            passage.cut.clone(),
+        );
     }
     let body = body.map_err(Into::into).map_frame(response::pass).boxed_unsync();
     let body = match passage.opener {

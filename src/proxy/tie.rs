@@ -13,13 +13,16 @@
 //!
 //! INVARIANT: a store that does not answer ends no stream (contract 4.9); the end that nothing can put off does.
 //! INVARIANT: however many streams are woken at once, few ask the store at a time.
+//! INVARIANT: a session has no more than [`SOCKETS`] `WebSocket`s here, and none more than that costs an upstream anything.
 
+use crate::answer::Failure;
 use crate::clock::{Clock, UnixTime};
 use crate::session::{Session, SessionError, SessionId, Sessions};
 use crate::store::Watch;
+use std::collections::HashMap;
 use std::future::Future;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::sync::Semaphore;
 use tokio::time::sleep;
@@ -33,6 +36,8 @@ const AGAIN: Duration = Duration::from_secs(1);
 const AT_LATEST: Duration = Duration::from_mins(1);
 /// The shortest wait: a clock may lag a little behind the timer.
 const AT_LEAST: Duration = Duration::from_millis(10);
+/// How many `WebSocket`s a session may have at a time on one replica. Browsers open no more at one host: Chromium 255.
+const SOCKETS: usize = 256;
 
 /// What all streams share.
 #[derive(Debug)]
@@ -40,6 +45,8 @@ pub struct Streams {
     sessions: Arc<Sessions>,
     clock: Clock,
     turns: Semaphore,
+    /// How many `WebSocket`s each session has, by the hash of its id.
+    sockets: Mutex<HashMap<[u8; 32], usize>>,
 }
 
 impl Streams {
@@ -50,7 +57,31 @@ impl Streams {
             sessions,
             clock,
             turns: Semaphore::new(AT_ONCE),
+            sockets: Mutex::default(),
         })
+    }
+
+    fn sockets(&self) -> MutexGuard<'_, HashMap<[u8; 32], usize>> {
+        self.sockets.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A WebSocket's seat among those of its session.
+#[derive(Debug)]
+pub struct Seat {
+    streams: Arc<Streams>,
+    session: [u8; 32],
+}
+
+impl Drop for Seat {
+    fn drop(&mut self) {
+        let mut sockets = self.streams.sockets();
+        if let Some(taken) = sockets.get_mut(&self.session) {
+            *taken -= 1;
+            if *taken == 0 {
+                sockets.remove(&self.session);
+            }
+        }
     }
 }
 
@@ -75,6 +106,24 @@ impl Opener<'_> {
             used: AtomicU64::new(self.session.used.as_millis()),
             absolute_end: self.session.absolute_end,
         }
+    }
+
+    /// Takes a seat for a WebSocket, before anything is asked of the upstream.
+    ///
+    /// # Errors
+    /// [`Failure::TooManySockets`]
+    pub fn seat(&self) -> Result<Seat, Failure> {
+        let session = self.id.store_key();
+        let mut sockets = self.streams.sockets();
+        let taken = sockets.entry(session).or_default();
+        if *taken >= SOCKETS {
+            return Err(Failure::TooManySockets);
+        }
+        *taken += 1;
+        Ok(Seat {
+            streams: Arc::clone(self.streams),
+            session,
+        })
     }
 }
 

@@ -47,7 +47,14 @@ where
         // First: however much passes, the end is not waited for.
         biased;
         () = over => {}
-        ended = async { tokio::try_join!(up.run(&spoken), down.run(&|| {})) } => return ended.map(|_| ()),
+        ended = async { tokio::try_join!(up.run(&spoken), down.run(&|| {})) } => {
+            if ended.is_err() {
+                // What was passed on before one side broke may not have gone out yet.
+                let last = async { tokio::join!(up.sink.shutdown(), down.sink.shutdown()) };
+                let _cut = timeout(FAREWELL, last).await;
+            }
+            return ended.map(|_| ());
+        }
     }
     let mut mask = [0; 4];
     // "The masking key needs to be unpredictable" (RFC 6455 §5.3).

@@ -4,22 +4,21 @@
 //! opens the tunnel; whatever the browser sent before it waits, and if another answer comes it is thrown away with the
 //! connection.
 //!
-//! INVARIANT: no byte of the browser's goes up outside HTTP before a `101` with `Upgrade: websocket` came down.
+//! INVARIANT: no byte of the browser's goes up outside HTTP before a `101` for this very handshake came down.
 //!
 //! Sources: RFC 6455 §4; RFC 9110 §7.8, §15.2.2.
 
 use super::tie::Tie;
 use super::tunnel;
-use http::header::{CONNECTION, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_VERSION, UPGRADE};
+use crate::protocol::websocket;
+use http::header::{SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_VERSION, UPGRADE};
 use http::{HeaderMap, HeaderName, HeaderValue};
 use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
 use std::future::pending;
+use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
-
-const WEBSOCKET: HeaderValue = HeaderValue::from_static("websocket");
-const SWITCH: HeaderValue = HeaderValue::from_static("Upgrade");
 
 /// What makes a request an opening handshake, kept safe from what its `Connection` names.
 pub struct Opening(Vec<(HeaderName, HeaderValue)>);
@@ -35,33 +34,35 @@ impl Opening {
     }
 
     /// Puts it into the head that goes up.
-    pub fn restore(self, headers: &mut HeaderMap) {
-        accept(headers);
-        for (name, value) in self.0 {
-            headers.insert(name, value);
+    pub fn restore(&self, headers: &mut HeaderMap) {
+        websocket::say_upgrade(headers);
+        for (name, value) in &self.0 {
+            headers.insert(name, value.clone());
         }
+    }
+
+    /// Whether the upstream's `101` answers this handshake: it is for a WebSocket, and has read the key. "If the response
+    /// lacks a |Sec-WebSocket-Accept| header field or the |Sec-WebSocket-Accept| contains a value other than the
+    /// base64-encoded SHA-1 of the concatenation […], the client MUST _Fail the WebSocket Connection_" (RFC 6455 §4.1).
+    pub fn is_accepted(&self, headers: &HeaderMap) -> bool {
+        let only = |name| {
+            let mut lines = headers.get_all(name).iter();
+            lines.next().filter(|_| lines.next().is_none())
+        };
+        let key = self.0.iter().find(|(name, _)| *name == SEC_WEBSOCKET_KEY);
+        only(UPGRADE).is_some_and(|line| line.as_bytes().eq_ignore_ascii_case(b"websocket"))
+            && key.is_some_and(|(_, key)| {
+                only(SEC_WEBSOCKET_ACCEPT).is_some_and(|line| *line == derive_accept_key(key.as_bytes()))
+            })
     }
 }
 
-/// Whether the upstream's `101` is for a WebSocket.
-pub fn is_accepted(headers: &HeaderMap) -> bool {
-    let mut lines = headers.get_all(UPGRADE).iter();
-    let (Some(protocol), None) = (lines.next(), lines.next()) else {
-        return false;
-    };
-    protocol.as_bytes().eq_ignore_ascii_case(b"websocket")
-}
-
-/// Says to the next hop that this message switches.
-pub fn accept(headers: &mut HeaderMap) {
-    headers.insert(CONNECTION, SWITCH);
-    headers.insert(UPGRADE, WEBSOCKET);
-}
-
 /// Joins the two connections as soon as both have switched, until either ends, the session does, or `cut` is cancelled.
+/// `held`: what is kept as long.
 pub fn tunnel(
     browser: OnUpgrade,
     upstream: OnUpgrade,
+    held: impl Send + 'static,
     tie: Option<Tie>,
     tasks: &TaskTracker,
     cut: CancellationToken,
@@ -75,6 +76,7 @@ pub fn tunnel(
         }
     };
     tasks.spawn(async move {
+        let _held = held;
         tokio::select! {
             () = cut.cancelled() => {}
             ended = joined => if let Err(error) = ended {

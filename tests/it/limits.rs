@@ -256,16 +256,21 @@ async fn lm_08_class_h_forty_uploads_that_nobody_reads_take_no_memory_to_speak_o
 /// The length of a WebSocket's frame that does not end as long as a test runs.
 const ENDLESS: [u8; 8] = (1_u64 << 40).to_be_bytes();
 
-#[tokio::test]
-async fn ws_05_class_h_tunnels_have_buffers_that_do_not_grow() {
-    let address = pouring(|asked| {
+/// An upstream that accepts a WebSocket and pours a frame without an end into it.
+pub async fn pouring_into_a_websocket() -> SocketAddr {
+    pouring(|asked| {
         let accept = websocket::accept(asked.value("sec-websocket-key").unwrap_or_default());
         let answer = format!(
             "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: {accept}\r\n\r\n"
         );
         [answer.as_bytes(), &[0x82, 127], &ENDLESS].concat()
     })
-    .await;
+    .await
+}
+
+#[tokio::test]
+async fn ws_05_class_h_tunnels_have_buffers_that_do_not_grow() {
+    let address = pouring_into_a_websocket().await;
     let rig = Rig::with(|config| config.set("routes.0.upstream", format!("http://{address}"))).await;
     let mut browser = rig.signed_in().await;
     let opening = opening(&rig.cloakroom.origin);

@@ -30,6 +30,7 @@ mod handshake;
 mod headers;
 mod http2;
 mod http2_floods;
+mod http2_websockets;
 mod ingress;
 #[path = "../shared/ingress.rs"]
 mod ingresses;

@@ -213,6 +213,36 @@ async fn an_idle_connection_ends_and_one_with_a_stream_does_not() {
     assert!(busy.ends().await);
 }
 
+#[tokio::test]
+async fn ws_05_a_tunnel_keeps_its_place_and_its_connection_for_as_long_as_it_lasts() {
+    let idle = Duration::from_millis(300);
+    let rig = rig(|bounds| (bounds.idle_timeout, bounds.streams) = (idle, places(1))).await;
+    let (mut first, mut other) = (browser(&rig).await, browser(&rig).await);
+    let mut request = Request::connect("http://app.example/tunnel")
+        .body(Full::default())
+        .unwrap();
+    let protocol = hyper::ext::Protocol::from_static("websocket");
+    request.extensions_mut().insert(protocol);
+    let response = first.sender.send_request(request).await.unwrap();
+    assert_eq!(response.status(), StatusCode::OK);
+    let mut tunnel = TokioIo::new(hyper::upgrade::on(response).await.unwrap());
+    let waiting = other.start("/", &[]);
+    let mut waiting = pin!(waiting);
+    assert!(
+        timeout(4 * idle, waiting.as_mut()).await.is_err(),
+        "the place is taken"
+    );
+    assert!(!first.connection.is_finished(), "a tunnel is not idle");
+    tunnel.write_all(b"still here").await.unwrap();
+    let mut back = [0; 10];
+    tunnel.read_exact(&mut back).await.unwrap();
+    assert_eq!(&back, b"still here");
+    tunnel.shutdown().await.unwrap();
+    assert_eq!(tunnel.read(&mut back).await.unwrap(), 0);
+    assert_eq!(waiting.await.unwrap().status(), StatusCode::OK);
+    assert!(first.ends().await, "after it the connection is idle");
+}
+
 #[tokio::test(start_paused = true)]
 async fn lm_01_a_header_block_without_an_end_is_not_waited_for() {
     let rig = rig(|_| {}).await;

@@ -10,6 +10,7 @@ use bytes::Bytes;
 use http::StatusCode;
 use http_body_util::{BodyExt, Full};
 use hyper::upgrade::OnUpgrade;
+use hyper_util::rt::TokioIo;
 use std::fmt::Write as _;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -26,6 +27,7 @@ struct Echo {
     cookies: Arc<Mutex<Vec<Vec<String>>>>,
     asked: Arc<Mutex<Vec<String>>>,
     dropped: Arc<AtomicUsize>,
+    tunnels: TaskTracker,
     arrived: Arc<Notify>,
     release: Arc<Notify>,
     switching: Arc<Mutex<Option<OnUpgrade>>>,
@@ -40,11 +42,12 @@ impl Drop for Counted {
 }
 
 impl Service for Echo {
+    const WEBSOCKETS: bool = true;
     type Body = Full<Bytes>;
 
     async fn call(
         &self,
-        request: Request<Incoming>,
+        mut request: Request<Incoming>,
         _: SocketAddr,
     ) -> Result<Response<Self::Body>, Infallible> {
         let path = request.uri().path().to_owned();
@@ -65,6 +68,17 @@ impl Service for Echo {
                 Ok(body) => body.to_bytes(),
                 Err(_) => Bytes::from_static(b"broken"),
             },
+            "/tunnel" => {
+                let hold = request.extensions_mut().remove::<Hold>();
+                let upgrade = hyper::upgrade::on(&mut request);
+                self.tunnels.spawn(async move {
+                    let _held = hold.expect("a hold");
+                    let (mut from, mut to) = tokio::io::split(TokioIo::new(upgrade.await.unwrap()));
+                    tokio::io::copy(&mut from, &mut to).await.unwrap();
+                    to.shutdown().await.unwrap();
+                });
+                Bytes::new()
+            }
             "/panic" => panic!("as the test asked"),
             "/wait" => {
                 let _counted = Counted(self.dropped.clone());

@@ -133,10 +133,10 @@ async fn read(request: Request<Incoming>) -> Answer {
     answer("application/json", json!({ "length": length }).to_string())
 }
 
-/// A WebSocket that says everything back.
+/// A WebSocket that says everything back, and speaks the first protocol that it is asked for.
 fn echo(request: &mut Request<Incoming>, tasks: &TaskTracker) -> Answer {
     let key = derive_accept_key(request.headers()["sec-websocket-key"].as_bytes());
-    let upgrade = hyper::upgrade::on(request);
+    let upgrade = hyper::upgrade::on(&mut *request);
     tasks.spawn(async move {
         let Ok(connection) = upgrade.await else { return };
         let socket = WebSocketStream::from_raw_socket(TokioIo::new(connection), Role::Server, None).await;
@@ -147,10 +147,14 @@ fn echo(request: &mut Request<Incoming>, tasks: &TaskTracker) -> Answer {
             }
         }
     });
-    let response = Response::builder()
+    let mut response = Response::builder()
         .status(101)
         .header("connection", "upgrade")
         .header("upgrade", "websocket");
+    let asked = request.headers().get("sec-websocket-protocol");
+    if let Some(first) = asked.and_then(|line| line.to_str().ok()?.split(',').next()) {
+        response = response.header("sec-websocket-protocol", first);
+    }
     response
         .header("sec-websocket-accept", key)
         .body(Empty::new().boxed())

@@ -25,6 +25,11 @@ pub async fn write<S: AsyncRead + AsyncWrite + Unpin>(
     payload: &[u8],
     masked: bool,
 ) -> Result<()> {
+    wire.send(&frame(kind, payload, masked)).await
+}
+
+/// One whole, short frame; `masked` as browsers do.
+pub fn frame(kind: u8, payload: &[u8], masked: bool) -> Vec<u8> {
     let length = u8::try_from(payload.len()).expect("short frames only");
     assert!(length < 126, "short frames only");
     let mut frame = vec![0x80 | kind, length | if masked { 0x80 } else { 0 }];
@@ -38,7 +43,7 @@ pub async fn write<S: AsyncRead + AsyncWrite + Unpin>(
             .zip(mask.iter().cycle())
             .map(|(byte, mask)| byte ^ mask),
     );
-    wire.send(&frame).await
+    frame
 }
 
 /// Reads one whole, short frame: its kind and payload.
