@@ -11,6 +11,7 @@
 //! Sources: RFC 9112 §2.2 (lines, empty lines before a request), §9.6 (closing in stages).
 
 use super::Bounds;
+use crate::turn;
 use bytes::{Buf, BytesMut};
 use std::future::Future;
 use std::io::{self, BufRead, IoSlice};
@@ -376,6 +377,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin> AsyncRead for Wire<T> {
         if read.is_empty() {
             return Poll::Ready(Ok(()));
         }
+        turn::spend(cx, read.len());
         let seen = this.follow(read);
         if seen < read.len() {
             this.held.extend_from_slice(&read[seen..]);
