@@ -26,9 +26,11 @@ mod tests {
     use super::*;
     use std::future::poll_fn;
     use tokio::task::coop::has_budget_remaining;
+    use tokio_util::task::TaskTracker;
 
     #[tokio::test]
     async fn a_turn_is_over_after_a_quarter_of_a_megabyte() {
+        let tasks = TaskTracker::new();
         for (bytes, goes_on) in [
             (0, true),
             (PIECE - 1, true),
@@ -36,7 +38,7 @@ mod tests {
             (128 * PIECE, false),
         ] {
             // Each poll of a task is a turn.
-            let task = tokio::spawn(poll_fn(move |cx| {
+            let task = tasks.spawn(poll_fn(move |cx| {
                 spend(cx, bytes);
                 Poll::Ready(has_budget_remaining())
             }));

@@ -12,7 +12,7 @@ use tokio::task::JoinSet;
 /// How many attack at one time.
 const ATTACKERS: usize = 10;
 /// What all of them together may make it hold.
-const ALLOWED: Allowed = allowed(128, 64);
+const ALLOWED: Allowed = allowed(128, 96);
 
 fn head(method: &str, path: &str) -> Vec<u8> {
     h2::block(&[
@@ -60,6 +60,10 @@ async fn attack(siege: &Siege, first: &[u8], again: &[u8], most: usize) -> usize
                         Err(_) => return false,
                     }
                 }
+            }
+            if n % 2 == 0 && !is_ended(&connection) {
+                // It has all been read, or the connection has ended over it.
+                connection.settle().await;
             }
             is_ended(&connection)
         });

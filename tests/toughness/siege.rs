@@ -30,6 +30,11 @@ const RETURN: u64 = 20;
 /// One at a time, whatever the test runner thinks: latencies and memory are measured.
 static TURN: Mutex<()> = Mutex::const_new(());
 
+/// Waits for the other tests.
+pub async fn turn() -> MutexGuard<'static, ()> {
+    TURN.lock().await
+}
+
 /// What a process holds.
 #[derive(Clone, Copy, Debug)]
 pub struct Held {
@@ -84,7 +89,7 @@ impl Siege {
 
     async fn build(authority: Option<&Authority>, change: impl FnOnce(Config) -> Config) -> Self {
         crowd::make_room();
-        let turn = TURN.lock().await;
+        let turn = turn().await;
         let (liar, liar2) = (Liar::start().await, Liar2::start().await);
         let rig = Rig::with(|config| {
             let lies = |path: &str, auth: &str| json!({ "path": path, "upstream": liar.url(), "auth": auth, "timeout": "2s" });

@@ -7,7 +7,7 @@
 
 use crate::crowd::make_room;
 use crate::liar::{Liar, listen};
-use crate::siege::files;
+use crate::siege::{files, turn};
 use crate::support::browser::SESSION;
 use crate::support::cloakroom::Cloakroom;
 use crate::support::config::Config;
@@ -342,6 +342,7 @@ fn median(mut values: Vec<u64>) -> u64 {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn soak() {
     make_room();
+    let _turn = turn().await;
     let seconds = std::env::var("SOAK_SECONDS").map_or(SECONDS, |text| text.parse().unwrap());
     let (api, liar, secret) = (
         listen(|stream| serve(Wire::new(stream))).await,
