@@ -16,7 +16,7 @@
 //! | requests | `router`, `to_https` · `bff`, `proxy`, `static_files`, `admin`, `demo` · `guard` · `answer` | the way of a request |
 //! | sessions | `session`                                                        | what a session is, one refresh at a time |
 //! | outside  | `listener`, `provider`, `store`, `upstream` · `config`           | one folder for each thing we talk to |
-//! | ground   | `protocol` · `clock`, `secret`, `metrics`, `seldom`, `unique`    | the specs' rules as data; no I/O    |
+//! | ground   | `protocol` · `clock`, `secret`, `metrics`, `seldom`, `turn`, `unique` | the specs' rules as data; no I/O |
 //!
 //! Walk it as data: `listener` takes bytes → `router` finds the route → `guard` says who asks → `session::refresh`
 //! makes the token fresh → `proxy::request` → `upstream` → `proxy::response`. What stops a request on the way is a
@@ -43,5 +43,6 @@ pub mod session;
 pub mod static_files;
 pub mod store;
 pub mod to_https;
+pub mod turn;
 pub mod unique;
 pub mod upstream;

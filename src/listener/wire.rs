@@ -12,6 +12,7 @@
 
 use super::Bounds;
 use super::opening::poll_some;
+use crate::turn;
 use bytes::{Buf, BytesMut};
 use std::future::Future;
 use std::io::{self, BufRead, IoSlice};
@@ -437,6 +438,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin> AsyncRead for Wire<T> {
         if read.is_empty() {
             return Poll::Ready(Ok(()));
         }
+        turn::spend(cx, read.len());
         let seen = this.follow(read);
         if seen < read.len() {
             this.held.extend_from_slice(&read[seen..]);

@@ -3,6 +3,7 @@
 //! `localhost` and `*.localhost` are this machine, whatever the resolver says (RFC 6761 §6.3).
 
 use super::CONNECT_TIMEOUT;
+use super::flow::Flow;
 use super::origin::Address;
 use crate::protocol::BodyError;
 use hyper_util::client::legacy::connect::HttpConnector;
@@ -40,7 +41,7 @@ pub enum Offer {
 }
 
 /// A connection, over whatever it goes.
-pub type Stream = TokioIo<Box<dyn Io>>;
+pub type Stream = TokioIo<Flow>;
 
 /// Bytes both ways.
 pub trait Io: AsyncRead + AsyncWrite + Send + Unpin {}
@@ -87,12 +88,12 @@ impl Connector {
 
     async fn connect_some_time(&self, address: &Address, offer: Offer) -> Result<(Stream, bool), BodyError> {
         let uri = match address {
-            Address::Unix(path) => return Ok((boxed(UnixStream::connect(path).await?), false)),
+            Address::Unix(path) => return Ok((flowing(UnixStream::connect(path).await?), false)),
             Address::Tcp(uri) => uri,
         };
         let tcp = self.tcp.clone().call(uri.clone()).await?.into_inner();
         if !address.needs_tls() {
-            return Ok((boxed(tcp), false));
+            return Ok((flowing(tcp), false));
         }
         let host = uri.host().unwrap_or_default();
         let host = host.trim_start_matches('[').trim_end_matches(']').to_owned();
@@ -104,12 +105,12 @@ impl Connector {
             .connect(ServerName::try_from(host)?, tcp)
             .await?;
         let is_http2 = tls.get_ref().1.alpn_protocol() == Some(b"h2");
-        Ok((boxed(tls), is_http2))
+        Ok((flowing(tls), is_http2))
     }
 }
 
-fn boxed(stream: impl Io + 'static) -> Stream {
-    TokioIo::new(Box::new(stream))
+fn flowing(stream: impl Io + 'static) -> Stream {
+    TokioIo::new(Flow::over(stream))
 }
 
 fn tls(needed: bool, ca: Option<&Path>) -> Result<ClientConfig, String> {

@@ -11,6 +11,8 @@
 
 mod body;
 mod connect;
+mod driven;
+mod flow;
 mod http2;
 mod lending;
 mod origin;

@@ -17,6 +17,7 @@
 
 use super::body::ResponseBody;
 use super::connect::{Connector, Offer};
+use super::driven::Driven;
 use super::origin::Address;
 use super::{IDLE_TIMEOUT, LARGE_BUFFER, LARGE_BUFFERS, MAX_IDLE, RequestBody, SMALL_BUFFER, http2};
 use crate::config::Protocol;
@@ -24,7 +25,6 @@ use crate::protocol::BodyError;
 use http::StatusCode;
 use http::header::{TE, UPGRADE};
 use hyper::body::Incoming;
-use hyper::client::conn::http1::{self, SendRequest};
 use hyper::{Request, Response};
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -60,7 +60,7 @@ pub struct Pool {
 
 /// A connection that takes one request.
 enum Channel {
-    Own(SendRequest<RequestBody>),
+    Own(Driven),
     Shared(Arc<http2::Connection>),
 }
 
@@ -73,7 +73,7 @@ struct Idle {
 
 #[derive(Debug)]
 struct Kept {
-    sender: SendRequest<RequestBody>,
+    sender: Driven,
     since: Instant,
 }
 
@@ -81,7 +81,7 @@ struct Kept {
 #[derive(Debug)]
 pub enum Lease {
     /// It comes back.
-    Own(SendRequest<RequestBody>, Arc<Pool>),
+    Own(Driven, Arc<Pool>),
     /// Others use it as well.
     Shared(Arc<http2::Connection>),
 }
@@ -232,16 +232,7 @@ impl Pool {
         let channel = if is_shared {
             Channel::Shared(self.shared.add(stream, &self.tasks).await?)
         } else {
-            let mut builder = http1::Builder::new();
-            builder.max_buf_size(self.buffer());
-            let (sender, driver) = builder.handshake(stream).await?;
-            let driver = driver.with_upgrades();
-            self.tasks.spawn(async move {
-                if let Err(error) = driver.await {
-                    tracing::debug!(%error, "a connection to an upstream ended early");
-                }
-            });
-            Channel::Own(sender)
+            Channel::Own(Driven::begin(stream, self.buffer(), &self.tasks).await?)
         };
         self.begin_to_sweep();
         Ok(channel)
@@ -256,11 +247,7 @@ impl Pool {
         }
     }
 
-    fn answered(
-        self: &Arc<Self>,
-        response: Response<Incoming>,
-        sender: SendRequest<RequestBody>,
-    ) -> Response<ResponseBody> {
+    fn answered(self: &Arc<Self>, response: Response<Incoming>, sender: Driven) -> Response<ResponseBody> {
         // A connection that has switched speaks HTTP no more.
         let lease =
             (response.status() != StatusCode::SWITCHING_PROTOCOLS).then(|| Lease::Own(sender, self.clone()));
@@ -268,7 +255,7 @@ impl Pool {
     }
 
     /// The connection used last that can be used.
-    fn take(&self) -> Option<SendRequest<RequestBody>> {
+    fn take(&self) -> Option<Driven> {
         let mut idle = self.idle();
         let now = Instant::now();
         let mut place = idle.kept.len();
@@ -289,7 +276,7 @@ impl Pool {
         None
     }
 
-    fn put_back(&self, sender: SendRequest<RequestBody>) {
+    fn put_back(&self, sender: Driven) {
         if sender.is_closed() {
             return;
         }

@@ -201,6 +201,40 @@ async fn hp_20_what_comes_before_the_answer_is_not_the_answer() {
 }
 
 #[tokio::test]
+async fn hp_20_lm_07_what_comes_before_the_answer_has_an_end() {
+    let address = raw::serve(|mut stream, _| async move {
+        read_head(&mut stream).await;
+        let flood = "HTTP/1.1 103 Early Hints\r\n\r\n".repeat(1_000);
+        while stream.write_all(flood.as_bytes()).await.is_ok() {}
+    })
+    .await;
+    let upstream = upstream(&[address]);
+    let flooded = timeout(SOON, upstream.send(get("/"), raw::PATIENCE)).await;
+    let error = flooded.expect("an end to it").unwrap_err().to_string();
+    assert!(error.contains("too much before its answer"), "{error}");
+}
+
+#[tokio::test]
+async fn lm_07_an_upload_that_nobody_reads_or_waits_for_lets_go_of_its_body() {
+    let address = raw::serve(|mut stream, _| async move {
+        read_head(&mut stream).await;
+        std::future::pending::<()>().await;
+    })
+    .await;
+    let upstream = upstream(&[address]);
+    let (sender, request) = upload("/", "1000000000");
+    let pushing = async { while sender.send(vec![b'x'; 64 * 1024].into()).await.is_ok() {} };
+    let sent = upstream.send(request, Duration::from_millis(300));
+    tokio::select! {
+        () = pushing => panic!("it was let go of too early"),
+        late = sent => assert!(matches!(late, Err(UpstreamError::Timeout)), "{late:?}"),
+    }
+    timeout(raw::PATIENCE, sender.closed())
+        .await
+        .expect("the body is let go of");
+}
+
+#[tokio::test]
 async fn an_answer_that_nobody_reads_to_its_end_takes_its_connection_with_it() {
     let answer = "HTTP/1.1 200 OK\r\nContent-Length: 10000000\r\n\r\nhello";
     let (address, requests, is_over) = odd(answer, Then::Waits).await;
