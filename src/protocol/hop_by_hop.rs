@@ -27,6 +27,7 @@ pub fn remove_and(headers: &mut HeaderMap, told: impl Fn(&str) -> bool) {
 
 /// What of a request only we may say: who asks, for which host and path, by which method. In any spelling; the name comes
 /// in lower case. `Authorization` is anybody's to say where the route passes it.
+#[must_use]
 pub fn is_ours_to_say(name: &str, pass_authorization: bool) -> bool {
     is_disguised(name) || is_spoofable(name) && !(pass_authorization && name == "authorization")
 }
