@@ -132,7 +132,11 @@ async fn lm_08_whoever_does_not_read_stops_whoever_sends() {
             })
             .await;
     }
-    for (name, path) in kinds {
+    // Not those of one byte: to read so many of them on would take half a minute without optimisation.
+    for (name, path) in kinds
+        .into_iter()
+        .filter(|(name, _)| *name != "chunks of one byte")
+    {
         let name = format!("50 who do not read {name}");
         siege
             .under(&name, allowed(64, 64), async |siege| {
