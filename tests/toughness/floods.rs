@@ -81,7 +81,7 @@ async fn lm_03_heads_without_an_end_are_cut_off() {
             .await;
     }
     // An upload in which only the framing grows.
-    let post = b"POST /liar/deaf HTTP/1.1\r\nHost: app.example\r\nTransfer-Encoding: chunked\r\n\r\n";
+    let post = b"POST /brief/deaf HTTP/1.1\r\nHost: app.example\r\nTransfer-Encoding: chunked\r\n\r\n";
     for (name, again) in [
         (
             "chunk extensions",

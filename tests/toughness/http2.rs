@@ -162,7 +162,7 @@ async fn lm_04_streams_that_are_given_up_end_their_connection() {
 async fn lm_05_frames_that_cost_nothing_to_send_cost_little_to_receive() {
     let mut siege = siege().await;
     let open = [
-        h2::headers(1, &head("POST", "/liar/deaf"), false),
+        h2::headers(1, &head("POST", "/brief/deaf"), false),
         h2::headers(3, &head("GET", "/api/public/hang"), true),
     ]
     .concat();

@@ -64,7 +64,7 @@ pub const fn allowed(peak: u64, rest: u64) -> Allowed {
 /// A cloakroom under attack, and the parts around it.
 pub struct Siege {
     pub rig: Rig,
-    /// Behind `/liar` (open) and `/api/liar` (with a session).
+    /// Behind `/liar` (open), `/api/liar` (with a session) and `/brief`, where it is not waited for long.
     pub liar: Liar,
     /// Behind `/liar2`, over HTTP/2.
     pub liar2: Liar2,
@@ -92,11 +92,14 @@ impl Siege {
         let turn = turn().await;
         let (liar, liar2) = (Liar::start().await, Liar2::start().await);
         let rig = Rig::with(|config| {
-            let lies = |path: &str, auth: &str| json!({ "path": path, "upstream": liar.url(), "auth": auth, "timeout": "2s" });
+            let lies = |path: &str, auth: &str, timeout: &str| {
+                json!({ "path": path, "upstream": liar.url(), "auth": auth, "timeout": timeout })
+            };
             let config = config
                 .set("log.level", "warn")
-                .route(lies("/liar", "none"))
-                .route(lies("/api/liar", "required"))
+                .route(lies("/liar", "none", "20s"))
+                .route(lies("/brief", "none", "2s"))
+                .route(lies("/api/liar", "required", "20s"))
                 .route(json!({ "path": "/liar2", "upstream": liar2.url(), "auth": "none", "timeout": "2s", "protocol": "h2c" }));
             let Some(authority) = authority else {
                 return change(config);
