@@ -3,9 +3,10 @@
 use super::http::ask;
 use super::process::{Running, in_checkout};
 use super::{Provider, Upstream, Wish};
+use socket2::{Domain, Socket, Type};
 use std::fs;
 use std::io::ErrorKind;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, TcpListener};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -89,14 +90,20 @@ fn binary() -> Command {
 /// again until somebody listens on it. Each test process begins elsewhere, so that two suites may run side by side.
 pub fn free_port() -> u16 {
     static GIVEN: AtomicU32 = AtomicU32::new(0);
+    // Asked by a socket that does not listen: one that did would be in the way of whoever listens next, for as long as a
+    // child that is being started has it still.
     let is_free = |port| {
-        let places = [
-            (IpAddr::from(Ipv4Addr::LOCALHOST), port),
-            (Ipv6Addr::LOCALHOST.into(), port),
-        ];
-        places
-            .iter()
-            .all(|place| !TcpListener::bind(place).is_err_and(|error| error.kind() == ErrorKind::AddrInUse))
+        [IpAddr::from(Ipv4Addr::LOCALHOST), Ipv6Addr::LOCALHOST.into()]
+            .into_iter()
+            .all(|ip| {
+                let address = SocketAddr::new(ip, port);
+                let bound =
+                    Socket::new(Domain::for_address(address), Type::STREAM, None).and_then(|socket| {
+                        socket.set_reuse_address(true)?;
+                        socket.bind(&address.into())
+                    });
+                !bound.is_err_and(|error| error.kind() == ErrorKind::AddrInUse)
+            })
     };
     let mut ports = std::iter::repeat_with(|| {
         let place = (std::process::id() % 1000) * 100 + GIVEN.fetch_add(1, Ordering::Relaxed);

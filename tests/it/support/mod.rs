@@ -29,8 +29,9 @@ pub mod upstream;
 pub mod websocket;
 pub mod wire;
 
+use socket2::{Domain, Socket, Type};
 use std::future::Future;
-use std::net::TcpListener;
+use std::net::SocketAddr;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -62,10 +63,20 @@ pub fn free_port() -> u16 {
         } else {
             port
         };
-        if TcpListener::bind(("127.0.0.1", port)).is_ok() {
+        if !is_listened_on(port) {
             return port;
         }
     }
+}
+
+/// Asks by a socket that does not listen: one that did would be in the way of whoever listens next, for as long as a child
+/// that is being started has it still.
+pub fn is_listened_on(port: u16) -> bool {
+    let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+    socket.set_reuse_address(true).unwrap();
+    socket
+        .bind(&SocketAddr::from(([127, 0, 0, 1], port)).into())
+        .is_err()
 }
 
 /// Unix time in seconds.

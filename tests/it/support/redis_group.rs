@@ -3,9 +3,8 @@
 
 use super::secrets::canary;
 use super::tls::{Authority, Leaf};
-use super::{free_port, signal, until};
+use super::{free_port, is_listened_on, signal, until};
 use serde_json::{Value, json};
-use std::net::TcpListener;
 use std::process::{Child, Command, Stdio};
 use tempfile::TempDir;
 
@@ -73,7 +72,7 @@ impl Access {
 fn port_with_bus() -> u16 {
     loop {
         let port = free_port();
-        if TcpListener::bind(("127.0.0.1", port + 10_000)).is_ok() {
+        if !is_listened_on(port + 10_000) {
             return port;
         }
     }
