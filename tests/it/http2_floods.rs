@@ -16,16 +16,6 @@ const MIB: u64 = 1024 * 1024;
 /// What a client does wrong, and its frames on a stream.
 type Mistake<'a> = (&'a str, Box<dyn Fn(u32) -> Vec<u8> + 'a>);
 
-/// The head of a request for an open route that is never answered, or is.
-fn head(method: &str, path: &str) -> Vec<u8> {
-    h2::block(&[
-        (":method", method),
-        (":scheme", "http"),
-        (":authority", "app.example"),
-        (":path", path),
-    ])
-}
-
 async fn rig() -> Rig {
     let rig = Rig::start().await;
     rig.upstream
@@ -49,7 +39,11 @@ async fn assert_unharmed(rig: &Rig, before: u64, name: &str) {
         let mut honest = connect(rig).await;
         let stream = honest.fresh();
         honest
-            .send(&h2::headers(stream, &head("GET", "/api/public/honest"), true))
+            .send(&h2::headers(
+                stream,
+                &h2::request("GET", "/api/public/honest"),
+                true,
+            ))
             .await;
         honest.answer(stream).await
     });
@@ -81,14 +75,14 @@ async fn lm_04_class_h_rapid_resets_end_the_connection_and_their_upstream_work()
             if apart == 50 {
                 let heads: Vec<u8> = streams
                     .iter()
-                    .flat_map(|s| h2::headers(*s, &head("GET", path), true))
+                    .flat_map(|s| h2::headers(*s, &h2::request("GET", path), true))
                     .collect();
                 connection.flood(&heads).await;
                 connection.settle().await;
                 flood.extend(streams.iter().flat_map(|s| h2::reset(*s, h2::CANCEL)));
             } else {
                 for stream in &streams {
-                    flood.extend(h2::headers(*stream, &head("GET", path), true));
+                    flood.extend(h2::headers(*stream, &h2::request("GET", path), true));
                     flood.extend(h2::reset(*stream, h2::CANCEL));
                 }
             }
@@ -121,7 +115,7 @@ async fn lm_04_no_more_streams_than_were_offered_are_taken_up() {
     let streams: Vec<u32> = (0..150).map(|_| connection.fresh()).collect();
     let flood: Vec<u8> = streams
         .iter()
-        .flat_map(|stream| h2::headers(*stream, &head("GET", "/api/public/hang"), true))
+        .flat_map(|stream| h2::headers(*stream, &h2::request("GET", "/api/public/hang"), true))
         .collect();
     connection.flood(&flood).await;
     connection.settle().await;
@@ -136,7 +130,7 @@ async fn lm_04_no_more_streams_than_were_offered_are_taken_up() {
         let streams: Vec<u32> = (0..50).map(|_| connection.fresh()).collect();
         let flood = streams
             .iter()
-            .flat_map(|stream| h2::headers(*stream, &head("GET", "/api/public/x"), true));
+            .flat_map(|stream| h2::headers(*stream, &h2::request("GET", "/api/public/x"), true));
         connection.flood(&flood.collect::<Vec<u8>>()).await;
         if !is_ended(&connection) {
             connection.settle().await;
@@ -170,7 +164,7 @@ async fn lm_05_class_h_a_header_block_has_an_end() {
             h2::HEADERS,
             h2::END_STREAM,
             stream,
-            &head("GET", "/api/public/flood"),
+            &h2::request("GET", "/api/public/flood"),
         );
         let more = h2::frame(h2::CONTINUATION, 0, stream, &payload);
         connection.flood(&first).await;
@@ -193,7 +187,7 @@ async fn lm_05_class_h_a_header_block_has_an_end() {
     ] {
         let mut connection = connect(&rig).await;
         let stream = connection.fresh();
-        let mut block = head("GET", "/api/public/flood");
+        let mut block = h2::request("GET", "/api/public/flood");
         // A literal that goes into the table (RFC 7541 §6.2.1), then the first entry of the table again and again.
         block.push(0x40);
         for text in ["x-bomb", &"b".repeat(value)] {
@@ -218,8 +212,8 @@ async fn lm_05_class_h_a_header_block_has_an_end() {
 async fn lm_05_class_h_resets_that_we_are_made_to_send_count_like_those_that_are_sent() {
     let rig = rig().await;
     let before = rig.cloakroom.resident();
-    let hang = head("GET", "/api/public/hang");
-    let post = head("POST", "/api/public/hang");
+    let hang = h2::request("GET", "/api/public/hang");
+    let post = h2::request("POST", "/api/public/hang");
     let short = [post.clone(), h2::block(&[("content-length", "1")])].concat();
     let mistakes: [Mistake<'_>; 7] = [
         (
@@ -280,8 +274,8 @@ async fn lm_05_class_h_frames_that_say_nothing_cost_nothing() {
     let rig = rig().await;
     let before = rig.cloakroom.resident();
     let opening = {
-        let mut opening = h2::headers(1, &head("POST", "/api/public/deaf"), false);
-        opening.extend(h2::headers(3, &head("GET", "/api/public/hang"), true));
+        let mut opening = h2::headers(1, &h2::request("POST", "/api/public/deaf"), false);
+        opening.extend(h2::headers(3, &h2::request("GET", "/api/public/hang"), true));
         opening
     };
     for (name, one, count) in [
@@ -327,7 +321,7 @@ async fn lm_05_class_h_frames_that_say_nothing_cost_nothing() {
 #[tokio::test]
 async fn lm_05_frames_that_no_client_sends_end_the_connection() {
     let rig = rig().await;
-    let open = h2::headers(1, &head("GET", "/api/public/hang"), true);
+    let open = h2::headers(1, &h2::request("GET", "/api/public/hang"), true);
     for (name, bytes) in [
         (
             "a push promise",
@@ -335,11 +329,11 @@ async fn lm_05_frames_that_no_client_sends_end_the_connection() {
         ),
         (
             "an even stream",
-            h2::headers(2, &head("GET", "/api/public/x"), true),
+            h2::headers(2, &h2::request("GET", "/api/public/x"), true),
         ),
         (
             "a head on stream 0",
-            h2::headers(0, &head("GET", "/api/public/x"), true),
+            h2::headers(0, &h2::request("GET", "/api/public/x"), true),
         ),
         ("DATA on stream 0", h2::data(0, b"x", true)),
         ("DATA on an idle stream", h2::data(9, b"x", true)),
@@ -419,7 +413,7 @@ async fn lm_08_class_h_a_hundred_slow_streams_take_no_memory_to_speak_of() {
         let streams: Vec<u32> = (0..90).map(|_| connection.fresh()).collect();
         let heads: Vec<u8> = streams
             .iter()
-            .flat_map(|s| h2::headers(*s, &head("GET", "/api/public/large"), true))
+            .flat_map(|s| h2::headers(*s, &h2::request("GET", "/api/public/large"), true))
             .collect();
         connection.send(&heads).await;
         connection

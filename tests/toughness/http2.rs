@@ -14,15 +14,6 @@ const ATTACKERS: usize = 10;
 /// What all of them together may make it hold.
 const ALLOWED: Allowed = allowed(128, 96);
 
-fn head(method: &str, path: &str) -> Vec<u8> {
-    h2::block(&[
-        (":method", method),
-        (":scheme", "http"),
-        (":authority", "app.example"),
-        (":path", path),
-    ])
-}
-
 fn is_ended(connection: &H2<TcpStream>) -> bool {
     connection.closed || connection.goaway.is_some()
 }
@@ -88,7 +79,7 @@ async fn lm_04_streams_that_are_given_up_end_their_connection() {
                         let mut connection = H2::connect(address).await;
                         for _ in 0..100 {
                             let streams: Vec<u32> = (0..100).map(|_| connection.fresh()).collect();
-                            let begin = |s: &u32| h2::headers(*s, &head("GET", path), true);
+                            let begin = |s: &u32| h2::headers(*s, &h2::request("GET", path), true);
                             if early {
                                 let both = |s: &u32| [begin(s), h2::reset(*s, h2::CANCEL)].concat();
                                 connection
@@ -122,7 +113,7 @@ async fn lm_04_streams_that_are_given_up_end_their_connection() {
         }),
         ("a body after the end", |s| h2::data(s, b"x", true)),
         ("a head after the end", |s| {
-            h2::headers(s, &head("GET", "/api/public/hang"), true)
+            h2::headers(s, &h2::request("GET", "/api/public/hang"), true)
         }),
     ];
     for (name, mistake) in mistakes {
@@ -136,7 +127,7 @@ async fn lm_04_streams_that_are_given_up_end_their_connection() {
                             let streams: Vec<u32> = (0..20).map(|_| connection.fresh()).collect();
                             let both = |s: &u32| {
                                 [
-                                    h2::headers(*s, &head("GET", "/api/public/hang"), true),
+                                    h2::headers(*s, &h2::request("GET", "/api/public/hang"), true),
                                     mistake(*s),
                                 ]
                                 .concat()
@@ -162,13 +153,18 @@ async fn lm_04_streams_that_are_given_up_end_their_connection() {
 async fn lm_05_frames_that_cost_nothing_to_send_cost_little_to_receive() {
     let mut siege = siege().await;
     let open = [
-        h2::headers(1, &head("POST", "/brief/deaf"), false),
-        h2::headers(3, &head("GET", "/api/public/hang"), true),
+        h2::headers(1, &h2::request("POST", "/brief/deaf"), false),
+        h2::headers(3, &h2::request("GET", "/api/public/hang"), true),
     ]
     .concat();
     let literal = h2::block(&[("x-flood", "y".repeat(16_000))]);
-    let begun = h2::frame(h2::HEADERS, h2::END_STREAM, 1, &head("GET", "/api/public/x"));
-    let mut bomb = head("GET", "/api/public/x");
+    let begun = h2::frame(
+        h2::HEADERS,
+        h2::END_STREAM,
+        1,
+        &h2::request("GET", "/api/public/x"),
+    );
+    let mut bomb = h2::request("GET", "/api/public/x");
     bomb.push(0x40);
     for text in ["x-bomb", &"b".repeat(4_000)] {
         h2::integer(&mut bomb, 0, 7, text.len());

@@ -206,14 +206,6 @@ async fn lm_08_uploads_that_nobody_reads_wait_with_the_browser() {
 async fn lm_08_streams_that_nobody_reads_wait_as_connections_do() {
     let mut siege = Siege::start(|config| config).await;
     let address = siege.rig.cloakroom.address();
-    let head = |method: &str, path: &str| {
-        h2::block(&[
-            (":method", method),
-            (":scheme", "http"),
-            (":authority", "app.example"),
-            (":path", path),
-        ])
-    };
     for window in [0, 1, 1_000] {
         siege
             .under(
@@ -227,7 +219,7 @@ async fn lm_08_streams_that_nobody_reads_wait_as_connections_do() {
                         let streams: Vec<u32> = (0..100).map(|_| connection.fresh()).collect();
                         let heads = streams
                             .iter()
-                            .flat_map(|s| h2::headers(*s, &head("GET", "/liar/body"), true));
+                            .flat_map(|s| h2::headers(*s, &h2::request("GET", "/liar/body"), true));
                         connection.send(&heads.collect::<Vec<u8>>()).await;
                         let all = |c: &H2<TcpStream>| {
                             streams
@@ -271,7 +263,7 @@ async fn lm_08_streams_that_nobody_reads_wait_as_connections_do() {
                 for _ in 0..100 {
                     let stream = connection.fresh();
                     connection
-                        .send(&h2::headers(stream, &head("POST", "/brief/deaf"), false))
+                        .send(&h2::headers(stream, &h2::request("POST", "/brief/deaf"), false))
                         .await;
                     connection
                         .flood(&h2::data(stream, &vec![b'x'; 60_000], false))

@@ -15,6 +15,7 @@ use crate::support::free_port;
 use crate::support::h2::{self, H2};
 use crate::support::oidc_provider::OidcProvider;
 use crate::support::secrets::canary;
+use crate::support::upstream::echo;
 use crate::support::websocket;
 use crate::support::wire::{Head, Wire};
 use crate::visitor::Visitor;
@@ -308,19 +309,8 @@ async fn serve(mut wire: Wire<TcpStream>) -> std::io::Result<()> {
     while let Some(head) = wire.head().await? {
         let mut framing = head.request_framing();
         while wire.piece(&mut framing).await?.is_some() {}
-        if let Some(key) = head.value("sec-websocket-key") {
-            let accept = websocket::accept(key);
-            let answer = format!(
-                "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: {accept}\r\n\r\n"
-            );
-            wire.send(answer.as_bytes()).await?;
-            loop {
-                let (kind, payload) = websocket::read(&mut wire).await?;
-                websocket::write(&mut wire, kind, &payload, false).await?;
-                if kind == websocket::CLOSE {
-                    return Ok(());
-                }
-            }
+        if head.value("sec-websocket-key").is_some() {
+            return echo(wire, &head).await;
         }
         let length = if head.start.contains("/download") {
             DOWNLOAD

@@ -83,6 +83,16 @@ pub fn window_update(stream: u32, bytes: u32) -> Vec<u8> {
     frame(WINDOW_UPDATE, 0, stream, &bytes.to_be_bytes())
 }
 
+/// The head of a request for the app, with nothing in it but what each has.
+pub fn request(method: &str, path: &str) -> Vec<u8> {
+    block(&[
+        (":method", method),
+        (":scheme", "http"),
+        (":authority", "app.example"),
+        (":path", path),
+    ])
+}
+
 /// Fields as an HPACK block: literals that are never indexed, names and values spelt out (RFC 7541 §6.2.3).
 pub fn block<N: AsRef<[u8]>, V: AsRef<[u8]>>(fields: &[(N, V)]) -> Vec<u8> {
     let mut block = Vec::new();

@@ -233,7 +233,8 @@ async fn serve(mut wire: Wire<TcpStream>, book: &Mutex<Book>) -> std::io::Result
     Ok(())
 }
 
-async fn echo(mut wire: Wire<TcpStream>, head: &super::wire::Head) -> std::io::Result<()> {
+/// Takes a WebSocket's handshake, and says back what it hears until it is closed.
+pub async fn echo(mut wire: Wire<TcpStream>, head: &super::wire::Head) -> std::io::Result<()> {
     let accept = websocket::accept(head.value("sec-websocket-key").unwrap_or_default());
     let answer = format!(
         "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: {accept}\r\n\r\n"
