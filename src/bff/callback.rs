@@ -21,7 +21,7 @@ use crate::clock::UnixTime;
 use crate::protocol::id_token::LoginExpectations;
 use crate::protocol::token_response::{TokenError, TokenResponse};
 use crate::provider::{Provider, ProviderError, advice};
-use crate::secret::AuthorizationCode;
+use crate::secret::{AuthorizationCode, Wiped};
 use crate::session::login_attempt::{LIFETIME, LoginAttempt, Opened, hash_of_state};
 use crate::session::seal::Purpose;
 use crate::session::{BeginError, NewSession, Reference, SessionError, SessionId, Tokens};
@@ -31,7 +31,6 @@ use http::{Method, Response, header};
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 use std::time::Duration;
-use zeroize::Zeroizing;
 
 /// How long the result of a redeemed attempt is kept for a callback that comes twice.
 const RESULT_LIFETIME: Duration = Duration::from_mins(1);
@@ -352,17 +351,14 @@ impl Bff {
 
     fn seal_result(&self, attempt: &LoginAttempt, kept: &Kept) -> Bytes {
         // Plain enums of strings always serialize.
-        let plain = Zeroizing::new(serde_json::to_vec(kept).unwrap_or_default());
+        let plain = Wiped::new(serde_json::to_vec(kept).unwrap_or_default());
         let secret = attempt.secrets.code_verifier.expose().as_bytes();
         self.keys.seal(Purpose::AttemptResult, secret, &[], &plain).into()
     }
 
     fn open_result(&self, attempt: &LoginAttempt, sealed: &[u8]) -> Outcome {
         let secret = attempt.secrets.code_verifier.expose().as_bytes();
-        let opened = self
-            .keys
-            .open(Purpose::AttemptResult, secret, &[], sealed)
-            .map(Zeroizing::new);
+        let opened = self.keys.open(Purpose::AttemptResult, secret, &[], sealed);
         match opened.ok().and_then(|plain| serde_json::from_slice(&plain).ok()) {
             Some(Kept::SignedIn(cookie)) => SessionId::parse(cookie.as_bytes())
                 .map_or(Outcome::Failed(Trouble::AnswerLost), Outcome::SignedIn),

@@ -106,7 +106,7 @@ impl Bff {
         if !self.store.delete(key(&self.keys, name)).await.ok()? {
             return None;
         }
-        String::from_utf8(plain).ok().map(Secret::new)
+        std::str::from_utf8(&plain).ok().map(Secret::new)
     }
 }
 

@@ -14,8 +14,9 @@ use super::Bounds;
 use super::opening::poll_some;
 use crate::turn;
 use bytes::{Buf, BytesMut};
+use memchr::memchr;
 use std::future::Future;
-use std::io::{self, BufRead, IoSlice};
+use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
@@ -293,17 +294,14 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Wire<T> {
         }
         let mut rest = bytes;
         while !rest.is_empty() {
-            let mut after = rest;
-            // The standard library's search for one byte; a slice has nothing to fail with.
-            let length = after.skip_until(b'\n').unwrap_or(rest.len());
-            let line = &rest[..length];
+            let end = memchr(b'\n', rest);
+            let (line, after) = rest.split_at(end.map_or(rest.len(), |end| end + 1));
             rest = after;
-            let ended = line.ends_with(b"\n");
             line_begun |= line.iter().any(|b| !matches!(b, b'\r' | b'\n'));
-            if !request_line_done && line.contains(&b'#') {
+            if !request_line_done && memchr(b'#', line).is_some() {
                 self.following.fragment.store(true, Relaxed);
             }
-            if ended {
+            if end.is_some() {
                 // Empty lines before a request line are passed over (RFC 9112 §2.2); after it, one ends the head.
                 if !line_begun && request_line_done {
                     self.at = At::HeadDone;

@@ -7,6 +7,7 @@
 //! Sources: RFC 6265bis §4.1, §5.4, §5.6; RFC 9113 §8.2.3 (several `Cookie` lines are one).
 
 use http::{HeaderMap, HeaderValue, header};
+use memchr::{memchr, memchr_iter};
 use std::time::Duration;
 
 /// All cookies of a request as (name, value), in order, over all `Cookie` lines.
@@ -14,15 +15,23 @@ pub fn pairs(headers: &HeaderMap) -> impl Iterator<Item = (&[u8], &[u8])> {
     headers
         .get_all(header::COOKIE)
         .into_iter()
-        .flat_map(|line| line.as_bytes().split(|byte| *byte == b';'))
+        .flat_map(|line| pieces(line.as_bytes()))
         .filter_map(|pair| {
             let pair = pair.trim_ascii();
-            let equals = pair.iter().position(|byte| *byte == b'=')?;
+            let equals = memchr(b'=', pair)?;
             Some((
                 pair[..equals].trim_ascii_end(),
                 pair[equals + 1..].trim_ascii_start(),
             ))
         })
+}
+
+/// What stands between the semicolons of a line, of which there is one more than there are semicolons.
+pub fn pieces(line: &[u8]) -> impl Iterator<Item = &[u8]> {
+    let ends = memchr_iter(b';', line).chain([line.len()]);
+    ends.scan(0, |begin, end| {
+        Some(&line[std::mem::replace(begin, end + 1)..end])
+    })
 }
 
 /// The values of all cookies of exactly this name.

@@ -2,8 +2,10 @@
 //!
 //! Sources: RFC 6265bis §4.2.1, §5.5 (a pair without `=` is a value without a name), §5.6 (what a browser stores).
 
+use crate::protocol::cookie::pieces;
 use http::HeaderMap;
 use http::header::{COOKIE, HeaderValue};
+use memchr::memchr;
 
 /// What our cookies are named by default; never passed either way, however the session's own is named.
 const OURS: &[u8] = b"__Host-Http-cloakroom";
@@ -12,10 +14,15 @@ const OURS: &[u8] = b"__Host-Http-cloakroom";
 pub fn strip(headers: &mut HeaderMap, session_cookie: &str) {
     let (mut kept, mut bore_ours) = (Vec::new(), false);
     for line in headers.get_all(COOKIE) {
-        let pairs = || line.as_bytes().split(|b| *b == b';');
-        let is_other = |pair: &&[u8]| !is_ours(name(pair), session_cookie);
-        let others: Vec<&[u8]> = pairs().filter(is_other).collect();
-        if others.len() == pairs().count() {
+        let (mut others, mut bears_ours) = (Vec::new(), false);
+        for pair in pieces(line.as_bytes()) {
+            if is_ours(name(pair), session_cookie) {
+                bears_ours = true;
+            } else {
+                others.push(pair);
+            }
+        }
+        if !bears_ours {
             kept.push(line.clone());
             continue;
         }
@@ -39,7 +46,7 @@ pub fn strip(headers: &mut HeaderMap, session_cookie: &str) {
 /// Whether an upstream's `Set-Cookie` may pass: it bears none of our names, and no `Domain` (which would hand it to
 /// every host beside ours).
 pub fn may_be_set(line: &HeaderValue, session_cookie: &str) -> bool {
-    let mut parts = line.as_bytes().split(|b| *b == b';');
+    let mut parts = pieces(line.as_bytes());
     let pair = parts.next().unwrap_or_default();
     // A browser sends `=name=value` back as `name=value`: the nameless cookie would pass for the named one.
     let pair = pair.trim_ascii_start();
@@ -57,7 +64,7 @@ pub fn may_be_set(line: &HeaderValue, session_cookie: &str) -> bool {
 }
 
 fn name(pair: &[u8]) -> &[u8] {
-    pair.split(|b| *b == b'=').next().unwrap_or_default().trim_ascii()
+    pair[..memchr(b'=', pair).unwrap_or(pair.len())].trim_ascii()
 }
 
 /// A request's cookie of ours, to the letter: a case variant is another cookie (RFC 6265bis §5.4).

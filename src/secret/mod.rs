@@ -6,21 +6,22 @@
 //! [`Secret::expose`], which is easy to search for.
 
 mod session_key;
+mod wiped;
 
 pub use session_key::{NoSessionKey, SESSION_KEY_BYTES, session_key};
+pub use wiped::Wiped;
 
 use std::fmt;
-use zeroize::Zeroizing;
 
 /// A string that must not be seen: wiped on drop, redacted in `Debug`.
 #[derive(Clone, PartialEq, Eq)]
-pub struct Secret(Zeroizing<String>);
+pub struct Secret(String);
 
 impl Secret {
     /// Takes the value in.
     #[must_use]
     pub fn new(value: impl Into<String>) -> Self {
-        Self(Zeroizing::new(value.into()))
+        Self(value.into())
     }
 
     /// The value itself, for the one place that sends it.
@@ -33,6 +34,12 @@ impl Secret {
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
+    }
+}
+
+impl Drop for Secret {
+    fn drop(&mut self) {
+        wiped::wipe(&mut std::mem::take(&mut self.0).into_bytes());
     }
 }
 

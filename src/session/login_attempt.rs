@@ -11,7 +11,7 @@ use super::seal::{KeyRing, OpenError, Purpose};
 use crate::clock::UnixTime;
 use crate::protocol::authorization::AttemptSecrets;
 use crate::protocol::cookie;
-use crate::secret::{CodeVerifier, Secret};
+use crate::secret::{CodeVerifier, Secret, Wiped};
 use aws_lc_rs::digest;
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -170,7 +170,7 @@ impl Attempts {
 
     fn seal_json(&self, purpose: Purpose, name: &str, value: &impl Serialize) -> String {
         // Plain structs of strings and numbers always serialize.
-        let plain = zeroize::Zeroizing::new(serde_json::to_vec(value).unwrap_or_default());
+        let plain = Wiped::new(serde_json::to_vec(value).unwrap_or_default());
         URL_SAFE_NO_PAD.encode(self.keys.seal(purpose, b"", &[name], &plain))
     }
 
@@ -198,12 +198,7 @@ impl Attempts {
 
     fn open(&self, name: &str, value: &[u8], now: UnixTime) -> Option<Opened> {
         let sealed = URL_SAFE_NO_PAD.decode(value).ok()?;
-        let open = |purpose| {
-            self.keys
-                .open(purpose, b"", &[name], &sealed)
-                .ok()
-                .map(zeroize::Zeroizing::new)
-        };
+        let open = |purpose| self.keys.open(purpose, b"", &[name], &sealed).ok();
         let opened = if let Some(plain) = open(Purpose::LoginAttempt) {
             let sealed: Sealed = serde_json::from_slice(&plain).ok()?;
             Opened::UnderWay(Box::new(LoginAttempt {

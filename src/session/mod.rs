@@ -47,7 +47,6 @@ use std::collections::HashSet;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio_util::task::TaskTracker;
-use zeroize::Zeroizing;
 
 /// How often a write is tried anew because others wrote in between.
 const SWAPS: usize = 8;
@@ -232,7 +231,7 @@ impl Sessions {
             return Ok(Some(session));
         }
         // Boxed: most requests need no room for it.
-        Box::pin(self.look_up_in_store(id)).await
+        Box::pin(self.look_up_there(id, hash)).await
     }
 
     /// As [`Self::look_up`], never from memory: where the very newest tokens are wanted, as at a logout that revokes them.
@@ -240,7 +239,14 @@ impl Sessions {
     /// # Errors
     /// [`SessionError`]: answer 503.
     pub async fn look_up_in_store(&self, id: &SessionId) -> Result<Option<Arc<Session>>, SessionError> {
-        let hash = id.store_key();
+        self.look_up_there(id, id.store_key()).await
+    }
+
+    async fn look_up_there(
+        &self,
+        id: &SessionId,
+        hash: [u8; 32],
+    ) -> Result<Option<Arc<Session>>, SessionError> {
         let (opened, ticket, size) = self.read_with_ticket(id, hash).await?;
         self.metrics.session_found_in_store();
         let Some(opened) = opened else {
@@ -423,7 +429,7 @@ impl Sessions {
             .keys
             .open_any(Purpose::Session, id.bits(), contexts_of, &record.sealed)
         {
-            Ok(Some((n, plain))) => Some((n, Zeroizing::new(plain))),
+            Ok(Some(opened)) => Some(opened),
             Ok(None) => return Err(SessionError::Elsewhere),
             Err(error @ (OpenError::UnknownKey | OpenError::UnknownFormat)) => {
                 if let Some(unsaid) = self.unopened.due() {

@@ -11,12 +11,11 @@
 
 use super::lifetime::Lifetime;
 use crate::clock::UnixTime;
-use crate::secret::{AccessToken, IdToken, RefreshToken};
+use crate::secret::{AccessToken, IdToken, RefreshToken, Wiped};
 use bytes::Bytes;
 use http::HeaderValue;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
-use zeroize::Zeroizing;
 
 /// The largest record, in bytes.
 const MAX: usize = 64 * 1024;
@@ -45,7 +44,7 @@ impl Tokens {
     /// The value of `Authorization` for the upstream (RFC 6750 §2.1), marked sensitive so that it is neither logged
     /// nor indexed, and wiped when its last copy goes. `None`: the provider's token holds what no header can.
     fn bearer(&self) -> Option<HeaderValue> {
-        let text = Zeroizing::new(["Bearer ", self.access_token.expose()].concat().into_bytes());
+        let text = Wiped::new(["Bearer ", self.access_token.expose()].concat().into_bytes());
         let mut value = HeaderValue::from_maybe_shared(Bytes::from_owner(text)).ok()?;
         value.set_sensitive(true);
         Some(value)
@@ -204,7 +203,7 @@ impl Payload {
 
     /// As bytes to seal. Where it would be too large, the ID token goes first: it serves as `id_token_hint` only,
     /// and a provider that gets none asks the user.
-    pub(super) fn encode(&self) -> Result<Zeroizing<Vec<u8>>, RecordError> {
+    pub(super) fn encode(&self) -> Result<Wiped, RecordError> {
         if let Ok(bytes) = self.encode_whole() {
             return Ok(bytes);
         }
@@ -213,11 +212,11 @@ impl Payload {
         smaller.encode_whole()
     }
 
-    fn encode_whole(&self) -> Result<Zeroizing<Vec<u8>>, RecordError> {
+    fn encode_whole(&self) -> Result<Wiped, RecordError> {
         // Measured first: a buffer that grows leaves copies behind, and one with room for the largest is long to wipe.
         let mut size = Size(0);
         serde_json::to_writer(&mut size, self).map_err(|_| RecordError::TooLarge)?;
-        let mut bytes = Zeroizing::new(Vec::with_capacity(size.0));
+        let mut bytes = Wiped::new(Vec::with_capacity(size.0));
         serde_json::to_writer(&mut *bytes, self).map_err(|_| RecordError::TooLarge)?;
         Ok(bytes)
     }

@@ -26,7 +26,7 @@ mod keys;
 mod tests;
 
 use crate::config::SecretSource;
-use crate::secret::Secret;
+use crate::secret::{Secret, Wiped};
 use arc_swap::ArcSwap;
 use aws_lc_rs::aead::{AES_256_GCM, Aad};
 use aws_lc_rs::{constant_time, hmac, rand};
@@ -244,7 +244,7 @@ impl KeyRing {
         cookie: &[u8],
         context: &[&str],
         sealed: &[u8],
-    ) -> Result<Vec<u8>, OpenError> {
+    ) -> Result<Wiped, OpenError> {
         match self.open_any(purpose, cookie, std::iter::once(context), sealed)? {
             Some((_, plain)) => Ok(plain),
             None => Err(OpenError::Broken),
@@ -262,7 +262,7 @@ impl KeyRing {
         cookie: &[u8],
         contexts: impl IntoIterator<Item = &'a [&'a str]>,
         sealed: &[u8],
-    ) -> Result<Option<(usize, Vec<u8>)>, OpenError> {
+    ) -> Result<Option<(usize, Wiped)>, OpenError> {
         if *sealed.first().ok_or(OpenError::Broken)? != FORMAT {
             return Err(OpenError::UnknownFormat);
         }
@@ -277,7 +277,7 @@ impl KeyRing {
                 continue;
             }
             let (sealing, nonce) = key.sealing(salt, cookie, &bound);
-            let mut plain = ciphertext.to_vec();
+            let mut plain = Wiped::new(ciphertext.to_vec());
             let length = sealing
                 .open_in_place(nonce, Aad::from([header, &bound[..]].concat()), &mut plain)
                 .map_err(|_| OpenError::Broken)?

@@ -22,13 +22,15 @@ fn sealed(ring: &KeyRing) -> Vec<u8> {
 #[test]
 fn what_is_sealed_opens_again() {
     let ring = ring(&[1]);
-    assert_eq!(
-        ring.open(Purpose::Session, COOKIE, &["issuer", "app"], &sealed(&ring))
-            .unwrap(),
-        b"canary"
-    );
+    let opened = ring.open(Purpose::Session, COOKIE, &["issuer", "app"], &sealed(&ring));
+    assert_eq!(**opened.as_ref().unwrap(), b"canary");
+    assert!(!format!("{opened:?}").contains("canary"));
     let empty = ring.seal(Purpose::LoginAttempt, &[], &[], b"");
-    assert_eq!(ring.open(Purpose::LoginAttempt, &[], &[], &empty).unwrap(), b"");
+    assert!(
+        ring.open(Purpose::LoginAttempt, &[], &[], &empty)
+            .unwrap()
+            .is_empty()
+    );
     assert!(!format!("{ring:?}").contains("AQEB"));
 }
 
