@@ -9,6 +9,7 @@
 
 mod administration;
 mod cache;
+mod claims;
 mod end_reason;
 mod ending;
 #[cfg(fuzzing)]
@@ -26,6 +27,7 @@ pub(crate) mod testing;
 #[cfg(test)]
 mod tests;
 
+pub use claims::Claims;
 pub use end_reason::EndReason;
 pub use id::SessionId;
 pub use index::{Listed, NoReference, Reference, Wanted, Whose};
