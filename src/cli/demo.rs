@@ -2,13 +2,13 @@
 
 use super::output::{complain, print_line};
 use super::run::stop_signal;
-use super::{FAILED, logs, runtime};
+use super::{FAILED, logs, serving_runtime};
 use crate::{app, config, demo};
 use std::process::ExitCode;
 use tokio_util::sync::CancellationToken;
 
 pub(super) fn demo(port: u16) -> ExitCode {
-    let runtime = match runtime() {
+    let runtime = match serving_runtime() {
         Ok(runtime) => runtime,
         Err(code) => return code,
     };

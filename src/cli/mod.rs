@@ -9,6 +9,7 @@ mod output;
 mod run;
 mod sessions;
 
+use crate::cores;
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use clap::{Parser, Subcommand};
@@ -128,11 +129,24 @@ fn print_mistakes(mistakes: &[crate::config::Mistake]) {
 
 /// The runtime for commands that need one.
 fn runtime() -> Result<tokio::runtime::Runtime, ExitCode> {
-    tokio::runtime::Builder::new_multi_thread()
+    tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
-        .map_err(|error| {
-            complain(&format!("cloakroom: cannot start: {error}"));
-            ExitCode::from(FAILED)
-        })
+        .map_err(not_started)
+}
+
+/// The same for commands that serve: with the other cores beside it.
+fn serving_runtime() -> Result<tokio::runtime::Runtime, ExitCode> {
+    let runtime = runtime()?;
+    {
+        let _inside = runtime.enter();
+        cores::start().map_err(not_started)?;
+    }
+    Ok(runtime)
+}
+
+#[expect(clippy::needless_pass_by_value, reason = "for map_err")]
+fn not_started(error: std::io::Error) -> ExitCode {
+    complain(&format!("cloakroom: cannot start: {error}"));
+    ExitCode::from(FAILED)
 }

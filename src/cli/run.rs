@@ -1,7 +1,7 @@
 //! `cloakroom run`: serves until it is told to stop.
 
 use super::output::complain;
-use super::{BAD_CONFIG, FAILED, logs, print_mistakes, runtime};
+use super::{BAD_CONFIG, FAILED, logs, print_mistakes, serving_runtime};
 use crate::{app, config};
 use std::path::Path;
 use std::process::ExitCode;
@@ -24,7 +24,7 @@ pub(super) fn run(file: Option<&Path>) -> ExitCode {
 
 /// Serves these settings until SIGTERM or SIGINT.
 pub(super) fn serve(settings: config::Settings) -> ExitCode {
-    let runtime = match runtime() {
+    let runtime = match serving_runtime() {
         Ok(runtime) => runtime,
         Err(code) => return code,
     };

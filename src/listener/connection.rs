@@ -5,7 +5,7 @@
 use super::opening::{Opened, Protocol, open};
 use super::tls::Tls;
 use super::wire::Fresh;
-use super::{Bounds, Refusal, Service, http1, http2};
+use super::{Bounds, Place, Refusal, Service, http1, http2};
 use bytes::BytesMut;
 use hyper::Request;
 use hyper::body::Incoming;
@@ -16,7 +16,6 @@ use std::pin::Pin;
 use std::task::Poll;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
-use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
@@ -31,7 +30,7 @@ pub async fn serve<S: Service>(
     stream: TcpStream,
     tls: Option<Tls>,
     mut connection: Connection<S>,
-    place: OwnedSemaphorePermit,
+    place: Place,
 ) {
     let since = Instant::now();
     let deadline = since + connection.bounds.header_timeout;

@@ -28,6 +28,7 @@ mod wire;
 pub use http2::Hold;
 pub use tls::Tls;
 
+use crate::cores::Seat;
 use connection::Connection;
 use http_body::Body;
 use hyper::body::Incoming;
@@ -39,7 +40,8 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
 use std::time::Duration;
-use tokio::sync::Semaphore;
+use tokio::net::TcpStream;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -75,6 +77,24 @@ pub struct Bounds {
 #[must_use]
 pub fn places(max_connections: usize) -> Arc<Semaphore> {
     Arc::new(Semaphore::new(max_connections.clamp(1, Semaphore::MAX_PERMITS)))
+}
+
+/// What a connection holds for as long as it lives, also as a tunnel.
+#[derive(Debug)]
+struct Place {
+    /// Among those that the listener allows.
+    _permit: OwnedSemaphorePermit,
+    /// On a core.
+    seat: Seat,
+}
+
+impl Place {
+    fn with(permit: OwnedSemaphorePermit) -> Self {
+        Self {
+            _permit: permit,
+            seat: Seat::take(),
+        }
+    }
 }
 
 /// Where connections come from.
@@ -176,7 +196,13 @@ pub async fn serve<S: Service>(
                     cut: cut.clone(),
                     refused: None,
                 };
-                connections.spawn(connection::serve(stream, socket.tls.clone(), connection, place));
+                seat(
+                    stream,
+                    socket.tls.clone(),
+                    connection,
+                    Place::with(place),
+                    &connections,
+                );
             }
             Err(error) if is_of_one_connection(&error) => {}
             Err(error) => {
@@ -190,9 +216,32 @@ pub async fn serve<S: Service>(
     connections.wait().await;
 }
 
+/// Serves a connection on the core where it has its seat.
+fn seat<S: Service>(
+    stream: TcpStream,
+    tls: Option<Tls>,
+    connection: Connection<S>,
+    place: Place,
+    connections: &TaskTracker,
+) {
+    let Some(core) = place.seat.elsewhere() else {
+        connections.spawn(connection::serve(stream, tls, connection, place));
+        return;
+    };
+    // Of what becomes of the socket that core is to be told, and not this one.
+    let stream = stream.into_std();
+    let serve = async move {
+        match stream.and_then(TcpStream::from_std) {
+            Ok(stream) => connection::serve(stream, tls, connection, place).await,
+            Err(error) => tracing::warn!(%error, "a connection cannot be served"),
+        }
+    };
+    connections.spawn_on(serve, core);
+}
+
 /// Answers are written whole, so nothing is gained by waiting for more of them; and a browser that vanished without a
 /// word is noticed, also by a stream or tunnel that has nothing to say.
-fn tune(stream: &tokio::net::TcpStream) {
+fn tune(stream: &TcpStream) {
     let probes = TcpKeepalive::new().with_time(KEEPALIVE).with_interval(KEEPALIVE);
     let tuned = stream
         .set_nodelay(true)

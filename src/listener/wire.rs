@@ -10,8 +10,8 @@
 //!
 //! Sources: RFC 9112 §2.2 (lines, empty lines before a request), §9.6 (closing in stages).
 
-use super::Bounds;
 use super::opening::poll_some;
+use super::{Bounds, Place};
 use crate::turn;
 use bytes::{Buf, BytesMut};
 use memchr::memchr;
@@ -23,7 +23,6 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::{Instant, Sleep};
 
 /// How long a body may stand still while somebody waits for it.
@@ -191,8 +190,8 @@ pub struct Fresh<T> {
     pub begun: BytesMut,
     /// When it came.
     pub since: Instant,
-    /// Its place among those that the listener allows.
-    pub place: OwnedSemaphorePermit,
+    /// What it holds meanwhile.
+    pub place: Place,
 }
 
 /// A connection's bytes.
@@ -219,8 +218,8 @@ pub struct Wire<T> {
     is_parked: bool,
     lingered: u64,
     write_closed: bool,
-    /// The connection's place among those that the listener allows.
-    _place: OwnedSemaphorePermit,
+    /// What the connection holds as long as there are bytes of it.
+    _place: Place,
 }
 
 impl<T: AsyncRead + AsyncWrite + Unpin> Wire<T> {

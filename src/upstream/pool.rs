@@ -21,6 +21,7 @@ use super::driven::Driven;
 use super::origin::Address;
 use super::{IDLE_TIMEOUT, LARGE_BUFFER, LARGE_BUFFERS, MAX_IDLE, RequestBody, SMALL_BUFFER, http2};
 use crate::config::Protocol;
+use crate::cores;
 use crate::protocol::BodyError;
 use http::StatusCode;
 use http::header::{TE, UPGRADE};
@@ -52,7 +53,9 @@ pub struct Pool {
     protocol: Protocol,
     /// Whether an origin that may choose is thought to choose HTTP/2.
     chooses_http2: AtomicBool,
-    idle: Mutex<Idle>,
+    /// By core: a connection is driven where it was opened, and used there.
+    idle: Box<[Mutex<VecDeque<Kept>>]>,
+    is_swept: Mutex<bool>,
     shared: http2::Connections,
     /// What drives the connections, and what sweeps the pool.
     tasks: TaskTracker,
@@ -62,13 +65,6 @@ pub struct Pool {
 enum Channel {
     Own(Driven),
     Shared(Arc<http2::Connection>),
-}
-
-#[derive(Debug, Default)]
-struct Idle {
-    /// The one used last at the back.
-    kept: VecDeque<Kept>,
-    is_swept: bool,
 }
 
 #[derive(Debug)]
@@ -94,7 +90,8 @@ impl Pool {
             connector,
             protocol,
             chooses_http2: AtomicBool::new(true),
-            idle: Mutex::default(),
+            idle: (0..cores::count()).map(|_| Mutex::default()).collect(),
+            is_swept: Mutex::new(false),
             shared: http2::Connections::default(),
             tasks: TaskTracker::new(),
         })
@@ -256,21 +253,21 @@ impl Pool {
 
     /// The connection used last that can be used.
     fn take(&self) -> Option<Driven> {
-        let mut idle = self.idle();
+        let mut idle = self.idle_here();
         let now = Instant::now();
-        let mut place = idle.kept.len();
+        let mut place = idle.len();
         while place > 0 {
             place -= 1;
-            let kept = &idle.kept[place];
+            let kept = &idle[place];
             if now.duration_since(kept.since) >= IDLE_TIMEOUT {
                 // Those before it lie there for longer still.
-                idle.kept.drain(..=place);
+                idle.drain(..=place);
                 break;
             }
             if kept.sender.is_closed() {
-                idle.kept.remove(place);
+                idle.remove(place);
             } else if kept.sender.is_ready() {
-                return idle.kept.remove(place).map(|kept| kept.sender);
+                return idle.remove(place).map(|kept| kept.sender);
             }
         }
         None
@@ -281,16 +278,16 @@ impl Pool {
             return;
         }
         let since = Instant::now();
-        let mut idle = self.idle();
-        if idle.kept.len() >= MAX_IDLE {
-            idle.kept.pop_front();
+        let mut idle = self.idle_here();
+        if idle.len() >= (MAX_IDLE / self.idle.len()).max(1) {
+            idle.pop_front();
         }
-        idle.kept.push_back(Kept { sender, since });
+        idle.push_back(Kept { sender, since });
     }
 
     /// One task closes what lies idle, as long as any connection is open.
     fn begin_to_sweep(self: &Arc<Self>) {
-        if !std::mem::replace(&mut self.idle().is_swept, true) {
+        if !std::mem::replace(&mut *lock(&self.is_swept), true) {
             self.tasks.spawn(sweep(Arc::downgrade(self)));
         }
     }
@@ -298,13 +295,15 @@ impl Pool {
     /// Whether there is anything left to sweep.
     fn sweep(&self) -> bool {
         self.shared.sweep();
-        let mut idle = self.idle();
         let now = Instant::now();
-        idle.kept
-            .retain(|kept| now.duration_since(kept.since) < IDLE_TIMEOUT && !kept.sender.is_closed());
+        for idle in &self.idle {
+            lock(idle)
+                .retain(|kept| now.duration_since(kept.since) < IDLE_TIMEOUT && !kept.sender.is_closed());
+        }
         // The sweeper itself is one of them.
-        idle.is_swept = self.tasks.len() > 1;
-        idle.is_swept
+        let mut is_swept = lock(&self.is_swept);
+        *is_swept = self.tasks.len() > 1;
+        *is_swept
     }
 
     /// How many connections are shared.
@@ -316,12 +315,18 @@ impl Pool {
     /// How many connections wait for a request.
     #[cfg(test)]
     pub fn lying_idle(&self) -> usize {
-        self.idle().kept.len()
+        self.idle.iter().map(|idle| lock(idle).len()).sum()
     }
 
-    fn idle(&self) -> MutexGuard<'_, Idle> {
-        self.idle.lock().unwrap_or_else(PoisonError::into_inner)
+    /// Of this core, the one used last at the back.
+    fn idle_here(&self) -> MutexGuard<'_, VecDeque<Kept>> {
+        // A thread that is none of the cores' counts for the first.
+        lock(&self.idle[cores::here() % self.idle.len()])
     }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 async fn sweep(pool: Weak<Pool>) {

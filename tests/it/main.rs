@@ -20,6 +20,7 @@ mod cache;
 mod callback;
 mod clock;
 mod command_line;
+mod cores;
 mod csrf;
 mod diagnosis;
 mod forward_auth;

@@ -34,7 +34,7 @@ async fn fresh<T>(stream: T) -> Fresh<T> {
         stream,
         begun: BytesMut::new(),
         since: Instant::now(),
-        place: places(1).acquire_owned().await.unwrap(),
+        place: Place::with(places(1).acquire_owned().await.unwrap()),
     }
 }
 

@@ -19,7 +19,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 use tokio::sync::Mutex;
-use tokio::time::{Instant, timeout};
+use tokio::time::{Instant, timeout, timeout_at};
 use tokio_util::task::TaskTracker;
 
 /// The longest that one attempt to connect takes: less than `PATIENCE`, so that the request that began it sees it end.
@@ -112,10 +112,10 @@ impl Link {
         repeatable: bool,
         deadline: Instant,
     ) -> Result<(T, Arc<Live>), Fault> {
-        let live = self.connected().await?;
+        let live = self.connected_by(deadline).await?;
         match self.send(&live, command, false, deadline).await {
             Err(fault) if repeatable && fault.is_broken_connection() => {
-                let live = self.connected().await?;
+                let live = self.connected_by(deadline).await?;
                 Ok((self.send(&live, command, false, deadline).await?, live))
             }
             answer => Ok((answer?, live)),
@@ -167,6 +167,16 @@ impl Link {
 
     pub(super) fn living(&self) -> Option<Arc<Live>> {
         self.live.load_full().filter(|live| live.is_open())
+    }
+
+    /// As [`Self::connected`], by then. No timer is set for a connection that is there.
+    async fn connected_by(&self, deadline: Instant) -> Result<Arc<Live>, Fault> {
+        if let Some(live) = self.living() {
+            return Ok(live);
+        }
+        timeout_at(deadline, self.connected())
+            .await
+            .unwrap_or_else(|_| Err(Fault::late()))
     }
 
     /// A connection that lives, as far as is known.

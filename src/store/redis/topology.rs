@@ -75,15 +75,15 @@ impl Topology {
         repeatable: bool,
     ) -> Result<(T, Arc<Live>), Fault> {
         let deadline = Instant::now() + PATIENCE;
-        let asked = timeout_at(deadline, async {
-            match self {
-                Self::One(link) | Self::Sentinel(link, _) => {
-                    link.ask_over(command, repeatable, deadline).await
-                }
-                Self::Cluster(cluster) => cluster.ask(key.as_bytes(), command, repeatable, deadline).await,
+        match self {
+            Self::One(link) | Self::Sentinel(link, _) => link.ask_over(command, repeatable, deadline).await,
+            Self::Cluster(cluster) => {
+                let asked = cluster.ask(key.as_bytes(), command, repeatable, deadline);
+                timeout_at(deadline, asked)
+                    .await
+                    .unwrap_or_else(|_| Err(Fault::late()))
             }
-        });
-        asked.await.unwrap_or_else(|_| Err(Fault::late()))
+        }
     }
 
     /// The servers that take writes, by name where there are several.

@@ -196,7 +196,10 @@ async fn claims_are_renewed_by_the_id_token_and_then_by_userinfo_which_may_fail(
     let landed = world.sessions.fresh(&id, &session).await.unwrap().unwrap();
     let session = world.look_up(&id).await.unwrap();
     for session in [&session, &*landed] {
-        assert_eq!(*session.claims, claims(&json!({"sub": "canary-sub", "name": "N"})));
+        assert_eq!(
+            *session.claims,
+            claims(&json!({"sub": "canary-sub", "name": "N"}))
+        );
     }
     assert!(session.tokens.id_token.is_some());
 

@@ -1,0 +1,64 @@
+//! Each connection has its place on one core, and no core has many more of them than another.
+
+use crate::support::rig::Rig;
+use crate::support::until;
+use std::collections::BTreeMap;
+use std::fs;
+use std::thread::available_parallelism;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
+
+/// Of each thing that a process waits on with epoll: how many sockets it watches.
+fn watched(pid: u32) -> Vec<usize> {
+    let is_socket = |number: &str| {
+        let target = fs::read_link(format!("/proc/{pid}/fd/{number}"));
+        target.is_ok_and(|target| target.to_string_lossy().starts_with("socket:"))
+    };
+    // Two descriptors of one epoll instance name the same targets.
+    let mut instances = BTreeMap::new();
+    for entry in fs::read_dir(format!("/proc/{pid}/fdinfo")).unwrap() {
+        let about = fs::read_to_string(entry.unwrap().path()).unwrap_or_default();
+        let targets: Vec<&str> = about
+            .lines()
+            .filter_map(|line| line.strip_prefix("tfd:")?.split_whitespace().next())
+            .filter(|number| is_socket(number))
+            .collect();
+        let key = about
+            .lines()
+            .filter(|line| line.starts_with("tfd:"))
+            .collect::<String>();
+        if !key.is_empty() {
+            instances.insert(key, targets.len());
+        }
+    }
+    let mut counts: Vec<usize> = instances.into_values().collect();
+    counts.sort_unstable();
+    counts
+}
+
+#[tokio::test]
+async fn connections_are_spread_evenly_over_the_cores_and_leave_their_places_free() {
+    let rig = Rig::start().await;
+    let (id, cores) = (rig.cloakroom.id(), available_parallelism().unwrap().get());
+    let before: usize = watched(id).iter().sum();
+    for _again in 0..2 {
+        let mut open = Vec::new();
+        for _ in 0..40 * cores {
+            let mut browser = TcpStream::connect(rig.cloakroom.address()).await.unwrap();
+            browser
+                .write_all(b"OPTIONS * HTTP/1.1\r\nHost: app.example\r\n\r\n")
+                .await
+                .unwrap();
+            let mut answer = [0; 12];
+            browser.read_exact(&mut answer).await.unwrap();
+            assert_eq!(&answer, b"HTTP/1.1 204");
+            open.push(browser);
+        }
+        let counts = watched(id);
+        let (least, most) = (counts[counts.len() - cores], counts[counts.len() - 1]);
+        // Beside them the first core has the listeners, and whatever was open before.
+        assert!(least >= 40 && most <= 40 + before, "{counts:?} on {cores} cores");
+        drop(open);
+        until(10, "their ends", || watched(id).iter().sum::<usize>() <= before).await;
+    }
+}
