@@ -28,8 +28,7 @@ def requests(rig, stack, group, row, chosen):
     found = load.saturate(rig, sut, group.load, chosen.seconds, row.redis)
     if group.rate is not None:
         found |= load.fixed_rate(rig, sut, chosen.seconds, group.rate or chosen.rate)
-    # Files are read by threads that go by the same name.
-    return found | {"workers": sut.process.threads("tokio-rt-worker") if sut.upstream else 0}
+    return found
 
 
 @dataclass(frozen=True)

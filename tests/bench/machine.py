@@ -35,7 +35,6 @@ def describe(chosen, results, load_before, seconds, short=False):
     kernel = re.match(r"[\d.]*\d", platform.release())
     commit = output("git", "rev-parse", "--short", "HEAD").strip()
     changed = ", with changes" if output("git", "status", "--porcelain", "--", "src", "Cargo.toml", "Cargo.lock").strip() else ""
-    workers = {one["workers"] for (group, _), rounds in results.items() for one in rounds if group not in ("one", "two") and one.get("workers")}
     versions = {
         "cloakroom": version(r"cloakroom (\S+)", str(ROOT / "target/release/cloakroom"), "--version") + ("" if short else f" ({commit}{changed})"),
         "nginx": version(r"nginx/(\S+)", "nginx", "-v"),
@@ -58,8 +57,6 @@ def describe(chosen, results, load_before, seconds, short=False):
     ]
     if any(case[0] == "two" for case in results) and not {2, 3} <= ALLOWED:
         lines.append("On one core and on two: the load generator, the upstream and Redis ran there as well, for want of other cores.")
-    if workers:
-        lines.append(f"cloakroom, kept on one core like all the others, ran {' or '.join(map(str, sorted(workers)))} tokio worker(s).")
     if others:
         lines.append(
             f"Load average before: {load_before:.2f}. While a row was measured others took {others[len(others) // 2]:.0%} of its core at the median, {others[-1]:.0%} at most.")

@@ -105,10 +105,6 @@ class Process:
                 total += sum(int(line.split()[1]) for line in lines if line.startswith("Pss:")) * 1024
         return total
 
-    def threads(self, name):
-        """How many threads of this name it has."""
-        return sum(path.read_text().strip() == name for path in Path(f"/proc/{self.child.pid}/task").glob("*/comm"))
-
     def stop(self, patience=5):
         """Asks it to end, and ends whatever of it is left after so many seconds."""
         if self.stopped:
