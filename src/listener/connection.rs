@@ -12,7 +12,6 @@ use hyper::body::Incoming;
 use std::future::{Future, poll_fn};
 use std::net::SocketAddr;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::pin::Pin;
 use std::task::Poll;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
@@ -122,9 +121,10 @@ impl Bounds {
 
 /// Runs a future to its end, or to its panic: then `None`. The panic hook has said where it was.
 ///
-/// It comes in a box because hyper keeps room for a request's future in each connection, also while that waits, and moves
-/// it about: with the whole way of a request in it that would be many kilobytes.
-pub async fn caught<F: Future>(mut future: Pin<Box<F>>) -> Option<F::Output> {
+/// It runs in a box because hyper keeps room for a request's future in each connection, also while that waits, and moves
+/// it about: with the whole way of a request in it that would be many kilobytes. It is made in there, for the same reason.
+pub async fn caught<F: Future>(make: impl FnOnce() -> F) -> Option<F::Output> {
+    let mut future = Box::into_pin(Box::write(Box::new_uninit(), make()));
     let outcome = poll_fn(
         |cx| match catch_unwind(AssertUnwindSafe(|| future.as_mut().poll(cx))) {
             Ok(Poll::Ready(output)) => Poll::Ready(Some(output)),

@@ -146,7 +146,7 @@ async fn answer<S: Service>(
     let following = under_way.following();
     let mut response = match refusal {
         Some(refusal) => refuse(&service, refusal, Some(&request), peer, under_way),
-        None => match caught(Box::pin(service.call(request, peer))).await {
+        None => match caught(|| service.call(request, peer)).await {
             Some(Ok(response)) => response.map(|body| Reply::of(body, under_way)),
             None => refuse(&service, Refusal::Panic, None, peer, under_way),
         },

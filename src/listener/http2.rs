@@ -176,7 +176,7 @@ async fn answer<S: Service>(
     }
     let answered = match refusal {
         Some(refusal) => Err((refusal, Some(&request))),
-        None => match caught(Box::pin(service.call(request, peer))).await {
+        None => match caught(|| service.call(request, peer)).await {
             Some(Ok(response)) => Ok(response),
             None => Err((Refusal::Panic, None)),
         },

@@ -205,8 +205,10 @@ impl Upstream {
         let mut candidates: Vec<&Origin> = (0..count)
             .map(|n| &self.origins[first.wrapping_add(n) % count])
             .collect();
-        let now = self.now();
-        candidates.sort_by_key(|origin| origin.refused_until.load(Ordering::Relaxed) > now);
+        if count > 1 {
+            let now = self.now();
+            candidates.sort_by_key(|origin| origin.refused_until.load(Ordering::Relaxed) > now);
+        }
         candidates.into_iter()
     }
 

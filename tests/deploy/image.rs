@@ -108,6 +108,7 @@ fn the_image_holds_the_binary_its_licence_and_nothing_else() {
         let quick = [
             ("CARGO_PROFILE_RELEASE_OPT_LEVEL", "0"),
             ("CARGO_PROFILE_RELEASE_LTO", "off"),
+            ("CARGO_PROFILE_RELEASE_CODEGEN_UNITS", "16"),
         ];
         let crossed = (architecture != native()).then(|| build(&architecture, &quick));
         let built = if let Some(crossed) = &crossed {
