@@ -79,7 +79,11 @@ fn check_changed(changes: &[u8]) {
     for purpose in PURPOSES {
         let opened = KEYS.open(purpose, COOKIE, &CONTEXT, &sealed);
         let should = sealed == *SEALED && purpose == Purpose::Session;
-        assert_eq!(opened.as_deref().map(Vec::as_slice) == Ok(PLAIN), should, "{purpose:?} {opened:?}");
+        assert_eq!(
+            opened.as_deref().map(Vec::as_slice) == Ok(PLAIN),
+            should,
+            "{purpose:?} {opened:?}"
+        );
         assert_eq!(opened.is_ok(), should);
     }
     let others: [(&[u8], &[&str]); 3] = [(&[8; 32], &CONTEXT), (COOKIE, &CONTEXT[..1]), (b"", &CONTEXT)];
