@@ -9,7 +9,6 @@
 
 mod administration;
 mod cache;
-mod claims;
 mod end_reason;
 mod ending;
 #[cfg(fuzzing)]
@@ -27,7 +26,6 @@ pub(crate) mod testing;
 #[cfg(test)]
 mod tests;
 
-pub use claims::Claims;
 pub use end_reason::EndReason;
 pub use id::SessionId;
 pub use index::{Listed, NoReference, Reference, Wanted, Whose};

@@ -9,7 +9,6 @@
 //! INVARIANT: lifetimes are judged from the sealed moments `begun` and `used`, never from the store's TTL alone.
 //! INVARIANT: at most `MAX` bytes.
 
-use super::claims::Claims;
 use super::lifetime::Lifetime;
 use crate::clock::UnixTime;
 use crate::secret::{AccessToken, IdToken, RefreshToken, Wiped};
@@ -79,7 +78,7 @@ pub struct Session {
     /// The provider's own session.
     pub sid: Option<String>,
     /// ID token claims, joined by userinfo's; renewed at each refresh.
-    pub claims: Claims,
+    pub claims: Map<String, Value>,
     /// The tokens.
     pub tokens: Tokens,
     /// When the user signed in.
@@ -115,7 +114,7 @@ pub(super) struct Payload {
     pub(super) sub: String,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) sid: Option<String>,
-    pub(super) claims: Claims,
+    pub(super) claims: Map<String, Value>,
     #[serde(with = "tokens")]
     pub(super) tokens: Tokens,
     pub(super) begun: UnixTime,
@@ -150,7 +149,7 @@ impl Payload {
             provider: new.provider,
             sub: new.sub,
             sid: new.sid,
-            claims: new.claims.into(),
+            claims: new.claims,
             tokens: new.tokens,
             begun: now,
             used: now,
