@@ -1,7 +1,8 @@
 //! The cores: a runtime of one thread for each, and every connection on one of them for its whole life.
 //!
-//! Stands on the ground floor. What a request needs (its connection, its connection to an upstream, the tasks of both) is
-//! on one core then, and none of them wakes another thread. One runtime over all cores was measured beside it: it cost a
+//! Stands on the ground floor. What a request mostly needs (its connection, its connection to an upstream over HTTP/1.1, the
+//! tasks of both) is on one core then, and none of them wakes another thread. Redis and HTTP/2 upstreams, whose connections
+//! all share, are on one core or another. One runtime over all cores was measured beside it: it cost a
 //! tenth to a fifth more CPU time for each request, on one core as on two, and grew less from one to two.
 //!
 //! A connection goes to the core that has the fewest. Nothing moves it when some turn out to be busier than others.
@@ -12,7 +13,10 @@ use std::io;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::thread::{self, available_parallelism};
-use tokio::runtime::{Builder, Handle};
+use tokio::runtime::{Builder, Handle, Runtime};
+
+/// How many threads may wait for files and names at one time, all cores together.
+const BLOCKING: usize = 512;
 
 static CORES: OnceLock<Vec<Core>> = OnceLock::new();
 
@@ -34,18 +38,36 @@ impl Core {
     }
 }
 
+/// A runtime of one thread. What has to be waited for outside of it (files, name look-ups) has its share of [`BLOCKING`].
+///
+/// # Errors
+/// The system has no descriptors left.
+pub fn runtime() -> io::Result<Runtime> {
+    Builder::new_current_thread()
+        .max_blocking_threads((BLOCKING / cores_there_are()).max(16))
+        .enable_all()
+        .build()
+}
+
+fn cores_there_are() -> usize {
+    available_parallelism().map_or(1, usize::from)
+}
+
 /// Starts a runtime for each core that this process may use, beside the one that this is called in, which is the first
 /// core's. They go on until the process ends. Where it is not called, everything runs where it began.
 ///
 /// # Errors
-/// The system has no thread left, or no descriptors.
+/// The system has no thread left, or no descriptors; or they were started before.
 ///
 /// # Panics
 /// Outside a runtime.
 pub fn start() -> io::Result<()> {
+    if CORES.get().is_some() {
+        return Err(io::Error::other("the cores' runtimes were started before"));
+    }
     let mut cores = vec![Core::of(Handle::current())];
-    for number in 1..available_parallelism().map_or(1, usize::from) {
-        let runtime = Builder::new_current_thread().enable_all().build()?;
+    for number in 1..cores_there_are() {
+        let runtime = runtime()?;
         cores.push(Core::of(runtime.handle().clone()));
         thread::Builder::new()
             .name(format!("core-{number}"))
@@ -54,9 +76,8 @@ pub fn start() -> io::Result<()> {
                 runtime.block_on(pending::<()>());
             })?;
     }
-    // Whoever calls it twice has all that the first call started.
-    let _started_before = CORES.set(cores);
-    Ok(())
+    let started_before = |_| io::Error::other("the cores' runtimes are being started by another thread");
+    CORES.set(cores).map_err(started_before)
 }
 
 /// How many there are.

@@ -129,10 +129,7 @@ fn print_mistakes(mistakes: &[crate::config::Mistake]) {
 
 /// The runtime for commands that need one.
 fn runtime() -> Result<tokio::runtime::Runtime, ExitCode> {
-    tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .map_err(not_started)
+    cores::runtime().map_err(not_started)
 }
 
 /// The same for commands that serve: with the other cores beside it.

@@ -12,6 +12,7 @@
 use super::RequestBody;
 use super::connect::Stream;
 use super::flow::Ahead;
+use crate::cores;
 use crate::protocol::BodyError;
 use hyper::body::Incoming;
 use hyper::client::conn::TrySendError;
@@ -32,6 +33,8 @@ pub struct Driven {
     ahead: Arc<Ahead>,
     /// The most that is read before an answer is there, bytes.
     most_ahead: usize,
+    /// The core that drives it.
+    home: usize,
     /// Gone with the connection's last user.
     _wanted: oneshot::Sender<()>,
 }
@@ -69,6 +72,7 @@ impl Driven {
             // An answer's head may be as large as a buffer, and as much may have been read beyond it. What is left is for
             // interim answers.
             most_ahead: 2 * buffer,
+            home: cores::here(),
             _wanted: wanted,
         })
     }
@@ -88,6 +92,11 @@ impl Driven {
         let answered = self.sender.try_send_request(request).await;
         self.ahead.unbound();
         answered
+    }
+
+    /// The number of the core that drives it.
+    pub const fn home(&self) -> usize {
+        self.home
     }
 
     /// Whether it can take no request any more.

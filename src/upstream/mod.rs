@@ -59,7 +59,7 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// theirs: a request that meets a closing connection is a 502 that nobody deserved.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(4);
 
-/// The most idle connections that are kept, for each origin: as many of them on each core.
+/// The most idle connections that are kept, for each origin: each core keeps its share of them.
 const MAX_IDLE: usize = 256;
 
 /// The largest read buffer of a connection, bytes: large ones halve the cost of large bodies.

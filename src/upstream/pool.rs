@@ -53,7 +53,7 @@ pub struct Pool {
     protocol: Protocol,
     /// Whether an origin that may choose is thought to choose HTTP/2.
     chooses_http2: AtomicBool,
-    /// By core: a connection is driven where it was opened, and used there.
+    /// By core: a connection is driven where it was opened, and mostly used there. The one used last at the back.
     idle: Box<[Mutex<VecDeque<Kept>>]>,
     is_swept: Mutex<bool>,
     shared: http2::Connections,
@@ -251,26 +251,11 @@ impl Pool {
         response.map(|incoming| ResponseBody::new(incoming, lease))
     }
 
-    /// The connection used last that can be used.
+    /// The connection used last that can be used: of this core, and where it has none, of another. To wake another core costs
+    /// less than a new connection, of which an upstream may not take many.
     fn take(&self) -> Option<Driven> {
-        let mut idle = self.idle_here();
-        let now = Instant::now();
-        let mut place = idle.len();
-        while place > 0 {
-            place -= 1;
-            let kept = &idle[place];
-            if now.duration_since(kept.since) >= IDLE_TIMEOUT {
-                // Those before it lie there for longer still.
-                idle.drain(..=place);
-                break;
-            }
-            if kept.sender.is_closed() {
-                idle.remove(place);
-            } else if kept.sender.is_ready() {
-                return idle.remove(place).map(|kept| kept.sender);
-            }
-        }
-        None
+        let (here, count) = (self.here(), self.idle.len());
+        (0..count).find_map(|after| usable(&mut lock(&self.idle[(here + after) % count])))
     }
 
     fn put_back(&self, sender: Driven) {
@@ -278,7 +263,7 @@ impl Pool {
             return;
         }
         let since = Instant::now();
-        let mut idle = self.idle_here();
+        let mut idle = lock(&self.idle[sender.home() % self.idle.len()]);
         if idle.len() >= (MAX_IDLE / self.idle.len()).max(1) {
             idle.pop_front();
         }
@@ -318,11 +303,31 @@ impl Pool {
         self.idle.iter().map(|idle| lock(idle).len()).sum()
     }
 
-    /// Of this core, the one used last at the back.
-    fn idle_here(&self) -> MutexGuard<'_, VecDeque<Kept>> {
-        // A thread that is none of the cores' counts for the first.
-        lock(&self.idle[cores::here() % self.idle.len()])
+    /// The place of this core's. A thread that is none of the cores' counts for the first.
+    fn here(&self) -> usize {
+        cores::here() % self.idle.len()
     }
+}
+
+/// The one used last that can be used.
+fn usable(idle: &mut VecDeque<Kept>) -> Option<Driven> {
+    let now = Instant::now();
+    let mut place = idle.len();
+    while place > 0 {
+        place -= 1;
+        let kept = &idle[place];
+        if now.duration_since(kept.since) >= IDLE_TIMEOUT {
+            // Those before it lie there for longer still.
+            idle.drain(..=place);
+            break;
+        }
+        if kept.sender.is_closed() {
+            idle.remove(place);
+        } else if kept.sender.is_ready() {
+            return idle.remove(place).map(|kept| kept.sender);
+        }
+    }
+    None
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

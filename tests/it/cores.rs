@@ -55,10 +55,40 @@ async fn connections_are_spread_evenly_over_the_cores_and_leave_their_places_fre
             open.push(browser);
         }
         let counts = watched(id);
+        assert!(counts.len() >= cores, "{counts:?} on {cores} cores");
         let (least, most) = (counts[counts.len() - cores], counts[counts.len() - 1]);
         // Beside them the first core has the listeners, and whatever was open before.
         assert!(least >= 40 && most <= 40 + before, "{counts:?} on {cores} cores");
         drop(open);
         until(10, "their ends", || watched(id).iter().sum::<usize>() <= before).await;
     }
+}
+
+/// An upstream may take few connections: one that lies idle on another core is better than a new one.
+#[tokio::test]
+async fn a_connection_to_an_upstream_that_lies_idle_serves_every_core() {
+    let rig = Rig::start().await;
+    let before = rig.upstream.connections();
+    let mut browsers = Vec::new();
+    // The first two connections have their places on different cores, where there are two.
+    for _ in 0..4 {
+        let mut browser = TcpStream::connect(rig.cloakroom.address()).await.unwrap();
+        browser
+            .write_all(b"GET /api/public/x HTTP/1.1\r\nHost: app.example\r\n\r\n")
+            .await
+            .unwrap();
+        let mut answer = [0; 12];
+        browser.read_exact(&mut answer).await.unwrap();
+        assert_eq!(&answer, b"HTTP/1.1 200");
+        // Until the body has come the connection behind it is in use.
+        let mut rest = [0; 4096];
+        let mut read = Vec::new();
+        while !read.windows(4).any(|end| end == b"\r\n\r\n") || !read.ends_with(b"}") {
+            let count = browser.read(&mut rest).await.unwrap();
+            assert!(count > 0);
+            read.extend_from_slice(&rest[..count]);
+        }
+        browsers.push(browser);
+    }
+    assert_eq!(rig.upstream.connections() - before, 1);
 }

@@ -18,7 +18,6 @@ use super::target::open;
 use super::tls::Tls;
 use crate::store::PATIENCE;
 use crate::store::changes::{Pulse, Source};
-use crate::turn::behind_the_others;
 use redis::aio::{ConnectionLike, MultiplexedConnection};
 use redis::{
     AsyncConnectionConfig, Cmd, ConnectionInfo, ErrorKind, FromRedisValue, ProtocolVersion, PushInfo,
@@ -148,8 +147,7 @@ impl Live {
                 }
             };
             tokio::select! {
-                // The commands of all requests that are ready go out in one piece.
-                () = behind_the_others(driver) => {}
+                () = driver => {}
                 () = letting_go.cancelled() => {}
                 () = untold => {}
                 () = heartbeat(asking.clone(), role, pulse.as_deref(), watched.as_deref(), news.as_deref()) => {}
