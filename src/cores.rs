@@ -38,7 +38,7 @@ impl Core {
     }
 }
 
-/// A runtime of one thread. What has to be waited for outside of it (files, name look-ups) has its share of [`BLOCKING`].
+/// A runtime of one thread. What has to be waited for outside of it (files, name look-ups) has its share of `BLOCKING` threads.
 ///
 /// # Errors
 /// The system has no descriptors left.
