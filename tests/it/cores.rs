@@ -1,5 +1,6 @@
 //! Each connection has its place on one core, and no core has many more of them than another.
 
+use crate::support::cloakroom::text;
 use crate::support::rig::Rig;
 use crate::support::until;
 use std::collections::BTreeMap;
@@ -36,6 +37,17 @@ fn watched(pid: u32) -> Vec<usize> {
     counts
 }
 
+/// Asks on a new connection, and reads its answer up to the status.
+async fn ask(rig: &Rig, what: &str, status: &str) -> TcpStream {
+    let mut browser = TcpStream::connect(rig.cloakroom.address()).await.unwrap();
+    let head = format!("{what} HTTP/1.1\r\nHost: app.example\r\n\r\n");
+    browser.write_all(head.as_bytes()).await.unwrap();
+    let mut answer = [0; 12];
+    browser.read_exact(&mut answer).await.unwrap();
+    assert_eq!(text(&answer), format!("HTTP/1.1 {status}"));
+    browser
+}
+
 #[tokio::test]
 async fn connections_are_spread_evenly_over_the_cores_and_leave_their_places_free() {
     let rig = Rig::start().await;
@@ -44,15 +56,7 @@ async fn connections_are_spread_evenly_over_the_cores_and_leave_their_places_fre
     for _again in 0..2 {
         let mut open = Vec::new();
         for _ in 0..40 * cores {
-            let mut browser = TcpStream::connect(rig.cloakroom.address()).await.unwrap();
-            browser
-                .write_all(b"OPTIONS * HTTP/1.1\r\nHost: app.example\r\n\r\n")
-                .await
-                .unwrap();
-            let mut answer = [0; 12];
-            browser.read_exact(&mut answer).await.unwrap();
-            assert_eq!(&answer, b"HTTP/1.1 204");
-            open.push(browser);
+            open.push(ask(&rig, "OPTIONS *", "204").await);
         }
         let counts = watched(id);
         assert!(counts.len() >= cores, "{counts:?} on {cores} cores");
@@ -72,14 +76,7 @@ async fn a_connection_to_an_upstream_that_lies_idle_serves_every_core() {
     let mut browsers = Vec::new();
     // The first two connections have their places on different cores, where there are two.
     for _ in 0..4 {
-        let mut browser = TcpStream::connect(rig.cloakroom.address()).await.unwrap();
-        browser
-            .write_all(b"GET /api/public/x HTTP/1.1\r\nHost: app.example\r\n\r\n")
-            .await
-            .unwrap();
-        let mut answer = [0; 12];
-        browser.read_exact(&mut answer).await.unwrap();
-        assert_eq!(&answer, b"HTTP/1.1 200");
+        let mut browser = ask(&rig, "GET /api/public/x", "200").await;
         // Until the body has come the connection behind it is in use.
         let mut rest = [0; 4096];
         let mut read = Vec::new();
