@@ -2,8 +2,8 @@
 //!
 //! On a request's way `guard` decides with it (contract 4.1–4.5). Sources: W3C Fetch Metadata §2; contract "Words".
 
-use super::header_name::SEC_FETCH_SITE;
-use http::{HeaderMap, Method, header};
+use super::header_name::{SEC_FETCH_DEST, SEC_FETCH_MODE, SEC_FETCH_SITE};
+use http::{HeaderMap, HeaderName, Method, header};
 
 /// `Sec-Fetch-Site`: how who asks is related to us.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -41,14 +41,14 @@ pub fn is_navigation(method: &Method, headers: &HeaderMap) -> bool {
         return false;
     }
     if headers.keys().any(|name| name.as_str().starts_with("sec-fetch-")) {
-        return is_only(headers, "sec-fetch-mode", b"navigate")
-            && is_only(headers, "sec-fetch-dest", b"document");
+        return is_only(headers, &SEC_FETCH_MODE, b"navigate")
+            && is_only(headers, &SEC_FETCH_DEST, b"document");
     }
     accepts(headers, "text/html")
 }
 
 /// Whether the header stands there once, with just this value.
-fn is_only(headers: &HeaderMap, name: &str, value: &[u8]) -> bool {
+fn is_only(headers: &HeaderMap, name: &HeaderName, value: &[u8]) -> bool {
     let mut lines = headers.get_all(name).iter();
     lines.next().is_some_and(|line| line.as_bytes() == value) && lines.next().is_none()
 }

@@ -4,6 +4,10 @@
 
 use http::HeaderName;
 
+/// W3C Fetch Metadata §2.1.
+pub static SEC_FETCH_DEST: HeaderName = HeaderName::from_static("sec-fetch-dest");
+/// W3C Fetch Metadata §2.2.
+pub static SEC_FETCH_MODE: HeaderName = HeaderName::from_static("sec-fetch-mode");
 /// W3C Fetch Metadata §2.3.
 pub static SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 /// W3C Trace Context §3.2.

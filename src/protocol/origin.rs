@@ -116,6 +116,10 @@ impl PublicUrl {
     /// Whether a `Host` names this origin: case and a trailing dot aside; the scheme's own port may be left out.
     #[must_use]
     pub fn is_host(&self, host: &str) -> bool {
+        // As nearly everybody writes it.
+        if self.authority == host {
+            return true;
+        }
         let (name, port) = match host.rsplit_once(':') {
             Some((name, port)) if !port.contains(']') => (name, Some(port)),
             _ => (host, None),
