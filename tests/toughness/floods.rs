@@ -221,7 +221,7 @@ async fn lm_10_handshakes_that_stop_half_way_end_in_time() {
     siege
         .under(
             "600 handshakes that stop, or lead to nothing",
-            allowed(64, 24),
+            allowed(64, 12),
             async |siege| {
                 let mut stopping = JoinSet::new();
                 for (n, mut stream) in connect(siege, 600).await.into_iter().enumerate() {

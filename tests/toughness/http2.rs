@@ -12,7 +12,7 @@ use tokio::task::JoinSet;
 /// How many attack at one time.
 const ATTACKERS: usize = 10;
 /// What all of them together may make it hold.
-const ALLOWED: Allowed = allowed(128, 96);
+const ALLOWED: Allowed = allowed(64, 12);
 
 fn is_ended(connection: &H2<TcpStream>) -> bool {
     connection.closed || connection.goaway.is_some()

@@ -15,7 +15,7 @@ async fn lm_01_ten_thousand_idle_connections_cost_memory_while_they_are_there_an
     let mut rests = Vec::new();
     for round in ["10000 idle connections", "10000 more", "10000 once more"] {
         siege
-            .under(round, allowed(120, 96), async |siege| {
+            .under(round, allowed(192, 24), async |siege| {
                 let before = siege.held();
                 let mut crowd = connect(siege, CROWD).await;
                 for (n, stream) in crowd.iter_mut().enumerate() {
@@ -54,7 +54,7 @@ async fn lm_01_idle_connections_over_http2_cost_no_more_than_they_must() {
     let mut siege = Siege::start(|config| config).await;
     for round in ["2000 idle connections over HTTP/2", "2000 more"] {
         siege
-            .under(round, allowed(120, 120), async |siege| {
+            .under(round, allowed(96, 16), async |siege| {
                 let mut crowd = Vec::new();
                 for stream in connect(siege, 2_000).await {
                     let mut connection = H2::over(stream, 65_535).await;

@@ -23,7 +23,7 @@ const STILL: u64 = 16 * crate::MIB;
 async fn lm_01_lm_02_slow_heads_and_bodies_end_in_time() {
     let mut siege = Siege::start(|config| config.set("server.header_timeout", "2s")).await;
     siege
-        .twice_under("1000 heads that drip", allowed(48, 32), async |siege| {
+        .twice_under("1000 heads that drip", allowed(48, 12), async |siege| {
             let mut dripping = JoinSet::new();
             for (n, mut stream) in connect(siege, 1_000).await.into_iter().enumerate() {
                 dripping.spawn(async move {
@@ -53,7 +53,7 @@ async fn lm_01_lm_02_slow_heads_and_bodies_end_in_time() {
         .await;
     let (cookie, host) = (siege.cookie(), siege.host());
     siege
-        .under("300 bodies that drip", allowed(48, 32), async |siege| {
+        .under("300 bodies that drip", allowed(48, 12), async |siege| {
             let mut dripping = JoinSet::new();
             for (n, stream) in connect(siege, 300).await.into_iter().enumerate() {
                 let framing = if n % 2 == 0 {
@@ -146,14 +146,14 @@ async fn lm_08_whoever_does_not_read_stops_whoever_sends() {
     {
         let name = format!("50 who do not read {name}");
         siege
-            .under(&name, allowed(64, 64), async |siege| {
+            .under(&name, allowed(64, 16), async |siege| {
                 stall(siege, &name, 50, path).await;
             })
             .await;
     }
     let (_, body) = kinds[0];
     siege
-        .twice_under("50 again", allowed(64, 64), async |siege| {
+        .twice_under("50 again", allowed(64, 16), async |siege| {
             stall(siege, "again", 50, body).await;
         })
         .await;
@@ -179,7 +179,7 @@ async fn stall(siege: &Siege, name: &str, count: usize, path: &str) {
 #[tokio::test]
 async fn lm_08_uploads_that_nobody_reads_wait_with_the_browser() {
     let mut siege = Siege::start(|config| config).await;
-    for (count, allowed) in [(1, allowed(2, 8)), (50, allowed(64, 64))] {
+    for (count, allowed) in [(1, allowed(2, 8)), (50, allowed(64, 16))] {
         for (name, framing) in [
             ("uploads", "Content-Length: 1000000000000"),
             ("chunked uploads", "Transfer-Encoding: chunked"),
@@ -210,7 +210,7 @@ async fn lm_08_streams_that_nobody_reads_wait_as_connections_do() {
         siege
             .under(
                 &format!("400 streams with windows of {window}"),
-                allowed(100, 64),
+                allowed(64, 16),
                 async |siege| {
                     let mut slow = Vec::new();
                     for _ in 0..4 {
@@ -256,9 +256,11 @@ async fn lm_08_streams_that_nobody_reads_wait_as_connections_do() {
     siege
         .under(
             "100 streams that upload to nobody",
-            allowed(64, 48),
+            allowed(64, 16),
             async |siege| {
                 let mut connection = H2::connect(address).await;
+                let allowed = 100 * 128 * 1024;
+                connection.until("the windows", |c| c.window >= allowed).await;
                 let before = siege.liar.asked();
                 for _ in 0..100 {
                     let stream = connection.fresh();
@@ -271,7 +273,7 @@ async fn lm_08_streams_that_nobody_reads_wait_as_connections_do() {
                 }
                 until(15, "all of them upstream", || siege.liar.asked() >= before + 100).await;
                 // What the windows leave.
-                let more = 100 * (128 * 1024 - 60_000);
+                let more = usize::try_from(allowed).unwrap() - 100 * 60_000;
                 let stream_of = |n: usize| u32::try_from(2 * (n % 100) + 1).unwrap();
                 for n in 0..more / 16_000 {
                     connection

@@ -213,6 +213,8 @@ pub struct H2<S> {
     pub settings: BTreeMap<u16, u32>,
     /// The last stream and the code of its last GOAWAY.
     pub goaway: Option<(u32, u32)>,
+    /// How many bytes of bodies the server has allowed on the connection so far, whatever was sent of them (RFC 9113 §6.9).
+    pub window: u64,
     /// Answers to our own PINGs.
     pub pongs: usize,
     /// Acknowledgements of our SETTINGS.
@@ -254,6 +256,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> H2<S> {
             answers: BTreeMap::new(),
             settings: BTreeMap::new(),
             goaway: None,
+            window: 65_535,
             pongs: 0,
             acknowledged: 0,
             closed: false,
@@ -392,6 +395,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> H2<S> {
             }
             RST_STREAM => self.answers.entry(stream).or_default().reset = Some(word(0)),
             GOAWAY => self.goaway = Some((word(0), word(4))),
+            WINDOW_UPDATE if stream == 0 => self.window += u64::from(word(0)),
             PING if flags & ACK != 0 => self.pongs += 1,
             PING => self.send(&frame(PING, ACK, 0, &payload)).await,
             SETTINGS if flags & ACK != 0 => self.acknowledged += 1,
