@@ -417,6 +417,18 @@ async fn hy_02_class_g_answers_without_cache_control_are_private() {
     );
 }
 
+/// Where an upstream sends the browser is the upstream's to say: cloakroom rewrites no part of an answer (contract 4.12).
+#[tokio::test]
+async fn hy_08_places_come_back_as_they_are() {
+    let rig = Rig::start().await;
+    let lines =
+        "Location: http://orders.internal:8080/x?y=1\r\nContent-Location: https://elsewhere.example/x\r\n";
+    rig.upstream.on("/api/x", Play::headers(lines));
+    let reply = rig.signed_in().await.fetch("GET", "/api/x").await;
+    assert_eq!(reply.headers("location"), ["http://orders.internal:8080/x?y=1"]);
+    assert_eq!(reply.headers("content-location"), ["https://elsewhere.example/x"]);
+}
+
 #[tokio::test]
 async fn statuses_and_bodies_come_back_as_they_are() {
     let rig = Rig::start().await;
