@@ -9,26 +9,26 @@ use std::process::{Command, ExitCode};
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
-/// How long the allocator keeps pages that nothing is on any more, milliseconds.
-const PURGE_DELAY: &str = "MIMALLOC_PURGE_DELAY";
+/// By how many milliseconds a freed page puts off that the pages freed before it go back.
+const PUT_OFF: &str = "MIMALLOC_PURGE_EXTEND_DELAY";
 
 fn main() -> ExitCode {
-    if env::var_os(PURGE_DELAY).is_none() {
-        begin_again_purging();
+    if env::var_os(PUT_OFF).is_none() {
+        begin_again_without_putting_off();
     }
     cloakroom::cli::main()
 }
 
-/// Lets pages go back to the system at once. By default they wait for 10 ms, and as the allocator looks at the time only when
-/// it is called, a process that has fallen idle would keep a crowd's memory for good. It takes the delay from its environment
-/// alone, which it reads before `main`; so the program is begun again with that set, in the same process. Where this fails,
-/// it goes on as it is: all that is lost is memory.
-fn begin_again_purging() {
+/// Pages go back 10 ms after they were freed, at the next call of the allocator; but by default each page that is freed
+/// meanwhile puts this off by a millisecond, and the thousands of a crowd that leaves by so much that they stay until others
+/// come. The allocator takes the option from its environment alone, which it reads before `main`: so the program is begun
+/// again with it, in the same process. Where that fails it goes on as it is, and all that is lost is memory.
+fn begin_again_without_putting_off() {
     let Ok(program) = env::current_exe() else { return };
     let mut again = Command::new(program);
     let mut arguments = env::args_os();
     if let Some(name) = arguments.next() {
         again.arg0(name);
     }
-    let _not_begun = again.args(arguments).env(PURGE_DELAY, "0").exec();
+    let _not_begun = again.args(arguments).env(PUT_OFF, "0").exec();
 }

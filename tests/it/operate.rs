@@ -8,8 +8,6 @@ use crate::support::upstream::{After, Play};
 use crate::support::{until, websocket, within};
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::TcpStream;
 
 #[tokio::test]
 async fn ob_04_health_readiness_and_metrics_are_on_the_admin_listener_only() {
@@ -263,32 +261,4 @@ async fn md_10_starting_needs_no_provider_and_no_upstream() {
     assert_eq!(cloakroom.admin("/healthz").await.status, 200);
     assert_eq!(cloakroom.browser().fetch("GET", "/app.js").await.status, 200);
     assert_eq!(cloakroom.stop().await, 0);
-}
-
-/// By default the allocator would look at what can go back only when it is called the next time.
-#[tokio::test]
-async fn what_a_crowd_took_goes_back_to_the_system_though_nothing_else_happens() {
-    const CROWD: u64 = 400;
-    let rig = Rig::start().await;
-    let resident = || rig.cloakroom.resident();
-    let before = resident();
-    let mut crowd = Vec::new();
-    for _ in 0..CROWD {
-        let mut browser = TcpStream::connect(rig.cloakroom.address()).await.unwrap();
-        let head = b"OPTIONS * HTTP/1.1\r\nHost: app.example\r\n\r\n";
-        browser.write_all(head).await.unwrap();
-        let mut answer = [0; 12];
-        browser.read_exact(&mut answer).await.unwrap();
-        crowd.push(browser);
-    }
-    let taken = resident() - before;
-    assert!(
-        taken > CROWD * 4 * 1024,
-        "{taken} bytes are too few to see anything"
-    );
-    drop(crowd);
-    until(10, "half of what they took", || {
-        resident().saturating_sub(before) < taken / 2
-    })
-    .await;
 }
