@@ -35,8 +35,7 @@ def measure(rig, _stack, _group, _row, _chosen):
 def count(rig, recipe, requests):
     """The instructions of one process that answers so many requests, by function."""
     profile = rig.run / "callgrind.out"
-    # Set already, or the program would begin again outside valgrind (src/main.rs).
-    wrapper = ["env", "MIMALLOC_PURGE_EXTEND_DELAY=0", "valgrind", "--tool=callgrind", f"--callgrind-out-file={profile}"]
+    wrapper = ["valgrind", "--tool=callgrind", f"--callgrind-out-file={profile}"]
     with contextlib.ExitStack() as stack:
         sut = recipe(rig, stack, wrapper)
         command = ["h2load", "--h1", "-t1", f"-c{CONNECTIONS}", f"-n{requests}", *headers(sut, "-H"), sut.url]

@@ -33,8 +33,9 @@ def free_ports(count):
 
 
 def own_environment():
-    """This process's, without what would change cloakroom's config."""
-    return {name: value for name, value in os.environ.items() if not name.startswith("CLOAKROOM_")}
+    """This process's, without what would change cloakroom's config, and with what its image and its unit set."""
+    own = {name: value for name, value in os.environ.items() if not name.startswith(("CLOAKROOM_", "MIMALLOC_"))}
+    return own | {"MIMALLOC_PURGE_EXTEND_DELAY": "0"}
 
 
 class Process:

@@ -95,6 +95,10 @@ impl Siege {
             let lies = |path: &str, auth: &str, timeout: &str| {
                 json!({ "path": path, "upstream": liar.url(), "auth": auth, "timeout": timeout })
             };
+            let mut config = config;
+            // What is freed goes back at once: so what is kept is what is held.
+            let at_once = ("MIMALLOC_PURGE_DELAY".to_owned(), "0".to_owned());
+            config.environment.push(at_once);
             let config = config
                 .set("log.level", "warn")
                 .route(lies("/liar", "none", "20s"))

@@ -261,6 +261,7 @@ async fn lm_08_streams_that_nobody_reads_wait_as_connections_do() {
                 let mut connection = H2::connect(address).await;
                 let allowed = 100 * 128 * 1024;
                 connection.until("the windows", |c| c.window >= allowed).await;
+                assert!(connection.window >= allowed);
                 let before = siege.liar.asked();
                 for _ in 0..100 {
                     let stream = connection.fresh();
@@ -273,15 +274,14 @@ async fn lm_08_streams_that_nobody_reads_wait_as_connections_do() {
                 }
                 until(15, "all of them upstream", || siege.liar.asked() >= before + 100).await;
                 // What the windows leave.
-                let more = usize::try_from(allowed).unwrap() - 100 * 60_000;
-                let stream_of = |n: usize| u32::try_from(2 * (n % 100) + 1).unwrap();
-                for n in 0..more / 16_000 {
-                    connection
-                        .flood(&h2::data(stream_of(n), &vec![b'x'; 15_000], false))
-                        .await;
+                let stream_of = |n: u32| 2 * n + 1;
+                for n in 0..100 {
+                    let rest = vec![b'x'; 128 * 1024 - 60_000];
+                    connection.flood(&h2::data(stream_of(n), &rest, false)).await;
                 }
                 let all = |c: &H2<TcpStream>| (0..100).all(|n| c.answers.contains_key(&stream_of(n)));
                 connection.until("504 or a reset for each", all).await;
+                assert!(all(&connection) && connection.goaway.is_none());
             },
         )
         .await;
