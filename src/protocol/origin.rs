@@ -41,6 +41,9 @@ impl PublicUrl {
         if host.is_empty() {
             return Err(format!("has no host; {wanted}"));
         }
+        if host.ends_with('.') {
+            return Err(format!("has a host that is none; {wanted}"));
+        }
         if !https && !is_loopback_name(&host) {
             return Err(
                 "is plain http, which is accepted only for localhost, *.localhost, 127.0.0.1 and [::1] \
@@ -179,7 +182,8 @@ mod tests {
             assert!(!url.is_host(host), "{host}");
         }
         let url = PublicUrl::parse("http://localhost:8080").unwrap();
-        assert!(url.is_host("localhost:8080") && !url.is_host("localhost"));
+        assert!(url.is_host("localhost:8080") && url.is_host("LOCALHOST.:8080"));
+        assert!(!url.is_host("localhost") && !url.is_host("localhost:80"));
         assert_eq!(url.origin(), "http://localhost:8080");
         let url = PublicUrl::parse("http://[::1]:8080").unwrap();
         assert!(url.is_host("[::1]:8080") && !url.is_host("[::1]"));
@@ -195,6 +199,7 @@ mod tests {
             "https://a/b",
             "https://a?b",
             "https://u@a",
+            "https://a..",
             "ftp://a",
             "https://a#b",
             "",

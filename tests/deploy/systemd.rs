@@ -64,6 +64,13 @@ fn the_unit_is_one_that_systemd_takes() {
 }
 
 #[test]
+fn the_allocator_gives_memory_back_under_the_unit_as_in_the_image() {
+    let option = value("Environment");
+    assert_eq!(option, "MIMALLOC_PURGE_EXTEND_DELAY=0");
+    assert!(read("deploy/Dockerfile").contains(&format!("\nENV {option}\n")));
+}
+
+#[test]
 fn the_unit_exposes_little() {
     let judge = |unit: &str| {
         let folder = TempDir::new().unwrap();
