@@ -1,5 +1,6 @@
 //! What a session is and how long it lives.
 
+use super::seal::Purpose;
 use super::testing::{BEGIN, Scripted, World, key_ring, new_session, replica};
 use super::*;
 use crate::secret::IdToken;

@@ -91,11 +91,10 @@ impl Siege {
         crowd::make_room();
         let turn = turn().await;
         let (liar, liar2) = (Liar::start().await, Liar2::start().await);
-        let rig = Rig::with(|config| {
+        let rig = Rig::with(|mut config| {
             let lies = |path: &str, auth: &str, timeout: &str| {
                 json!({ "path": path, "upstream": liar.url(), "auth": auth, "timeout": timeout })
             };
-            let mut config = config;
             // What is freed goes back at once: so what is kept is what is held.
             let at_once = ("MIMALLOC_PURGE_DELAY".to_owned(), "0".to_owned());
             config.environment.push(at_once);
