@@ -2,6 +2,7 @@
 
 import argparse
 import contextlib
+import itertools
 import subprocess
 import sys
 import tempfile
@@ -20,21 +21,22 @@ from rig import ROOT, Rig, end_in_order, step_aside
 def arguments(words=None):
     rows = dict.fromkeys(row for group in GROUPS.values() for row in group.rows)
     parser = argparse.ArgumentParser(description="Measures cloakroom beside its peers and prints tables.")
-    parser.add_argument("--rounds", type=int, default=3, help="how often each row is measured, in turn with all others (default 3)")
-    parser.add_argument("--seconds", type=int, default=4, help="length of each load (default 4)")
+    parser.add_argument("--rounds", type=int, default=3, help="how often everything starts afresh (default 3)")
+    parser.add_argument("--turns", type=int, default=5, help="how often each row is loaded in a round, in turn with those that it is compared with (default 5)")
+    parser.add_argument("--seconds", type=int, default=1, help="length of each load (default 1)")
     parser.add_argument("--rate", type=int, default=2000, help="requests per second for the latencies of small answers (default 2000)")
     parser.add_argument("--only", nargs="+", metavar="ROW[/GROUP]", help=f"rows: {' '.join(rows)}; groups: {' '.join(GROUPS)}; or /GROUP")
-    parser.add_argument("--quick", action="store_true", help="one round of one second: shows that the benchmark works, not how fast anything is")
+    parser.add_argument("--quick", action="store_true", help="one round, one turn, of one second: shows that the benchmark works, not how fast anything is")
     parser.add_argument("--readme", action="store_true", help="writes the figures into README.md, too")
     chosen = parser.parse_args(words)
     # Connections in a crowd, of which twice as many come in clear; and seconds after they have gone.
     chosen.crowd, chosen.gone = 5000, 60
     if chosen.quick:
-        chosen.rounds = chosen.seconds = 1
+        chosen.rounds = chosen.turns = chosen.seconds = 1
         chosen.crowd, chosen.gone = 250, 3
-    if min(chosen.rounds, chosen.rate) < 1 or not 1 <= chosen.seconds <= 10:
+    if min(chosen.rounds, chosen.turns, chosen.rate) < 1 or not 1 <= chosen.seconds <= 10:
         # nginx ends a connection after 50,000 requests, and h2load then gives that connection up: ten seconds stay below that.
-        parser.error("--rounds and --rate are at least 1, --seconds is from 1 to 10")
+        parser.error("--rounds, --turns and --rate are at least 1, --seconds is from 1 to 10")
     if chosen.readme and (chosen.only or chosen.quick):
         parser.error("--readme wants a whole run: without --only and --quick")
     every = [(group, row) for group in GROUPS for row in GROUPS[group].rows]
@@ -51,50 +53,71 @@ def matches(case, wanted):
 
 
 class Run:
-    """All rounds: what was found, for each row a list with one entry for each round, and why some rows are no good."""
+    """All rounds: what was found, for each row a list with one entry for each turn, and why some rows are no good."""
 
     def __init__(self, rig, chosen):
         self.rig, self.chosen = rig, chosen
         self.results, self.invalid, self.waiting = {case: [] for case in chosen.cases}, {}, []
 
     def all(self):
-        for number in range(1, self.chosen.rounds + 1):
-            for case in self.chosen.cases:
-                if case in self.invalid or (GROUPS[case[0]].once and number > 1):
-                    continue
-                print(f"round {number} of {self.chosen.rounds}: {'/'.join(reversed(case))}", file=sys.stderr, flush=True)
-                with self.judging(case):
-                    self.results[case].append(self.measure(case))
-                self.look_again(time.monotonic())
+        for self.number in range(1, self.chosen.rounds + 1):
+            for _, cases in itertools.groupby(self.chosen.cases, lambda case: GROUPS[case[0]].beside or case[0]):
+                cases = [case for case in cases if case not in self.invalid]
+                if any(GROUPS[group].alone for group, _ in cases):
+                    self.alone(cases)
+                else:
+                    self.side_by_side(cases)
             while self.waiting:
                 time.sleep(max(0, self.waiting[0][0] - time.monotonic()))
                 self.look_again(time.monotonic())
 
+    def side_by_side(self, cases):
+        """All rows start, and are loaded one after the other, to and fro: the machine's speed may change by half within a minute."""
+        with contextlib.ExitStack() as stack:
+            suts = {}
+            for place, case in enumerate(cases):
+                with self.judging(case, "starts"), self.rig.arranged(GROUPS[case[0]].way):
+                    self.rig.take_place(place)
+                    suts[case] = GROUPS[case[0]].start(self.rig, stack, GROUPS[case[0]].rows[case[1]])
+            for turn in range(self.chosen.turns):
+                for case in cases if turn % 2 == 0 else reversed(cases):
+                    if case in self.invalid:
+                        continue
+                    group, row = GROUPS[case[0]], GROUPS[case[0]].rows[case[1]]
+                    with self.judging(case, f"turn {turn + 1} of {self.chosen.turns}"), self.rig.arranged(group.way):
+                        self.results[case].append(group.turn(self.rig, suts[case].its_turn(), row, self.chosen))
+                    self.look_again(time.monotonic())
+
+    def alone(self, cases):
+        """One row after the other. What wants to be looked at again later stays until then, idle."""
+        for case in cases:
+            group = GROUPS[case[0]]
+            if group.once and self.number > 1:
+                continue
+            with self.judging(case, "alone"), self.rig.arranged(group.way), contextlib.ExitStack() as stack:
+                self.rig.take_place(0)
+                found = group.alone(self.rig, stack, group, group.rows[case[1]], self.chosen)
+                if "later" in found:
+                    seconds, look = found.pop("later")
+                    ending = self.rig.enter_context(stack.pop_all())
+                    self.waiting.append((time.monotonic() + seconds, case, found, look, ending))
+                self.results[case].append(found)
+            self.look_again(time.monotonic())
+
     @contextlib.contextmanager
-    def judging(self, case):
+    def judging(self, case, what):
+        print(f"round {self.number} of {self.chosen.rounds}: {'/'.join(reversed(case))}, {what}", file=sys.stderr, flush=True)
         try:
             yield
         except (Trouble, OSError, subprocess.SubprocessError) as trouble:
             self.invalid[case] = str(trouble)
             print(f"INVALID {'/'.join(reversed(case))}: {trouble}", file=sys.stderr, flush=True)
 
-    def measure(self, case):
-        """One row in one round. What it wants to look at again later stays until then, idle."""
-        group = GROUPS[case[0]]
-        row = group.rows[case[1]]
-        with self.rig.arranged(group.way), contextlib.ExitStack() as stack:
-            found = group.measure(self.rig, stack, group, row, self.chosen)
-            if "later" in found:
-                seconds, look = found.pop("later")
-                ending = self.rig.enter_context(stack.pop_all())
-                self.waiting.append((time.monotonic() + seconds, case, found, look, ending))
-        return found
-
     def look_again(self, now):
         for entry in [entry for entry in self.waiting if entry[0] <= now]:
             self.waiting.remove(entry)
             _, case, found, look, ending = entry
-            with self.judging(case):
+            with self.judging(case, "looked at again"):
                 found |= look()
             ending.close()
 

@@ -21,16 +21,6 @@ class Row:
     redis: bool = False
 
 
-def requests(rig, stack, group, row, chosen):
-    """A fresh process, a warm-up, a load as high as goes, and one at a fixed rate where the group has one."""
-    sut = row.recipe(rig, stack, group.way)
-    load.saturate(rig, sut, group.load, 1)
-    found = load.saturate(rig, sut, group.load, chosen.seconds, row.redis)
-    if group.rate is not None:
-        found |= load.fixed_rate(rig, sut, chosen.seconds, group.rate or chosen.rate)
-    return found
-
-
 @dataclass(frozen=True)
 class Group:
     title: str
@@ -39,9 +29,25 @@ class Group:
     load: Load = WRK
     # Requests per second for the latencies: 0 is what the command line says; with None there are none.
     rate: int | None = None
-    measure: Callable = requests
+    # How each row is measured by itself. Not said: all rows stand side by side, and are loaded in turn.
+    alone: Callable | None = None
     # Whether once is enough, for what repeats to the percent.
     once: bool = False
+    # The name that it has in common with the group after it, beside which it stands.
+    beside: str | None = None
+
+    def start(self, rig, stack, row):
+        """A fresh process, and a warm-up."""
+        sut = row.recipe(rig, stack, self.way)
+        load.saturate(rig, sut, self.load, 1)
+        return sut
+
+    def turn(self, rig, sut, row, chosen):
+        """A load as high as goes, and one at a fixed rate where there is one."""
+        found = load.saturate(rig, sut, self.load, chosen.seconds, row.redis)
+        if self.rate is not None:
+            found |= load.fixed_rate(rig, sut, chosen.seconds, self.rate or chosen.rate)
+        return found
 
 
 ROWS = {
@@ -78,9 +84,9 @@ GROUPS = {
     "file": Group("static file, 1 KB", FILES),
     "bigfile": Group("static file, 1 MB", FILES, Way(what="big"), CLOSED_LOOP),
     "busy": Group("HTTP/1.1, 256 connections", some("nginx", "haproxy", "redis"), load=Load("wrk", 256)),
-    "one": Group("everything on one core", some("nginx", "redis"), Way(cores=1)),
-    "two": Group("everything on two cores", some("nginx", "redis"), Way(cores=2)),
-    "idle": Group("in clear", some("nginx", "open"), Way(crowd=True), measure=idle.measure),
-    "idletls": Group("TLS", some("nginx", "open"), Way(tls=True, crowd=True), measure=idle.measure),
-    "instructions": Group("instructions", some("redis"), measure=callgrind.measure, once=True),
+    "one": Group("everything on one core", some("nginx", "redis"), Way(cores=1), beside="cores"),
+    "two": Group("everything on two cores", some("nginx", "redis"), Way(cores=2), beside="cores"),
+    "idle": Group("in clear", some("nginx", "open"), Way(crowd=True), alone=idle.measure),
+    "idletls": Group("TLS", some("nginx", "open"), Way(tls=True, crowd=True), alone=idle.measure),
+    "instructions": Group("instructions", some("redis"), alone=callgrind.measure, once=True),
 }

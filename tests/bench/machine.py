@@ -49,7 +49,8 @@ def describe(chosen, results, load_before, seconds, short=False):
     }
     others = sorted(one["others"] for rounds in results.values() for one in rounds if one.get("others") is not None)
     lines = [
-        f"{chosen.rounds} round{'s' if chosen.rounds > 1 else ''} of {chosen.seconds} s per load, all rows in turn; medians; {seconds / 60:.0f} min. "
+        f"{chosen.rounds} rounds, in each of which all that are compared start afresh and are loaded in turn, {chosen.turns} times {chosen.seconds} s; "
+        f"medians, of ratios inside the turns; {seconds / 60:.0f} min. "
         f"HTTP/1.1: wrk, {WRK.connections} connections; HTTP/2: h2load, {H2LOAD.connections} connections of {H2LOAD.streams} streams; 1 MB: "
         f"{CLOSED_LOOP.connections} connections, every byte compared; p50 and p99: {chosen.rate}/s ({BIG_RATE}/s of 1 MB) on {FIXED_RATE_CONNECTIONS} connections.",
         f"{os.cpu_count()} cores ({platform.machine()}), kernel {kernel[0] if kernel else '?'}, {system[1] if system else ''}. "
@@ -58,8 +59,9 @@ def describe(chosen, results, load_before, seconds, short=False):
     if any(case[0] == "two" for case in results) and not {2, 3} <= ALLOWED:
         lines.append("On one core and on two: the load generator, the upstream and Redis ran there as well, for want of other cores.")
     if others:
+        middle, high = others[len(others) // 2], others[len(others) * 9 // 10]
         lines.append(
-            f"Load average before: {load_before:.2f}. While a row was measured others took {others[len(others) // 2]:.0%} of its core at the median, {others[-1]:.0%} at most.")
-        if others[-1] > 0.1:
+            f"Load average before: {load_before:.2f}. While a row was measured others took {middle:.0%} of its core at the median, less than {high + 0.005:.0%} nine times in ten.")
+        if high > 0.1:
             lines.append("**The machine was not quiet: these figures are good for nothing but a look.**")
     return "\n" + "\n\n".join(lines)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import build
 import load
-from groups import GROUPS, requests
+from groups import GROUPS
 from processes import Trouble
 from rig import Rig, end_in_order, step_aside
 
@@ -19,7 +19,7 @@ SECONDS, SAMPLES_PER_SECOND = 6, 997
 
 def main():
     parser = argparse.ArgumentParser(description="Prints the ten dearest lines of a profile under full load.")
-    groups = [name for name, group in GROUPS.items() if group.measure is requests]
+    groups = [name for name, group in GROUPS.items() if not group.alone]
     parser.add_argument("row", nargs="?", default="memory", metavar="ROW", help="as in tests/bench/run (default memory)")
     parser.add_argument("--group", default="h1", choices=groups, help="default h1")
     chosen = parser.parse_args()
@@ -34,8 +34,7 @@ def main():
         with tempfile.TemporaryDirectory(prefix="cloakroom-bench-") as run, Rig(Path(run), binary) as rig, contextlib.ExitStack() as stack:
             rig.begin()
             stack.enter_context(rig.arranged(group.way))
-            sut = row.recipe(rig, stack, group.way)
-            load.saturate(rig, sut, group.load, 1)
+            sut = group.start(rig, stack, row)
             data = Path(run, "perf.data")
             pids = ",".join(map(str, sut.process.all()))
             with subprocess.Popen(

@@ -30,6 +30,8 @@ BIG = random.Random(1).randbytes(1 << 20)
 # What can be asked for, and the answer to it: the two files, an upload of the big one, a WebSocket.
 ANSWERS = {"orders": BODY, "big": BIG, "upload": b"1048576 bytes came", "socket": None}
 SESSION = "__Host-Http-cloakroom"
+# How many systems under test can stand side by side.
+PLACES = 8
 MEMORY = "store: { memory: {} }"
 
 
@@ -106,7 +108,12 @@ class Sut:
             status, _, body = get(self.url, self.headers, BIG if way.what == "upload" else None)
             if (status, body) != (200, way.answer):
                 raise Trouble(f"{process.name} answers {status} {body[:300]!r}: {process.written()}")
-        self.seen = upstream.count() if upstream else 0
+        self.its_turn()
+
+    def its_turn(self):
+        """From now on it is asked alone: what has reached its upstream until now has come from others."""
+        self.seen = self.upstream.count() if self.upstream else 0
+        return self
 
     def settle(self):
         """Waits until those requests are over that a load has left, and says how many have reached the upstream since the last time; None if there is no upstream."""
@@ -147,20 +154,26 @@ class Receiver(Upstream):
 class Rig(contextlib.ExitStack):
     """Everything on core 1, and the recipes for core 0. Leaving it ends all."""
 
-    def __init__(self, run, cloakroom):
+    def __init__(self, folder, cloakroom):
         super().__init__()
-        self.run, self.cloakroom = run, cloakroom
-        (run / "tmp").mkdir()
-        run.chmod(0o755)  # nginx' and apache's workers are another user
-        self.files = run / "files"
+        self.folder, self.cloakroom = folder, cloakroom
+        folder.chmod(0o755)  # nginx' and apache's workers are another user
+        self.files = folder / "files"
         self.files.mkdir()
         for name, answer in ANSWERS.items():
             if answer is not None:
                 (self.files / name).write_bytes(answer)
-        ports = free_ports(6)
-        self.port, self.admin, self.redis_port, self.upstream_port, self.other_upstream_port, self.receiver_port = ports
+        self.redis_port, self.upstream_port, self.other_upstream_port, self.receiver_port, *ports = free_ports(4 + 2 * PLACES)
+        self.places = list(zip(ports[::2], ports[1::2]))
+        self.take_place(0)
         self.key = secrets.token_urlsafe(32)
-        self.certificate, self.certificate_key = run / "tls.crt", run / "tls.key"
+        self.certificate, self.certificate_key = folder / "tls.crt", folder / "tls.key"
+
+    def take_place(self, number):
+        """Where the next system under test stands: ports that the provider knows, and a folder. So several can stand side by side."""
+        self.port, self.admin = self.places[number]
+        self.run = self.folder / str(number)
+        (self.run / "tmp").mkdir(parents=True, exist_ok=True)
 
     def begin(self, with_receiver=True):
         subprocess.run(
@@ -177,8 +190,8 @@ class Rig(contextlib.ExitStack):
                       "--dir", str(self.run)], {OTHER_CORE}, self.run))
         self.redis.wait_for_port(self.redis_port)
         clients = [
-            {"client_id": "cloakroom", "redirect_uris": [f"{scheme}://127.0.0.1:{self.port}/bff/callback" for scheme in ("http", "https")]},
-            {"client_id": "apache", "redirect_uris": [f"http://127.0.0.1:{self.port}/private/callback"]},
+            {"client_id": "cloakroom", "redirect_uris": [f"{scheme}://127.0.0.1:{port}/bff/callback" for scheme in ("http", "https") for port, _ in self.places]},
+            {"client_id": "apache", "redirect_uris": [f"http://127.0.0.1:{port}/private/callback" for port, _ in self.places]},
         ]
         # Tokens that outlive the run: a refresh in the middle is not what is measured.
         config = {"issuer_host": "127.0.0.1", "login": "auto", "token_format": "jwt", "access_token_ttl": 36000,

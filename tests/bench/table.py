@@ -1,6 +1,6 @@
-"""Medians over the rounds, ratios inside them, and the markdown."""
+"""Medians over the turns, ratios inside them, and the markdown."""
 
-from statistics import median
+from statistics import median, quantiles
 
 HEAD = [
     "case", "requests", "CPU µs/req", "user / sys", "spread", "× nginx", "req/s", "× nginx", "core", "Redis µs/req", "p50 µs", "p99 µs", "× nginx", "PSS MB",
@@ -13,12 +13,15 @@ NOTHING = 0.08
 
 
 def spread(values):
-    """How far apart the rounds were, of their median."""
-    return (max(values) - min(values)) / median(values) if median(values) else 0
+    """How far apart the middle half of the turns is, of their median."""
+    if len(values) < 2 or not median(values):
+        return 0
+    low, _, high = quantiles(values, n=4, method="inclusive")
+    return (high - low) / median(values)
 
 
 def ratio(rounds, base, key):
-    """The median of the ratios inside each round: what else the machine did then hit both. None without a base."""
+    """The median of the ratios inside each turn: what else the machine did then hit both. None without a base."""
     pairs = [(one[key], other[key]) for one, other in zip(rounds, base)]
     return median(a / b for a, b in pairs if b) if any(b for _, b in pairs) else None
 

@@ -10,7 +10,7 @@ NGINX, REDIS, UNCACHED = ("h1", "nginx"), ("h1", "redis"), ("h1", "uncached")
 class Target:
     number: int
     measure: str
-    # Which figure of which row, and divided by the same figure of which other row in the same round, if any.
+    # Which figure of which row, and divided by the same figure of which other row in the same turn, if any.
     key: str
     case: tuple
     base: tuple | None
@@ -45,7 +45,7 @@ HEAD = "| # | target | found | gate | goal | met |\n| --: | --- | --: | --: | --
 
 
 def figure(target, results, invalid):
-    """The median over the rounds, of ratios inside them; none if one of its rows is not there, or no good."""
+    """The median over the turns, of ratios inside them; none if one of its rows is not there, or no good."""
     cases = [target.case, *([target.base] if target.base else [])]
     if any(case in invalid or not results.get(case) for case in cases):
         return None

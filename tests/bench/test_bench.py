@@ -21,6 +21,7 @@ import table
 import targets
 from groups import GROUPS
 from processes import Process, Trouble, free_ports, stat
+from rig import PLACES
 
 WRK = """Running 4s test @ http://127.0.0.1:15004/private/orders
   1 threads and 64 connections
@@ -102,8 +103,9 @@ class Tables(unittest.TestCase):
         self.assertEqual(table.ratio(rounds, base, "x"), 2)
         self.assertEqual(table.ratio(rounds, [], "x"), None)
 
-    def test_the_spread_is_that_of_the_rounds(self):
-        self.assertEqual(table.spread([10, 12, 9]), 0.3)
+    def test_the_spread_is_that_of_the_middle_half(self):
+        self.assertEqual(table.spread([10, 12, 9, 11, 1000]), 2 / 11)
+        self.assertEqual(table.spread([10]), 0)
 
     def test_an_invalid_row_shows_and_is_nobodys_base(self):
         results = {("h1", "nginx"): [ROW], ("h1", "open"): [ROW]}
@@ -144,6 +146,7 @@ class Targets(unittest.TestCase):
     def test_each_speaks_of_rows_that_are_measured(self):
         cases = {case for target in targets.TARGETS for case in (target.case, target.base) if case}
         self.assertEqual({case for case in cases if case[1] not in GROUPS[case[0]].rows}, set())
+        self.assertLessEqual(max(len(group.rows) for group in GROUPS.values()), PLACES)
         self.assertEqual({target.number for target in targets.TARGETS}, set(range(1, 14)))
         for target in targets.TARGETS:
             self.assertEqual(target.goal > target.gate, target.more, target)
@@ -242,26 +245,75 @@ class Crowds(unittest.TestCase):
 class Runs(unittest.TestCase):
     """Of rows that are made up."""
 
-    def run_of(self, measure):
-        group = types.SimpleNamespace(way=None, once=False, rows={"open": None}, measure=measure)
+    def run_of(self, rows=("open",), turns=1, **about):
+        group = types.SimpleNamespace(**{"way": None, "once": False, "beside": None, "alone": None, "rows": {row: row for row in rows}} | about)
         rig = contextlib.ExitStack()
         rig.arranged = lambda _way: contextlib.nullcontext()
+        rig.take_place = self.places.append
         self.enterContext(rig)
         self.enterContext(unittest.mock.patch.dict(bench.GROUPS, {"h1": group}))
-        run = bench.Run(rig, types.SimpleNamespace(rounds=2, cases=[("h1", "open")]))
+        run = bench.Run(rig, types.SimpleNamespace(rounds=2, turns=turns, cases=[("h1", row) for row in rows]))
         with contextlib.redirect_stderr(io.StringIO()):
             run.all()
         return run
 
+    def setUp(self):
+        self.places, self.events = [], []
+
+    def sut(self, _rig, stack, row):
+        """Made up, too: it says when it begins and ends."""
+        self.events.append(f"{row} starts")
+        stack.callback(self.events.append, f"{row} ends")
+        sut = types.SimpleNamespace(row=row)
+        sut.its_turn = lambda: sut
+        return sut
+
+    def turn(self, _rig, sut, row, _chosen):
+        assert sut.row == row
+        self.events.append(row)
+        return {"x": len(self.events)}
+
+    def test_rows_stand_side_by_side_and_are_loaded_to_and_fro(self):
+        run = self.run_of(("nginx", "open"), 3, start=self.sut, turn=self.turn)
+        a_round = "nginx starts, open starts, nginx, open, open, nginx, nginx, open, open ends, nginx ends".split(", ")
+        self.assertEqual(self.events, a_round * 2)
+        self.assertEqual(self.places, [0, 1, 0, 1])
+        self.assertEqual({case: len(found) for case, found in run.results.items()}, {("h1", "nginx"): 6, ("h1", "open"): 6})
+
+    def test_trouble_of_one_row_is_not_that_of_the_others(self):
+        def turn(rig, sut, row, chosen):
+            if row == "open":
+                raise Trouble("it fell over")
+            return self.turn(rig, sut, row, chosen)
+
+        def start(rig, stack, row):
+            if row == "redis":
+                raise OSError("it does not start")
+            return self.sut(rig, stack, row)
+
+        run = self.run_of(("nginx", "open", "redis"), 2, start=start, turn=turn)
+        self.assertEqual(run.invalid, {("h1", "open"): "it fell over", ("h1", "redis"): "it does not start"})
+        self.assertEqual(len(run.results["h1", "nginx"]), 4)
+        self.assertEqual(self.events.count("open starts"), 1)
+
+    def test_groups_that_are_beside_each_other_take_turns(self):
+        groups = {name: types.SimpleNamespace(
+            way=None, alone=None, beside="cores", rows={"redis": name}, start=self.sut, turn=self.turn) for name in ("one", "two")}
+        self.enterContext(unittest.mock.patch.dict(bench.GROUPS, groups))
+        rig = types.SimpleNamespace(arranged=lambda _way: contextlib.nullcontext(), take_place=self.places.append)
+        with contextlib.redirect_stderr(io.StringIO()):
+            bench.Run(rig, types.SimpleNamespace(rounds=1, turns=2, cases=[("one", "redis"), ("two", "redis")])).all()
+        self.assertEqual(self.events, ["one starts", "two starts", "one", "two", "two", "one", "two ends", "one ends"])
+
     def test_what_is_looked_at_later_lives_until_then(self):
         ended = []
 
-        def measure(_rig, stack, *_):
+        def alone(_rig, stack, *_):
             stack.callback(ended.append, True)
             begun, before = time.monotonic(), len(ended)
             return {"x": 1, "later": (0.2, lambda: {"ended": len(ended) - before, "after": time.monotonic() - begun})}
 
-        found = self.run_of(measure).results["h1", "open"]
+        found = self.run_of(alone=alone).results["h1", "open"]
         self.assertEqual([(one["x"], one["ended"]) for one in found], [(1, 0), (1, 0)])
         self.assertGreaterEqual(min(one["after"] for one in found), 0.2)
         self.assertEqual(len(ended), 2)
@@ -269,11 +321,11 @@ class Runs(unittest.TestCase):
     def test_trouble_makes_a_row_invalid_and_ends_it_for_good(self):
         count = []
 
-        def measure(*_):
+        def alone(*_):
             count.append(1)
             raise Trouble("it fell over")
 
-        self.assertEqual(self.run_of(measure).invalid, {("h1", "open"): "it fell over"})
+        self.assertEqual(self.run_of(alone=alone).invalid, {("h1", "open"): "it fell over"})
         self.assertEqual(len(count), 1)
 
 
