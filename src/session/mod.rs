@@ -9,6 +9,7 @@
 
 mod administration;
 mod cache;
+mod claim_set;
 mod end_reason;
 mod ending;
 #[cfg(fuzzing)]
@@ -27,6 +28,7 @@ pub(crate) mod testing;
 #[cfg(test)]
 mod tests;
 
+pub use claim_set::ClaimSet;
 pub use end_reason::EndReason;
 pub use id::SessionId;
 pub use index::{Listed, NoReference, Reference, Wanted, Whose};

@@ -9,6 +9,7 @@
 //! INVARIANT: lifetimes are judged from the sealed moments `begun` and `used`, never from the store's TTL alone.
 //! INVARIANT: at most `MAX` bytes.
 
+use super::claim_set::ClaimSet;
 use super::lifetime::Lifetime;
 use crate::clock::UnixTime;
 use crate::secret::{AccessToken, IdToken, RefreshToken, Wiped};
@@ -78,7 +79,7 @@ pub struct Session {
     /// The provider's own session.
     pub sid: Option<String>,
     /// ID token claims, joined by userinfo's; renewed at each refresh.
-    pub claims: Map<String, Value>,
+    pub claims: ClaimSet,
     /// The tokens.
     pub tokens: Tokens,
     /// When the user signed in.
@@ -114,7 +115,7 @@ pub(super) struct Payload {
     pub(super) sub: String,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) sid: Option<String>,
-    pub(super) claims: Map<String, Value>,
+    pub(super) claims: ClaimSet,
     #[serde(with = "tokens")]
     pub(super) tokens: Tokens,
     pub(super) begun: UnixTime,
@@ -149,7 +150,7 @@ impl Payload {
             provider: new.provider,
             sub: new.sub,
             sid: new.sid,
-            claims: new.claims,
+            claims: new.claims.into(),
             tokens: new.tokens,
             begun: now,
             used: now,

@@ -196,6 +196,16 @@ pub(crate) struct Replicated {
 }
 
 impl Replicated {
+    /// Whether most sentinels name another primary than the first one.
+    pub(crate) fn agree_on_another(&self) -> bool {
+        let first = self.primary.port.to_string();
+        let names_another = |sentinel: &&RedisServer| {
+            let named = sentinel.cli(&["SENTINEL", "GET-MASTER-ADDR-BY-NAME", "main"]);
+            !named.ends_with(&first)
+        };
+        self.sentinels.iter().filter(names_another).count() > 1
+    }
+
     /// Waits until the sentinels know each other and the replicas.
     pub(crate) fn start() -> Self {
         let primary = RedisServer::start();

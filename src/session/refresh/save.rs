@@ -120,10 +120,10 @@ impl Turn {
                 return;
             };
             let claims = claims::as_signed_in(claims.clone(), &opened.payload.claims);
-            if opened.payload.tokens.access_token != tokens.access_token || opened.payload.claims == claims {
+            if opened.payload.tokens.access_token != tokens.access_token || *opened.payload.claims == claims {
                 return;
             }
-            opened.payload.claims = claims;
+            opened.payload.claims = claims.into();
             if !matches!(
                 self.sessions.replace(&self.id, &opened).await,
                 Ok(Replaced::Changed)
@@ -168,7 +168,7 @@ pub(super) fn renew(
         new.map(|new| &new.all),
         opened.provider.asks_userinfo(),
     );
-    record.claims = claims::as_signed_in(new, &record.claims);
+    record.claims = claims::as_signed_in(new, &record.claims).into();
     record.unconfirmed = false;
     record.forget_showings();
 }

@@ -147,6 +147,11 @@ fn without_defaults(mut record: Map<String, Value>) -> Map<String, Value> {
             record.remove(name);
         }
     }
+    // They are stored as a text, and an object is taken, too.
+    if let Some(Value::String(text)) = record.get("claims") {
+        let claims = serde_json::from_str(text).unwrap_or_default();
+        record.insert("claims".to_owned(), Value::Object(claims));
+    }
     if let Some(Value::Object(tokens)) = record.get_mut("tokens") {
         let known = ["access", "obtained", "expires", "refresh", "id", "scopes"];
         tokens.retain(|name, value| known.contains(&name.as_str()) && !value.is_null());

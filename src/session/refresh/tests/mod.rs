@@ -196,7 +196,10 @@ async fn claims_are_renewed_by_the_id_token_and_then_by_userinfo_which_may_fail(
     let landed = world.sessions.fresh(&id, &session).await.unwrap().unwrap();
     let session = world.look_up(&id).await.unwrap();
     for session in [&session, &*landed] {
-        assert_eq!(session.claims, claims(&json!({"sub": "canary-sub", "name": "N"})));
+        assert_eq!(
+            *session.claims,
+            claims(&json!({"sub": "canary-sub", "name": "N"}))
+        );
     }
     assert!(session.tokens.id_token.is_some());
 
@@ -214,7 +217,7 @@ async fn claims_are_renewed_by_the_id_token_and_then_by_userinfo_which_may_fail(
     );
     world.settle().await;
     let both = claims(&json!({"sub": "canary-sub", "name": "N", "email": "e"}));
-    assert_eq!(world.look_up(&id).await.unwrap().claims, both);
+    assert_eq!(*world.look_up(&id).await.unwrap().claims, both);
 
     world.clock.advance(LIFETIME);
     world
@@ -222,5 +225,5 @@ async fn claims_are_renewed_by_the_id_token_and_then_by_userinfo_which_may_fail(
         .with(|state| state.userinfo = Some((SECOND, Err(ProviderError::Away("500".into())))));
     assert_eq!(world.fresh(&id).await.unwrap(), "access-3");
     world.settle().await;
-    assert_eq!(world.look_up(&id).await.unwrap().claims, both);
+    assert_eq!(*world.look_up(&id).await.unwrap().claims, both);
 }

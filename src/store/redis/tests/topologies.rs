@@ -58,9 +58,23 @@ async fn fa_01_a_failover_by_sentinels_loses_nothing_and_is_followed_at_once() {
         servers.replicas.iter().all(|replica| replica.count() == 64)
     });
     servers.primary.kill();
-    let took = serves_again(&store).await;
-    println!("sentinel: writes again {took:?} after the kill");
-    assert!(took < Duration::from_secs(5), "{took:?}");
+    let killed = Instant::now();
+    let elect = async {
+        while !servers.agree_on_another() {
+            assert!(
+                killed.elapsed() < Duration::from_secs(15),
+                "no new primary is named"
+            );
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        killed.elapsed()
+    };
+    // An election that no sentinel wins is held anew after twice the failover timeout: that is theirs to answer for.
+    let (took, elected) = tokio::join!(serves_again(&store), elect);
+    println!(
+        "sentinel: writes again {took:?} after the kill, {elected:?} after which the new primary was named"
+    );
+    assert!(took < elected + Duration::from_secs(2), "{took:?}, {elected:?}");
 
     // The old one comes back empty, and takes itself for the primary for some seconds: nobody reads from it.
     servers.primary.start_again();
@@ -83,16 +97,7 @@ async fn a_primary_that_steps_back_and_lives_on_is_left() {
     let ticket = store.read_with_ticket(session(1)).await.unwrap().1;
     let sentinel = &servers.sentinels[0];
     assert_eq!(sentinel.cli(&["SENTINEL", "FAILOVER", "main"]), "OK");
-    let old = servers.primary.port.to_string();
-    becomes("another primary", || {
-        let said = servers.sentinels.iter();
-        said.filter(|sentinel| {
-            let named = sentinel.cli(&["SENTINEL", "GET-MASTER-ADDR-BY-NAME", "main"]);
-            !named.ends_with(&old)
-        })
-        .count()
-            > 1
-    });
+    becomes("another primary", || servers.agree_on_another());
     let named = Instant::now();
     // The old one is alive, and still takes itself for the primary.
     let clients = || servers.primary.cli(&["CLIENT", "LIST", "TYPE", "normal"]);
@@ -205,6 +210,13 @@ async fn a_node_that_hands_over_and_lives_on_sends_us_to_its_successor() {
         );
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
+    becomes("a whole cluster", || {
+        let says = |node: &RedisServer| node.cli(&["CLUSTER", "INFO"]);
+        servers
+            .nodes
+            .iter()
+            .all(|node| says(node).contains("cluster_state:ok"))
+    });
     // MOVED on every node.
     for n in 0..64 {
         let replaced = store.replace(session(n), 1, SESSION, MINUTE).await.unwrap();
