@@ -25,6 +25,7 @@ def arguments(words=None):
     parser.add_argument("--turns", type=int, default=5, help="how often each row is loaded in a round, in turn with those that it is compared with (default 5)")
     parser.add_argument("--seconds", type=int, default=1, help="length of each load (default 1)")
     parser.add_argument("--rate", type=int, default=2000, help="requests per second for the latencies of small answers (default 2000)")
+    parser.add_argument("--binary", type=Path, default=ROOT / "target/release/cloakroom", help="what is measured (default target/release/cloakroom)")
     parser.add_argument("--only", nargs="+", metavar="ROW[/GROUP]", help=f"rows: {' '.join(rows)}; groups: {' '.join(GROUPS)}; or /GROUP")
     parser.add_argument("--quick", action="store_true", help="one round, one turn, of one second: shows that the benchmark works, not how fast anything is")
     parser.add_argument("--readme", action="store_true", help="writes the figures into README.md, too")
@@ -127,7 +128,7 @@ def main():
     end_in_order()
     step_aside()
     before, began = machine.load_average(), time.monotonic()
-    with tempfile.TemporaryDirectory(prefix="cloakroom-bench-") as folder, Rig(Path(folder), ROOT / "target/release/cloakroom") as rig:
+    with tempfile.TemporaryDirectory(prefix="cloakroom-bench-") as folder, Rig(Path(folder), chosen.binary.resolve()) as rig:
         rig.begin()
         run = Run(rig, chosen)
         run.all()

@@ -36,7 +36,7 @@ def describe(chosen, results, load_before, seconds, short=False):
     commit = output("git", "rev-parse", "--short", "HEAD").strip()
     changed = ", with changes" if output("git", "status", "--porcelain", "--", "src", "Cargo.toml", "Cargo.lock").strip() else ""
     versions = {
-        "cloakroom": version(r"cloakroom (\S+)", str(ROOT / "target/release/cloakroom"), "--version") + ("" if short else f" ({commit}{changed})"),
+        "cloakroom": version(r"cloakroom (\S+)", str(chosen.binary.resolve()), "--version") + ("" if short else f" ({commit}{changed})"),
         "nginx": version(r"nginx/(\S+)", "nginx", "-v"),
         "haproxy": version(r"version (\S+)", "haproxy", "-v"),
         "apache": version(r"Apache/(\S+)", "apache2", "-v"),

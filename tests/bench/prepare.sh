@@ -24,3 +24,14 @@ build_generators() {
         cargo build --locked --release --example fixed_rate --example closed_loop --example receiver && touch "$stamp"
     fi
 }
+
+# build_as_the_image RUSTFLAGS: cloakroom, as deploy/Dockerfile has it built for this machine.
+build_as_the_image() {
+    CARGO_PROFILE_RELEASE_STRIP=symbols RUSTFLAGS=$1 cargo build --release --locked --bin cloakroom --target "$(image_target)" \
+        --target-dir target/bench/image
+}
+
+# Where that lies.
+built_as_the_image() { echo "target/bench/image/$(image_target)/release/cloakroom"; }
+
+image_target() { echo "$(uname -m)-unknown-linux-gnu"; }

@@ -10,6 +10,8 @@ import time
 from pathlib import Path
 
 TICKS = os.sysconf("SC_CLK_TCK")
+# What is set beside.
+EXTRA = {}
 
 
 class Trouble(Exception):
@@ -35,7 +37,7 @@ def free_ports(count):
 def own_environment():
     """This process's, without what would change cloakroom's config, and with what its image and its unit set."""
     own = {name: value for name, value in os.environ.items() if not name.startswith(("CLOAKROOM_", "MIMALLOC_"))}
-    return own | {"MIMALLOC_PURGE_EXTEND_DELAY": "0"}
+    return own | {"MIMALLOC_PURGE_EXTEND_DELAY": "0"} | EXTRA
 
 
 class Process:

@@ -141,8 +141,39 @@ fn the_image_holds_the_binary_its_licence_and_nothing_else() {
             .map(|entry| entry.unwrap().file_name().into_string().unwrap())
             .collect();
         sent.sort();
-        assert_eq!(sent, ["Cargo.lock", "Cargo.toml", "LICENSE", "src"]);
+        assert_eq!(sent, ["Cargo.lock", "Cargo.toml", "LICENSE", "deploy", "src"]);
+        let deploy = files(&built.join("the context/deploy"));
+        assert_eq!(
+            deploy,
+            [built.join("the context/deploy/cloakroom.profdata")],
+            "nothing of deploy/ but the counts"
+        );
     }
+}
+
+#[test]
+fn the_benchmark_measures_what_the_image_has() {
+    let stages = dockerfile::stages(native());
+    let of = |stage: &str, name: &str| {
+        let mut variables = stages[stage].variables();
+        variables
+            .find(|(variable, _)| variable == name)
+            .unwrap()
+            .1
+            .clone()
+    };
+    let flags = of("build", "RUSTFLAGS").replace("/src/", "$PWD/deploy/");
+    let run = read("tests/bench/run");
+    assert!(
+        run.contains(&format!("build_as_the_image \"{flags}\"")),
+        "{flags}"
+    );
+    // Where a setting of the profile differs, so do all names, and the counts fit nothing.
+    let strip = of("rust", "CARGO_PROFILE_RELEASE_STRIP");
+    let prepare = read("tests/bench/prepare.sh");
+    assert!(prepare.contains(&format!("CARGO_PROFILE_RELEASE_STRIP={strip} ")));
+    assert!(read("deploy/Dockerfile").contains("--target \"$TARGET\""));
+    assert!(prepare.contains("--target \"$(image_target)\""));
 }
 
 #[test]

@@ -165,7 +165,8 @@ impl Stage {
                     for from in from {
                         let mut copy = Command::new("cp");
                         copy.args(["-r", "--preserve=timestamps", "--no-target-directory"]);
-                        let into = if to.is_dir() { to.join(from) } else { to.clone() };
+                        let name = Path::new(from).file_name().unwrap();
+                        let into = if to.is_dir() { to.join(name) } else { to.clone() };
                         succeeds(copy.arg(context.join(from)).arg(into));
                     }
                 }
@@ -192,7 +193,9 @@ fn context(scratch: &Path) -> std::path::PathBuf {
     );
     for line in lines {
         let name = line.strip_prefix('!').expect("then it names what is let through");
-        succeeds(Command::new("cp").args(["-rp"]).arg(checkout(name)).arg(&context));
+        let mut copy = Command::new("cp");
+        copy.args(["-rp", "--parents", name]).arg(&context);
+        succeeds(copy.current_dir(checkout("")));
     }
     context
 }
