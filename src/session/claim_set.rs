@@ -3,7 +3,8 @@
 //! On a request's way a record is read whenever its session is not in memory, and most routes ask for no claim: to build the
 //! tree of all of them is then a third of what reading the record costs.
 //!
-//! INVARIANT: a text that is no object counts as no claims, so that what wants one refuses.
+//! INVARIANT: a text that is no object counts as no claims, so that a route that wants one refuses. Only who has the key could
+//! have sealed such a text.
 
 use serde::de::value::MapAccessDeserializer;
 use serde::de::{Error, MapAccess, Visitor};
@@ -14,7 +15,7 @@ use std::ops::Deref;
 use std::sync::OnceLock;
 
 /// The members of a JWT Claims Set (RFC 7519 §2), by name.
-#[derive(Clone, Default)]
+#[derive(Clone)]
 pub struct ClaimSet {
     text: String,
     read: OnceLock<Map<String, Value>>,
@@ -26,8 +27,13 @@ impl Deref for ClaimSet {
     fn deref(&self) -> &Map<String, Value> {
         self.read.get_or_init(|| {
             serde_json::from_str(&self.text).unwrap_or_else(|error| {
-                // It was sealed, so somebody with the key has written it.
-                tracing::error!(%error, "a session's claims make no sense, and count as none");
+                // Without the error's own words: these may quote a claim.
+                let (why, column) = (error.classify(), error.column());
+                tracing::error!(
+                    ?why,
+                    column,
+                    "a session's claims make no sense, and count as none"
+                );
                 Map::new()
             })
         })

@@ -201,7 +201,7 @@ impl Replicated {
         let first = self.primary.port.to_string();
         let names_another = |sentinel: &&RedisServer| {
             let named = sentinel.cli(&["SENTINEL", "GET-MASTER-ADDR-BY-NAME", "main"]);
-            !named.ends_with(&first)
+            !named.is_empty() && !named.ends_with(&first)
         };
         self.sentinels.iter().filter(names_another).count() > 1
     }

@@ -31,10 +31,10 @@ def arguments(words=None):
     parser.add_argument("--readme", action="store_true", help="writes the figures into README.md, too")
     chosen = parser.parse_args(words)
     # Connections in a crowd, of which twice as many come in clear; and seconds after they have gone.
-    chosen.crowd, chosen.gone = 5000, 60
+    chosen.crowd, chosen.gone, chosen.rate_seconds = 5000, 60, 4
     if chosen.quick:
         chosen.rounds = chosen.turns = chosen.seconds = 1
-        chosen.crowd, chosen.gone = 250, 3
+        chosen.crowd, chosen.gone, chosen.rate_seconds = 250, 3, 1
     if min(chosen.rounds, chosen.turns, chosen.rate) < 1 or not 1 <= chosen.seconds <= 10:
         # nginx ends a connection after 50,000 requests, and h2load then gives that connection up: ten seconds stay below that.
         parser.error("--rounds, --turns and --rate are at least 1, --seconds is from 1 to 10")
@@ -74,20 +74,33 @@ class Run:
 
     def side_by_side(self, cases):
         """All rows start, and are loaded one after the other, to and fro: the machine's speed may change by half within a minute."""
-        with contextlib.ExitStack() as stack:
-            suts = {}
-            for place, case in enumerate(cases):
-                with self.judging(case, "starts"), self.rig.arranged(GROUPS[case[0]].way):
-                    self.rig.take_place(place)
-                    suts[case] = GROUPS[case[0]].start(self.rig, stack, GROUPS[case[0]].rows[case[1]])
-            for turn in range(self.chosen.turns):
-                for case in cases if turn % 2 == 0 else reversed(cases):
-                    if case in self.invalid:
-                        continue
+        with contextlib.ExitStack() as all_of_them:
+            suts, stacks = {}, {case: all_of_them.enter_context(contextlib.ExitStack()) for case in cases}
+
+            def each(cases, what, do):
+                for case in cases:
                     group, row = GROUPS[case[0]], GROUPS[case[0]].rows[case[1]]
-                    with self.judging(case, f"turn {turn + 1} of {self.chosen.turns}"), self.rig.arranged(group.way):
-                        self.results[case].append(group.turn(self.rig, suts[case].its_turn(), row, self.chosen))
+                    if case not in self.invalid:
+                        with self.judging(case, what), self.rig.arranged(group.way):
+                            do(case, group, row)
+                    if case in self.invalid:
+                        stacks[case].close()  # whatever it is busy with would be in the way of the others
                     self.look_again(time.monotonic())
+
+            def start(case, group, row):
+                self.rig.take_place(cases.index(case))
+                suts[case] = group.start(self.rig, stacks[case], row)
+
+            def turn(case, group, row):
+                self.results[case].append(group.turn(self.rig, suts[case].its_turn(), row, self.chosen))
+
+            def latencies(case, group, _row):
+                self.results[case][-1] |= group.latencies(self.rig, suts[case].its_turn(), self.chosen)
+
+            each(cases, "starts", start)
+            for number in range(1, self.chosen.turns + 1):
+                each(cases if number % 2 else cases[::-1], f"turn {number} of {self.chosen.turns}", turn)
+            each(cases, "latencies", latencies)
 
     def alone(self, cases):
         """One row after the other. What wants to be looked at again later stays until then, idle."""

@@ -43,11 +43,12 @@ class Group:
         return sut
 
     def turn(self, rig, sut, row, chosen):
-        """A load as high as goes, and one at a fixed rate where there is one."""
-        found = load.saturate(rig, sut, self.load, chosen.seconds, row.redis)
-        if self.rate is not None:
-            found |= load.fixed_rate(rig, sut, chosen.seconds, self.rate or chosen.rate)
-        return found
+        """A load as high as goes."""
+        return load.saturate(rig, sut, self.load, chosen.seconds, row.redis)
+
+    def latencies(self, rig, sut, chosen):
+        """A load at a fixed rate, where there is one: longer than a turn, so that the first requests are few."""
+        return {} if self.rate is None else load.fixed_rate(rig, sut, chosen.rate_seconds, self.rate or chosen.rate)
 
 
 ROWS = {

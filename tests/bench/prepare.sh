@@ -27,8 +27,28 @@ build_generators() {
 
 # build_as_the_image RUSTFLAGS: cloakroom, as deploy/Dockerfile has it built for this machine.
 build_as_the_image() {
+    local wanted found
+    wanted=$(sed -n 's/^rust-version = "\(.*\)"/\1/p' Cargo.toml) found=$(rustc --version)
+    case $found in
+        "rustc $wanted".*) ;;
+        *) echo "The image is built with Rust $wanted, and this is $found: set RUSTUP_TOOLCHAIN=$wanted."; return 1 ;;
+    esac
     CARGO_PROFILE_RELEASE_STRIP=symbols RUSTFLAGS=$1 cargo build --release --locked --bin cloakroom --target "$(image_target)" \
         --target-dir target/bench/image
+}
+
+# The same with the counts of deploy/cloakroom.profdata, which must fit.
+build_with_counts() {
+    local counts unit
+    counts=$PWD/target/bench/$(sha256sum deploy/cloakroom.profdata | cut -c 1-16).profdata
+    mkdir -p target/bench && cp deploy/cloakroom.profdata "$counts" || return 1
+    build_as_the_image "-Cprofile-use=$counts -Cllvm-args=-no-pgo-warn-mismatch" || return 1
+    # The names of what is counted have the hash of all that the compiler was told, down to each dependency's version.
+    unit=$(grep -aom1 'cloakroom\.[0-9a-f]\{16\}-cgu' deploy/cloakroom.profdata | head -1)
+    if ! grep -qaF "$unit" "$(ls -t "target/bench/image/$(image_target)"/release/deps/libcloakroom-*.rlib | head -1)"; then
+        echo "deploy/cloakroom.profdata fits nothing any more (another version, dependency or compiler): run tests/bench/train, and commit it."
+        return 1
+    fi
 }
 
 # Where that lies.

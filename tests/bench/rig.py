@@ -6,6 +6,7 @@ import os
 import random
 import resource
 import secrets
+import shutil
 import signal
 import string
 import subprocess
@@ -296,9 +297,13 @@ class Rig(contextlib.ExitStack):
             self.run, "cloakroom.yaml", origin=f"{way.scheme}://127.0.0.1:{self.port}", port=self.port, admin=self.admin, issuer=self.issuer,
             upstream=self.upstream_of(way).port, session=session, files=self.files,
             tls=f"tls: {{ cert: {self.certificate}, key: {self.certificate_key} }}" if way.tls else "")
+        # A copy of its own: several that stand side by side would share their code's memory, and PSS divides that.
+        binary = self.run / "cloakroom"
+        binary.unlink(missing_ok=True)
+        shutil.copy2(self.cloakroom, binary)
         how = {"authenticates": True, "login": ("/bff/login?return_to=/", SESSION)} if prefix == "/private/" else {}
         return self.sut(
-            stack, [*wrapper, str(self.cloakroom), "run", "--config", str(config)], way, prefix=prefix,
+            stack, [*wrapper, str(binary), "run", "--config", str(config)], way, prefix=prefix,
             ready=f"http://127.0.0.1:{self.admin}/readyz", **how)
 
     def sut(self, stack, command, way, prefix="/open/", ready=None, login=None, **how):

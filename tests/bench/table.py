@@ -34,15 +34,21 @@ def middle(rounds, key):
     return median(one[key] for one in rounds)
 
 
+def with_latencies(turns):
+    """Of all turns those that have them: the last one of each round."""
+    return [one for one in turns if "kept_up" in one]
+
+
 def cells(name, rounds, base):
     """One row under full load, in the order of HEAD."""
     latencies = ["–", "–", "–"]
-    if "kept_up" in rounds[0]:
+    timed, base_timed = with_latencies(rounds), with_latencies(base)
+    if timed:
         latencies = ["late", "late", "–"]
-        if all(one["kept_up"] for one in rounds):
-            both = [one["kept_up"] for one in base]
-            ratios = [ratio(rounds, base if all(both) else [], key) for key in ("p50_us", "p99_us")]
-            latencies = [f"{middle(rounds, 'p50_us'):,.0f}", f"{middle(rounds, 'p99_us'):,.0f}", f"{shown(ratios[0])} / {shown(ratios[1])}"]
+        if all(one["kept_up"] for one in timed):
+            both = [one["kept_up"] for one in base_timed]
+            ratios = [ratio(timed, base_timed if all(both) else [], key) for key in ("p50_us", "p99_us")]
+            latencies = [f"{middle(timed, 'p50_us'):,.0f}", f"{middle(timed, 'p99_us'):,.0f}", f"{shown(ratios[0])} / {shown(ratios[1])}"]
     redis = middle(rounds, "redis_us")
     return [
         name, f"{sum(one['requests'] + one.get('answered', 0) for one in rounds):,}",

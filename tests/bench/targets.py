@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from statistics import median
 
+from table import with_latencies
+
 NGINX, REDIS, UNCACHED = ("h1", "nginx"), ("h1", "redis"), ("h1", "uncached")
 
 
@@ -51,11 +53,14 @@ def figure(target, results, invalid):
         return None
     if not target.base:
         return median(one[target.key] for one in results[target.case]) / target.unit
-    pairs = [(one.get(target.key), other.get(target.key)) for one, other in zip(results[target.case], results[target.base])]
+    turns = [results[case] for case in cases]
+    if target.key in ("p50_us", "p99_us"):
+        turns = [with_latencies(one) for one in turns]
+        if not all(turns) or not all(one["kept_up"] for row in turns for one in row):
+            return None
+    pairs = [(one.get(target.key), other.get(target.key)) for one, other in zip(*turns)]
     # Who did not keep up with the rate has no latencies.
     if not all(one and other for one, other in pairs):
-        return None
-    if target.key in ("p50_us", "p99_us") and not all(one["kept_up"] for case in cases for one in results[case]):
         return None
     return median(one / other for one, other in pairs)
 

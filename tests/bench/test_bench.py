@@ -1,5 +1,6 @@
 """The benchmark's own tests: tests/run runs them."""
 
+import collections
 import contextlib
 import io
 import os
@@ -124,6 +125,13 @@ class Tables(unittest.TestCase):
         self.assertIn("Less:** HTTP/1.1: session in Redis (0.50).", short)
         self.assertIn("| cloakroom, open route | **3.0** | 1.50 | 1 | 1 | 1 | 1.00 / 1.00 | 0.0 |", short)
 
+    def test_latencies_are_those_of_the_turns_that_have_them(self):
+        without = {key: value for key, value in ROW.items() if key not in ("kept_up", "p50_us", "p99_us")}
+        results = {("h1", "nginx"): [without, ROW], ("h1", "redis"): [without, ROW | {"p50_us": 3, "p99_us": 4}]}
+        self.assertIn("| 3 | 4 | 3.00 / 4.00 |", table.write(GROUPS, results, {}))
+        target = next(target for target in targets.TARGETS if target.key == "p50_us")
+        self.assertEqual(targets.figure(target, results, {}), 3)
+
     def test_who_was_late_has_no_latencies_and_lends_none(self):
         results = {("h1", "nginx"): [ROW | {"kept_up": False}], ("h1", "open"): [ROW]}
         written = table.write(GROUPS, results, {})
@@ -146,7 +154,10 @@ class Targets(unittest.TestCase):
     def test_each_speaks_of_rows_that_are_measured(self):
         cases = {case for target in targets.TARGETS for case in (target.case, target.base) if case}
         self.assertEqual({case for case in cases if case[1] not in GROUPS[case[0]].rows}, set())
-        self.assertLessEqual(max(len(group.rows) for group in GROUPS.values()), PLACES)
+        side_by_side = collections.Counter()
+        for name, group in GROUPS.items():
+            side_by_side[group.beside or name] += len(group.rows)
+        self.assertLessEqual(max(side_by_side.values()), PLACES)
         self.assertEqual({target.number for target in targets.TARGETS}, set(range(1, 14)))
         for target in targets.TARGETS:
             self.assertEqual(target.goal > target.gate, target.more, target)
@@ -246,7 +257,8 @@ class Runs(unittest.TestCase):
     """Of rows that are made up."""
 
     def run_of(self, rows=("open",), turns=1, **about):
-        group = types.SimpleNamespace(**{"way": None, "once": False, "beside": None, "alone": None, "rows": {row: row for row in rows}} | about)
+        group = types.SimpleNamespace(**{
+            "way": None, "once": False, "beside": None, "alone": None, "rows": {row: row for row in rows}, "latencies": self.latencies} | about)
         rig = contextlib.ExitStack()
         rig.arranged = lambda _way: contextlib.nullcontext()
         rig.take_place = self.places.append
@@ -273,12 +285,18 @@ class Runs(unittest.TestCase):
         self.events.append(row)
         return {"x": len(self.events)}
 
+    def latencies(self, _rig, sut, _chosen):
+        self.events.append(f"{sut.row}'s latencies")
+        return {"p50_us": 1}
+
     def test_rows_stand_side_by_side_and_are_loaded_to_and_fro(self):
         run = self.run_of(("nginx", "open"), 3, start=self.sut, turn=self.turn)
-        a_round = "nginx starts, open starts, nginx, open, open, nginx, nginx, open, open ends, nginx ends".split(", ")
+        turns = "nginx starts, open starts, nginx, open, open, nginx, nginx, open, nginx's latencies, open's latencies"
+        a_round = f"{turns}, open ends, nginx ends".split(", ")
         self.assertEqual(self.events, a_round * 2)
         self.assertEqual(self.places, [0, 1, 0, 1])
         self.assertEqual({case: len(found) for case, found in run.results.items()}, {("h1", "nginx"): 6, ("h1", "open"): 6})
+        self.assertEqual(["p50_us" in one for one in run.results["h1", "open"]], [False, False, True] * 2)
 
     def test_trouble_of_one_row_is_not_that_of_the_others(self):
         def turn(rig, sut, row, chosen):
@@ -295,10 +313,11 @@ class Runs(unittest.TestCase):
         self.assertEqual(run.invalid, {("h1", "open"): "it fell over", ("h1", "redis"): "it does not start"})
         self.assertEqual(len(run.results["h1", "nginx"]), 4)
         self.assertEqual(self.events.count("open starts"), 1)
+        self.assertEqual(self.events[:5], ["nginx starts", "open starts", "nginx", "open ends", "nginx"])
 
     def test_groups_that_are_beside_each_other_take_turns(self):
         groups = {name: types.SimpleNamespace(
-            way=None, alone=None, beside="cores", rows={"redis": name}, start=self.sut, turn=self.turn) for name in ("one", "two")}
+            way=None, alone=None, beside="cores", rows={"redis": name}, start=self.sut, turn=self.turn, latencies=lambda *_: {}) for name in ("one", "two")}
         self.enterContext(unittest.mock.patch.dict(bench.GROUPS, groups))
         rig = types.SimpleNamespace(arranged=lambda _way: contextlib.nullcontext(), take_place=self.places.append)
         with contextlib.redirect_stderr(io.StringIO()):

@@ -41,6 +41,8 @@ def train(rig, group, row):
         if group.rate is not None:
             load.fixed_rate(rig, sut, SECONDS, group.rate or RATE)
         sut.process.stop(PATIENCE)
+        if sut.process.child.returncode != 0:
+            raise Trouble(f"cloakroom ended with {sut.process.child.returncode}, so its counts are lost")
 
 
 if __name__ == "__main__":
