@@ -349,6 +349,20 @@ async fn se_11_a_newer_releases_record_is_read_safely_or_not_at_all() {
     }
 }
 
+#[tokio::test]
+async fn se_11_claims_are_read_as_a_text_and_as_an_object() {
+    let world = World::new();
+    let (id, session) = world.begin().await;
+    rewrite(&world, &id, |record| {
+        let text = record["claims"].as_str().unwrap().to_owned();
+        record["claims"] = serde_json::from_str(&text).unwrap();
+    })
+    .await;
+    let read = world.look_up(&id).await.unwrap();
+    assert!(!read.claims.is_empty());
+    assert_eq!(*read.claims, *session.claims);
+}
+
 async fn begin_with(world: &World, groups: usize, id_token: usize) -> Result<Arc<Session>, BeginError> {
     let mut new = new_session(&world.clock);
     new.claims.insert(
