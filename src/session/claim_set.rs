@@ -1,7 +1,7 @@
 //! A session's claims: kept as the text that is stored, and read when somebody asks for one.
 //!
 //! On a request's way a record is read whenever its session is not in memory, and most routes ask for no claim: to build the
-//! tree of all of them is then a third of what reading the record costs.
+//! tree of all of them is half of what parsing the record costs.
 //!
 //! INVARIANT: a text that is no object counts as no claims, so that a route that wants one refuses. Only who has the key could
 //! have sealed such a text.
