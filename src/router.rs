@@ -22,7 +22,8 @@ use crate::proxy::{self, Opener, Passage, Streams};
 use crate::session::{Session, SessionId};
 use crate::static_files::StaticFiles;
 use crate::upstream::Upstream;
-use http::{Method, StatusCode, header};
+use http::request::Parts;
+use http::{HeaderMap, Method, StatusCode, header};
 use hyper::body::Incoming;
 use hyper::{Request, Response};
 use std::convert::Infallible;
@@ -77,7 +78,8 @@ impl Service for Router {
     type Body = Body;
 
     async fn call(&self, request: Request<Incoming>, peer: SocketAddr) -> Result<Response<Body>, Infallible> {
-        Ok(self.answer(request, peer).await)
+        let (mut head, body) = request.into_parts();
+        Ok(self.answer(&mut head, body, peer).await)
     }
 
     fn refuse(
@@ -89,7 +91,7 @@ impl Service for Router {
         let inner = &*self.0;
         let failure = Failure::from(refusal);
         let mut response = if let Some(request) = request {
-            let way = Way::begin(inner, request, peer);
+            let way = Way::begin(inner, request.method(), request.headers(), peer);
             inner.fail(&failure, &way, request.headers(), "other")
         } else {
             let request_id = answer::request_id();
@@ -119,35 +121,36 @@ impl Router {
     }
 
     /// Answers a request, whatever becomes of it.
-    pub async fn answer(&self, mut request: Request<Incoming>, peer: SocketAddr) -> Response<Body> {
+    async fn answer(&self, head: &mut Parts, body: Incoming, peer: SocketAddr) -> Response<Body> {
         let inner = &*self.0;
         let begun = Instant::now();
-        let method = request.method().clone();
-        let is_connect = head::read_extended_connect(&mut request);
-        let way = Way::begin(inner, &request, peer);
+        let method = head.method.clone();
+        let is_connect = head::read_extended_connect(head);
+        let way = Way::begin(inner, &head.method, &head.headers, peer);
         inner
             .notices
-            .look(&inner.settings, way.peer, way.provenance, request.headers());
-        let cookies = head::cookies(&request);
+            .look(&inner.settings, way.peer, way.provenance, &head.headers);
         let under_way = inner.metrics.begin();
         let mut route = "other";
-        let mut answered = inner.way(request, &way, &mut route).await;
+        let mut answered = inner.way(head, body, &way, &mut route).await;
         if is_connect {
             answered = answered.and_then(head::answer_extended_connect);
         }
         let (mut response, own) = match answered {
             Ok(response) => (response, route == inner.settings.prefix),
-            Err(failure) => (inner.fail(&failure, &way, &head::only(cookies), route), true),
+            // What has gone up has left no headers here, and no failure after that asks for any.
+            Err(failure) => (inner.fail(&failure, &way, &head.headers, route), true),
         };
         if own {
             answer::mark(&mut response, &inner.settings.public_url);
         }
         drop(under_way);
         let status = response.status().as_u16();
-        inner.metrics.request(route, status, begun.elapsed());
+        let took = begun.elapsed();
+        inner.metrics.request(route, status, took);
         tracing::debug!(
             target: "cloakroom::access",
-            request_id = %way.request_id, %method, route, status, micros = begun.elapsed().as_micros(),
+            request_id = %way.request_id, %method, route, status, micros = took.as_micros(),
         );
         response
     }
@@ -163,13 +166,13 @@ struct Way {
 }
 
 impl Way {
-    fn begin(inner: &Inner, request: &Request<Incoming>, peer: SocketAddr) -> Self {
+    fn begin(inner: &Inner, method: &Method, headers: &HeaderMap, peer: SocketAddr) -> Self {
         let settings = &inner.settings;
         Self {
             request_id: answer::request_id(),
             peer: peer.ip(),
-            client: forwarded::client_address(peer.ip(), request.headers(), &settings.server.trusted_proxies),
-            provenance: Provenance::of(request.method(), request.headers(), &settings.public_url),
+            client: forwarded::client_address(peer.ip(), headers, &settings.server.trusted_proxies),
+            provenance: Provenance::of(method, headers, &settings.public_url),
         }
     }
 }
@@ -178,18 +181,19 @@ impl Inner {
     /// The way of a request. `label`: the route's name for the metrics, as soon as it is known.
     async fn way<'a>(
         &'a self,
-        request: Request<Incoming>,
+        head: &mut Parts,
+        body: Incoming,
         way: &Way,
         label: &mut &'a str,
     ) -> Result<Response<Body>, Failure> {
         // 2.8, 4.2: no, two or a malformed Host: 400 everywhere; methods that nobody forwards.
-        let host = head::check(&request)?;
+        let host = head::check(head)?;
         let ours = self.settings.public_url.is_host(host);
-        if request.uri().path() == "*" && request.method() == Method::OPTIONS {
+        if head.uri.path() == "*" && head.method == Method::OPTIONS {
             return Ok(head::no_content());
         }
         // 4.2: one parse of the path, for everybody.
-        let path = gate::parse_path(head::target(&request), request.uri().path())?;
+        let path = gate::parse_path(head::target(head), head.uri.path())?;
         let (number, route) = match self.gate.place(&path)? {
             Destination::Nowhere => return Err(Failure::NotFound),
             Destination::Own => {
@@ -197,15 +201,14 @@ impl Inner {
                 // 2.8: the prefix answers under its own name only, and one endpoint under further ones.
                 if !ours && !self.bff.is_reached_at(host, &path) {
                     let failure = Failure::Misdirected;
-                    self.note(&failure, way, host, request.headers());
+                    self.note(&failure, way, host, &head.headers);
                     return Err(failure);
                 }
-                let (parts, body) = request.into_parts();
                 let visit = Visit {
-                    method: &parts.method,
-                    headers: &parts.headers,
+                    method: &head.method,
+                    headers: &head.headers,
                     path: &path,
-                    query: parts.uri.query(),
+                    query: head.uri.query(),
                     client: way.client,
                     provenance: way.provenance,
                     request_id: &way.request_id,
@@ -220,25 +223,26 @@ impl Inner {
             return Err(Failure::NotFound);
         }
         // 2.7, 2.8, 4.1, 4.3–4.6: may it pass, and as whom?
-        let head = Head {
-            method: request.method(),
-            version: request.version(),
-            headers: request.headers(),
+        let asked = Head {
+            method: &head.method,
+            version: head.version,
+            headers: &head.headers,
             ours,
             provenance: way.provenance,
             request_id: &way.request_id,
         };
-        let admitted = self.gate.admit(route, &head).await;
-        let caller = match admitted.inspect_err(|failure| self.note(failure, way, host, head.headers))? {
+        let admitted = self.gate.admit(route, &asked).await;
+        let caller = match admitted.inspect_err(|failure| self.note(failure, way, host, &head.headers))? {
             Admitted::As(caller) => caller,
-            Admitted::Not(yet) => return Ok(self.elsewhere_first(yet, &request, way)),
+            Admitted::Not(yet) => return Ok(self.elsewhere_first(yet, head, way)),
         };
         // 4.7, 4.8, 4.11–4.13: up, and back.
-        self.pass_on(request, &path, route, number, way, caller).await
+        self.pass_on((head, body), &path, (number, route), way, caller)
+            .await
     }
 
     /// Tells the operator of refusals that a deployment may have brought about.
-    fn note(&self, failure: &Failure, way: &Way, host: &str, headers: &http::HeaderMap) {
+    fn note(&self, failure: &Failure, way: &Way, host: &str, headers: &HeaderMap) {
         match failure {
             // 2.8: which host it was is for the operator only.
             Failure::Misdirected => self.notices.of_other_host(&self.settings, way.peer, host),
@@ -248,8 +252,8 @@ impl Inner {
     }
 
     /// Where a navigation without a session goes first (4.1).
-    fn elsewhere_first(&self, yet: Yet, request: &Request<Incoming>, way: &Way) -> Response<Body> {
-        let (target, headers) = (head::target(request), request.headers());
+    fn elsewhere_first(&self, yet: Yet, head: &Parts, way: &Way) -> Response<Body> {
+        let (target, headers) = (head::target(head), &head.headers);
         let Yet::SignedIn { is_gone } = yet else {
             return answer::move_on(target);
         };
@@ -263,10 +267,9 @@ impl Inner {
 
     async fn pass_on(
         &self,
-        request: Request<Incoming>,
+        (head, body): (&mut Parts, Incoming),
         path: &RequestPath,
-        route: &RouteSettings,
-        number: usize,
+        (number, route): (usize, &RouteSettings),
         way: &Way,
         caller: Option<(SessionId, Arc<Session>)>,
     ) -> Result<Response<Body>, Failure> {
@@ -278,7 +281,7 @@ impl Inner {
                 } else {
                     None
                 };
-                let mut response = Box::pin(files.serve(&request, below.as_ref().unwrap_or(path))).await?;
+                let mut response = Box::pin(files.serve(head, below.as_ref().unwrap_or(path))).await?;
                 answer::mark(&mut response, &self.settings.public_url);
                 return Ok(response);
             }
@@ -307,11 +310,11 @@ impl Inner {
             }),
             cut: &self.cut,
         };
-        proxy::forward(request, passage).await
+        proxy::forward(head, body, passage).await
     }
 
     /// The answer to a request that was stopped.
-    fn fail(&self, failure: &Failure, way: &Way, headers: &http::HeaderMap, route: &str) -> Response<Body> {
+    fn fail(&self, failure: &Failure, way: &Way, headers: &HeaderMap, route: &str) -> Response<Body> {
         self.gate.audit(failure, route, headers, &way.request_id);
         match failure {
             Failure::UpstreamUnavailable => self.metrics.upstream_error(route, "unavailable"),

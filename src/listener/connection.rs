@@ -122,19 +122,18 @@ impl Bounds {
 /// Runs a future to its end, or to its panic: then `None`. The panic hook has said where it was.
 ///
 /// It runs in a box because hyper keeps room for a request's future in each connection, also while that waits, and moves
-/// it about: with the whole way of a request in it that would be many kilobytes. It is made in there, for the same reason.
-pub async fn caught<F: Future>(make: impl FnOnce() -> F) -> Option<F::Output> {
+/// it about: with the whole way of a request in it that would be many kilobytes. It is made in there, and at once, for the
+/// same reason.
+pub fn caught<F: Future>(make: impl FnOnce() -> F) -> impl Future<Output = Option<F::Output>> {
     let mut future = Box::into_pin(Box::write(Box::new_uninit(), make()));
-    let outcome = poll_fn(
-        |cx| match catch_unwind(AssertUnwindSafe(|| future.as_mut().poll(cx))) {
+    poll_fn(
+        move |cx| match catch_unwind(AssertUnwindSafe(|| future.as_mut().poll(cx))) {
             Ok(Poll::Ready(output)) => Poll::Ready(Some(output)),
             Ok(Poll::Pending) => Poll::Pending,
-            Err(_) => Poll::Ready(None),
+            Err(_) => {
+                tracing::error!("a request was ended by a panic");
+                Poll::Ready(None)
+            }
         },
     )
-    .await;
-    if outcome.is_none() {
-        tracing::error!("a request was ended by a panic");
-    }
-    outcome
 }

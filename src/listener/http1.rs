@@ -14,6 +14,7 @@ use hyper::service::service_fn;
 use hyper::{Request, Response};
 use hyper_util::rt::TokioIo;
 use std::convert::Infallible;
+use std::future::Future;
 use std::net::SocketAddr;
 use std::pin::pin;
 use std::sync::Arc;
@@ -79,7 +80,16 @@ pub async fn speak<S: Service, T: AsyncRead + AsyncWrite + Unpin + Send + 'stati
         let fragment = head.has_fragment.then_some(Refusal::Fragment);
         let refusal = refused.or(bounds.refusal(&request)).or(fragment);
         let under_way = Under::way(following.clone());
-        answer(service.clone(), request, *peer, refusal, head.is_last, under_way)
+        // What may follow CONNECT or an upgrade was meant for another protocol, whoever refused to switch.
+        let is_last = head.is_last
+            || request.method() == Method::CONNECT
+            || request.headers().contains_key(UPGRADE);
+        // Here, too: a request is large, and would be moved with whatever holds it.
+        let answered = match refusal {
+            Some(refusal) => Err((refusal, Box::new(request))),
+            None => Ok(caught(move || service.call(request, *peer))),
+        };
+        answer(service, answered, *peer, is_last, under_way)
     });
     let mut connection = pin!(
         builder
@@ -133,22 +143,21 @@ impl Drop for Speaking<'_> {
     }
 }
 
+type Answered<B> = Option<Result<Response<B>, Infallible>>;
+
 async fn answer<S: Service>(
-    service: S,
-    request: Request<Incoming>,
+    service: &S,
+    answered: Result<impl Future<Output = Answered<S::Body>>, (Refusal, Box<Request<Incoming>>)>,
     peer: SocketAddr,
-    refusal: Option<Refusal>,
     is_last: bool,
     under_way: Under,
 ) -> Result<Response<Reply<S::Body, Under>>, Infallible> {
-    // What may follow CONNECT or an upgrade was meant for another protocol, whoever refused to switch.
-    let is_last = is_last || request.method() == Method::CONNECT || request.headers().contains_key(UPGRADE);
     let following = under_way.following();
-    let mut response = match refusal {
-        Some(refusal) => refuse(&service, refusal, Some(&request), peer, under_way),
-        None => match caught(|| service.call(request, peer)).await {
+    let mut response = match answered {
+        Err((refusal, request)) => refuse(service, refusal, Some(&request), peer, under_way),
+        Ok(answered) => match answered.await {
             Some(Ok(response)) => response.map(|body| Reply::of(body, under_way)),
-            None => refuse(&service, Refusal::Panic, None, peer, under_way),
+            None => refuse(service, Refusal::Panic, None, peer, under_way),
         },
     };
     if response.status() == StatusCode::SWITCHING_PROTOCOLS {

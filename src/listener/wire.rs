@@ -288,9 +288,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Wire<T> {
     }
 
     fn follow_head(&mut self, bytes: &[u8], mut request_line_done: bool, mut line_begun: bool) -> usize {
-        if self.has_served && !request_line_done && !line_begun {
-            self.head_since = Instant::now();
-        }
+        let is_next = self.has_served && !request_line_done && !line_begun;
         let mut rest = bytes;
         while !rest.is_empty() {
             let end = memchr(b'\n', rest);
@@ -316,11 +314,15 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Wire<T> {
             request_line_done,
             line_begun,
         };
+        // Only where it does not come as a whole, as nearly all do.
+        if is_next {
+            self.head_since = Instant::now();
+        }
         bytes.len()
     }
 
-    /// What the browser is waited for since `waiting`.
-    fn awaited(&self, waiting: Instant) -> Awaited {
+    /// What the browser is waited for.
+    fn awaited(&mut self) -> Awaited {
         let next = || {
             if self.following.busy.load(Relaxed) {
                 Awaited::Nothing
@@ -334,33 +336,51 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Wire<T> {
             At::HeadDone => match self.following.body.load(Relaxed) {
                 0 => next(),
                 UNTOLD | UNKNOWN_LENGTH => Awaited::Nothing,
-                _ => Awaited::Rest(waiting + BODY_STALL),
+                _ => self.awaited_body(),
             },
-            At::Body(_) => Awaited::Rest(waiting + BODY_STALL),
+            At::Body(_) => self.awaited_body(),
             At::Unfollowed => Awaited::Nothing,
         }
     }
 
-    /// Ready when the browser has been waited for long enough.
+    fn awaited_body(&mut self) -> Awaited {
+        Awaited::Rest(*self.waiting_since.get_or_insert_with(Instant::now) + BODY_STALL)
+    }
+
+    /// Ready when the browser has been waited for long enough. It looks at the clock when the timer has run out, or would do so
+    /// too late, and not for every request.
     fn poll_due(&mut self, cx: &mut Context<'_>) -> Poll<Due> {
         if self.following.left_http.load(Relaxed) || matches!(self.at, At::Unfollowed) {
             return Poll::Pending;
         }
         loop {
-            let now = Instant::now();
-            let waiting = *self.waiting_since.get_or_insert(now);
-            let look_at = match self.awaited(waiting) {
-                Awaited::Rest(until) if until <= now => return Poll::Ready(Due::Over),
-                Awaited::Rest(until) => until,
-                Awaited::Request(since) if since + self.idle_timeout <= now => return Poll::Ready(Due::Over),
-                Awaited::Request(since) if self.is_parked => since + self.idle_timeout,
-                Awaited::Request(_) if self.is_writing => now + PARKED_AFTER,
-                Awaited::Request(since) if since + PARKED_AFTER <= now => return Poll::Ready(Due::Parking),
-                Awaited::Request(since) => since + PARKED_AFTER.min(self.idle_timeout),
-                // The end of the request under way wakes nobody: look again, the later the longer it takes.
-                Awaited::Nothing => now + (now - waiting).max(PARKED_AFTER).min(self.idle_timeout),
+            let awaited = self.awaited();
+            let until = match awaited {
+                Awaited::Rest(until) => Some(until),
+                Awaited::Request(since) if self.is_parked => Some(since + self.idle_timeout),
+                Awaited::Request(since) => Some(since + PARKED_AFTER.min(self.idle_timeout)),
+                Awaited::Nothing => None,
             };
-            if self.timer.is_elapsed() || self.timer.deadline() > look_at {
+            if self.timer.is_elapsed() || until.is_some_and(|until| self.timer.deadline() > until) {
+                let now = Instant::now();
+                let look_at = match awaited {
+                    Awaited::Rest(until) if until <= now => return Poll::Ready(Due::Over),
+                    Awaited::Rest(until) => until,
+                    Awaited::Request(since) if since + self.idle_timeout <= now => {
+                        return Poll::Ready(Due::Over);
+                    }
+                    Awaited::Request(since) if self.is_parked => since + self.idle_timeout,
+                    Awaited::Request(_) if self.is_writing => now + PARKED_AFTER,
+                    Awaited::Request(since) if since + PARKED_AFTER <= now => {
+                        return Poll::Ready(Due::Parking);
+                    }
+                    Awaited::Request(since) => since + PARKED_AFTER.min(self.idle_timeout),
+                    // The end of the request under way wakes nobody: look again, the later the longer it takes.
+                    Awaited::Nothing => {
+                        let waiting = *self.waiting_since.get_or_insert(now);
+                        now + (now - waiting).max(PARKED_AFTER).min(self.idle_timeout)
+                    }
+                };
                 self.timer.as_mut().reset(look_at);
             }
             ready!(self.timer.as_mut().poll(cx));

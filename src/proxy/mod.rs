@@ -27,10 +27,12 @@ use crate::protocol::origin::PublicUrl;
 use crate::protocol::path::RequestPath;
 use crate::protocol::websocket;
 use crate::upstream::{Upstream, UpstreamError};
+use http::request::Parts;
 use http::{HeaderValue, StatusCode};
 use http_body::Body as _;
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
+use hyper::upgrade::OnUpgrade;
 use hyper::{Request, Response};
 use std::net::IpAddr;
 use tokio_util::sync::CancellationToken;
@@ -67,7 +69,8 @@ pub struct Passage<'a> {
     pub cut: &'a CancellationToken,
 }
 
-/// Forwards a request and brings its answer back, both streaming; WebSocket upgrades become tunnels.
+/// Forwards a request and brings its answer back, both streaming; WebSocket upgrades become tunnels. What goes up of the
+/// head is taken from it.
 ///
 /// # Errors
 /// [`Failure`]: nothing has gone back to the browser yet.
@@ -75,37 +78,38 @@ pub struct Passage<'a> {
 /// # Cancel safety
 /// Dropping the future breaks the upstream request off: it may have been carried out or not.
 pub async fn forward(
-    mut request: Request<Incoming>,
+    head: &mut Parts,
+    incoming: Incoming,
     passage: Passage<'_>,
 ) -> Result<Response<Body>, Failure> {
-    if request::comes_from_us(request.headers()) {
+    if request::comes_from_us(&head.headers) {
         tracing::error!(route = passage.route.path, "the route's upstream leads back here");
         return Err(Failure::Loop);
     }
-    let length = request.body().size_hint().exact();
+    let length = incoming.size_hint().exact();
     if let (Some(limit), Some(length)) = (passage.route.body_limit, length)
         && length > limit
     {
         return Err(Failure::TooLarge);
     }
-    let is_websocket = websocket::is_upgrade(request.method(), request.version(), request.headers());
-    let takes_trailers = response::takes_trailers(request.headers());
+    let is_websocket = websocket::is_upgrade(&head.method, head.version, &head.headers);
+    let takes_trailers = response::takes_trailers(&head.headers);
     let sitter = passage.opener.filter(|_| is_websocket);
     let taken_seat = sitter.map(|opener| opener.seat()).transpose()?;
-    let browser = is_websocket.then(|| hyper::upgrade::on(&mut request));
-    let hold = request.extensions_mut().remove::<Hold>();
+    let browser = is_websocket.then(|| head.extensions.remove::<OnUpgrade>()).flatten();
+    let hold = head.extensions.remove::<Hold>();
 
-    let (mut parts, incoming) = request.into_parts();
-    let opening = is_websocket.then(|| upgrade::Opening::take(&parts.headers));
-    request::prepare(&mut parts, &passage, length.is_none(), takes_trailers)?;
+    let opening = is_websocket.then(|| upgrade::Opening::take(&head.headers));
+    request::prepare(head, &passage, length.is_none(), takes_trailers)?;
     if let Some(opening) = &opening {
-        opening.restore(&mut parts.headers);
+        opening.restore(&mut head.headers);
     }
     let (body, watch) = body::watched(incoming, passage.route.body_limit);
-    let sent = passage
-        .upstream
-        .send(Request::from_parts(parts, body), passage.route.timeout)
-        .await;
+    let mut request = Request::new(body);
+    *request.method_mut() = std::mem::take(&mut head.method);
+    *request.uri_mut() = std::mem::take(&mut head.uri);
+    *request.headers_mut() = std::mem::take(&mut head.headers);
+    let sent = passage.upstream.send(request, passage.route.timeout).await;
     if let Some(fault) = watch.fault() {
         return Err(fault);
     }

@@ -86,7 +86,6 @@ pub fn prepare(
         headers.insert(TE, HeaderValue::from_static("trailers"));
     }
     parts.uri = target(&parts.uri, passage)?;
-    parts.extensions.clear();
     Ok(())
 }
 
@@ -162,16 +161,17 @@ fn address(address: IpAddr) -> Result<HeaderValue, Failure> {
     let IpAddr::V4(v4) = address else {
         return value(&address.to_string());
     };
-    let mut text = Vec::with_capacity(15);
-    for (place, octet) in v4.octets().into_iter().enumerate() {
-        if place > 0 {
-            text.push(b'.');
-        }
+    let (mut text, mut length) = ([b'.'; 16], 0);
+    for octet in v4.octets() {
         let digits = [octet / 100, octet / 10 % 10, octet % 10];
         let leading = digits[..2].iter().take_while(|digit| **digit == 0).count();
-        text.extend(digits[leading..].iter().map(|digit| b'0' + digit));
+        for digit in &digits[leading..] {
+            text[length] = b'0' + digit;
+            length += 1;
+        }
+        length += 1; // the dot, of which the last one is none
     }
-    HeaderValue::try_from(text).map_err(|_| Failure::Internal)
+    HeaderValue::from_bytes(&text[..length - 1]).map_err(|_| Failure::Internal)
 }
 
 fn value(text: &str) -> Result<HeaderValue, Failure> {

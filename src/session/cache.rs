@@ -3,10 +3,11 @@
 //! On a request's way this stands in front of the store. What is in it counts only while the store says that it is still
 //! so ([`Ticket`], contract 4.10); everything else here is about room.
 //!
-//! INVARIANT: bounded, in number and in bytes. INVARIANT: a session is found by the hash of its cookie's bits, so only who
-//! has the cookie finds it. INVARIANT: tokens are wiped from memory with the last use of a session that has left; one that
+//! INVARIANT: bounded, in number and in bytes. INVARIANT: a session is found by its cookie's bits, so only who has the cookie
+//! finds it; they are wiped with the entry. INVARIANT: tokens are wiped from memory with the last use of a session that has left; one that
 //! counts no more leaves when it is asked for, and else with the first that is kept a while later.
 
+use super::SessionId;
 use super::record::Session;
 use crate::config;
 use crate::store::{Store, Ticket};
@@ -20,16 +21,19 @@ use tokio::time::Instant;
 /// What a session takes beside what it holds, bytes: keys, maps, counts.
 const OVERHEAD: u64 = 1024;
 
-/// Opened sessions, by their store key hash.
+/// Opened sessions.
 pub(super) struct Cache {
     ttl: Duration,
-    kept: sync::Cache<[u8; 32], Kept, Weight>,
+    /// Not by the hash that names them in the store: to compute that for each request would cost more than to find one.
+    kept: sync::Cache<SessionId, Kept, Weight>,
     /// When what counts no more is looked for next.
     sweep_at: Mutex<Instant>,
 }
 
 #[derive(Clone)]
 struct Kept {
+    /// What names it in the store.
+    hash: [u8; 32],
     session: Arc<Session>,
     ticket: Ticket,
     until: Instant,
@@ -42,8 +46,8 @@ struct Weight {
     least: u64,
 }
 
-impl Weighter<[u8; 32], Kept> for Weight {
-    fn weight(&self, _: &[u8; 32], kept: &Kept) -> u64 {
+impl Weighter<SessionId, Kept> for Weight {
+    fn weight(&self, _: &SessionId, kept: &Kept) -> u64 {
         kept.bytes.max(self.least)
     }
 }
@@ -70,13 +74,20 @@ impl Cache {
         })
     }
 
-    /// The session, where what is kept of it counts.
-    pub(super) fn find(&self, store: &Store, hash: &[u8; 32]) -> Option<Arc<Session>> {
-        let kept = self.kept.get(hash)?;
+    /// The session, where what is kept of it counts: for the store, and for `counts`, which is asked before and after that,
+    /// with what names the session in the store.
+    pub(super) fn find(
+        &self,
+        store: &Store,
+        id: &SessionId,
+        counts: impl Fn(&[u8; 32]) -> bool,
+    ) -> Option<Arc<Session>> {
+        let kept = self.kept.get(id)?;
+        let did_count = counts(&kept.hash);
         if store.holds(&kept.ticket) && Instant::now() < kept.until {
-            return Some(kept.session);
+            return (did_count && counts(&kept.hash)).then_some(kept.session);
         }
-        self.kept.remove(hash);
+        self.kept.remove(id);
         None
     }
 
@@ -84,7 +95,7 @@ impl Cache {
     pub(super) fn keep(
         &self,
         store: &Store,
-        hash: [u8; 32],
+        (id, hash): (&SessionId, [u8; 32]),
         session: &Arc<Session>,
         ticket: Ticket,
         size: usize,
@@ -95,12 +106,13 @@ impl Cache {
         let now = Instant::now();
         self.sweep(store, now);
         let kept = Kept {
+            hash,
             session: Arc::clone(session),
             ticket,
             until: now + self.ttl,
             bytes: OVERHEAD + size as u64,
         };
-        self.kept.insert(hash, kept);
+        self.kept.insert(id.clone(), kept);
     }
 
     /// Lets go of what counts no more: once in a while, and only where nobody else does so now.
@@ -125,7 +137,6 @@ impl Cache {
 mod tests {
     use super::*;
     use crate::config::{CacheLimits, SessionSettings};
-    use crate::session::SessionId;
     use crate::session::testing::World;
 
     fn with(cache: config::Cache) -> World {

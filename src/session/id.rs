@@ -8,6 +8,7 @@
 use aws_lc_rs::{constant_time, digest, rand};
 use base64::Engine;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
+use std::hash::{Hash, Hasher};
 use zeroize::Zeroizing;
 
 /// The length of an id as a cookie value: 256 bits in base64url.
@@ -24,6 +25,13 @@ impl PartialEq for SessionId {
 }
 
 impl Eq for SessionId {}
+
+/// For maps of this process, whose hashes nobody outside can know.
+impl Hash for SessionId {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        state.write(&*self.0);
+    }
+}
 
 impl SessionId {
     /// A new one.

@@ -220,13 +220,12 @@ impl Sessions {
     /// # Errors
     /// [`SessionError`]: answer 503.
     pub async fn look_up(&self, id: &SessionId) -> Result<Option<Arc<Session>>, SessionError> {
-        let hash = id.store_key();
-        if let Some(session) = self.cached(&hash) {
+        if let Some(session) = self.cached(id) {
             self.metrics.session_found_in_memory();
             return Ok(Some(session));
         }
         // Boxed: most requests need no room for it.
-        Box::pin(self.look_up_there(id, hash)).await
+        Box::pin(self.look_up_in_store(id)).await
     }
 
     /// As [`Self::look_up`], never from memory: where the very newest tokens are wanted, as at a logout that revokes them.
@@ -234,14 +233,7 @@ impl Sessions {
     /// # Errors
     /// [`SessionError`]: answer 503.
     pub async fn look_up_in_store(&self, id: &SessionId) -> Result<Option<Arc<Session>>, SessionError> {
-        self.look_up_there(id, id.store_key()).await
-    }
-
-    async fn look_up_there(
-        &self,
-        id: &SessionId,
-        hash: [u8; 32],
-    ) -> Result<Option<Arc<Session>>, SessionError> {
+        let hash = id.store_key();
         let (opened, ticket, size) = self.read_with_ticket(id, hash).await?;
         self.metrics.session_found_in_store();
         let Some(opened) = opened else {
@@ -249,7 +241,7 @@ impl Sessions {
         };
         let session = Arc::new(self.session(opened));
         if let Some(cache) = &self.cache {
-            cache.keep(&self.store, hash, &session, ticket, size);
+            cache.keep(&self.store, (id, hash), &session, ticket, size);
         }
         Ok(Some(session))
     }
@@ -258,16 +250,15 @@ impl Sessions {
     /// cookie is not taken for a session's.
     #[must_use]
     pub fn reference_in_memory(&self, id: &SessionId) -> Option<Reference> {
-        self.cached(&id.store_key()).map(|_| self.reference(id))
+        self.cached(id).map(|_| self.reference(id))
     }
 
-    fn cached(&self, hash: &[u8; 32]) -> Option<Arc<Session>> {
+    fn cached(&self, id: &SessionId) -> Option<Arc<Session>> {
         // Asked before and after: an end that fails meanwhile is seen, and so is one that is confirmed meanwhile. Whether it
         // is over for its age is for the record to say.
-        let was_refused = self.refused.holds(hash);
-        let session = self.cache.as_ref()?.find(&self.store, hash)?;
-        let counts = !was_refused && !self.refused.holds(hash) && self.clock.now() < session.idle_end;
-        counts.then_some(session)
+        let counts = |hash: &[u8; 32]| !self.refused.holds(hash);
+        let session = self.cache.as_ref()?.find(&self.store, id, counts)?;
+        (self.clock.now() < session.idle_end).then_some(session)
     }
 
     /// News of a session: whoever keeps something open for it looks it up when this wakes.

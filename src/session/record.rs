@@ -1,8 +1,16 @@
 //! A session's record: what is sealed into the store.
 //!
-//! On a request's way the opened bytes become a [`Session`] here. The record is JSON with a schema version `v`:
+//! On a request's way the opened bytes become a [`Session`] here:
 //!
-//! - A field at the top that a release does not know is kept as it is when the record is written again, so a replica of an older
+//! ```text
+//! record = length of the head (4 bytes, big-endian) ‖ head ‖ access token ‖ refresh token ‖ ID token ‖ claims
+//! ```
+//!
+//! The head is JSON. It has what is short, the lengths of what follows, and a schema version `v`. What is long stands behind it as
+//! it is: to look through some kilobytes for the end of a JSON string, and for what is escaped in it, costs more than to
+//! decrypt them, and a request that finds no session in memory pays for that.
+//!
+//! - A field at the head's top that a release does not know is kept as it is when the record is written again, so a replica of an older
 //!   release beside a newer one loses nothing (standards SE-11). Such additions leave `v` as it is.
 //! - A change that an older release would misread raises `v`, and the older release calls the record unreadable (503).
 //!
@@ -17,6 +25,7 @@ use bytes::Bytes;
 use http::HeaderValue;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
+use std::borrow::Cow;
 
 /// The largest record, in bytes.
 const MAX: usize = 64 * 1024;
@@ -107,31 +116,59 @@ pub(super) enum RecordError {
     Malformed,
 }
 
-/// The record as it is written.
-#[derive(Clone, Serialize, Deserialize)]
+/// What a record says.
+#[derive(Clone)]
 pub(super) struct Payload {
-    v: u32,
     pub(super) provider: String,
     pub(super) sub: String,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) sid: Option<String>,
     pub(super) claims: ClaimSet,
-    #[serde(with = "tokens")]
     pub(super) tokens: Tokens,
     pub(super) begun: UnixTime,
     pub(super) used: UnixTime,
     /// A refresh token is kept whose answer's ID token could not be checked; the next answer's must be.
-    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub(super) unconfirmed: bool,
     /// How often the refresh token was shown to the provider, as far as no answer of its told what became of it.
-    #[serde(default, skip_serializing_if = "is_none")]
     pub(super) shown: u32,
     /// The last of these times. `None` where there was one: an older release noted it, and says no more.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) showing: Option<Showing>,
     /// What a newer release wrote beside.
-    #[serde(flatten)]
     beside: Map<String, Value>,
+}
+
+/// A record's head as it is written.
+#[derive(Serialize, Deserialize)]
+struct Head<'a> {
+    v: u32,
+    provider: Cow<'a, str>,
+    sub: Cow<'a, str>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    sid: Option<Cow<'a, str>>,
+    obtained: UnixTime,
+    expires: UnixTime,
+    scopes: Cow<'a, [String]>,
+    lengths: Lengths,
+    begun: UnixTime,
+    used: UnixTime,
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    unconfirmed: bool,
+    #[serde(default, skip_serializing_if = "is_none")]
+    shown: u32,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    showing: Option<Showing>,
+    #[serde(flatten)]
+    beside: Cow<'a, Map<String, Value>>,
+}
+
+/// How long each of the texts behind the head is, bytes.
+#[derive(Serialize, Deserialize)]
+struct Lengths {
+    access: usize,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    refresh: Option<usize>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    id: Option<usize>,
+    claims: usize,
 }
 
 /// When a refresh token was shown to the provider.
@@ -146,7 +183,6 @@ pub(super) struct Showing {
 impl Payload {
     pub(super) fn new(new: NewSession, now: UnixTime) -> Self {
         Self {
-            v: SCHEMA,
             provider: new.provider,
             sub: new.sub,
             sid: new.sid,
@@ -214,11 +250,43 @@ impl Payload {
     }
 
     fn encode_whole(&self) -> Result<Wiped, RecordError> {
-        // Measured first: a buffer that grows leaves copies behind, and one with room for the largest is long to wipe.
-        let mut size = Size(0);
-        serde_json::to_writer(&mut size, self).map_err(|_| RecordError::TooLarge)?;
-        let mut bytes = Wiped::new(Vec::with_capacity(size.0));
-        serde_json::to_writer(&mut *bytes, self).map_err(|_| RecordError::TooLarge)?;
+        let tokens = &self.tokens;
+        let refresh = tokens.refresh_token.as_ref().map(RefreshToken::expose);
+        let id = tokens.id_token.as_ref().map(IdToken::expose);
+        let (access, claims) = (tokens.access_token.expose(), self.claims.text());
+        let head = Head {
+            v: SCHEMA,
+            provider: self.provider.as_str().into(),
+            sub: self.sub.as_str().into(),
+            sid: self.sid.as_deref().map(Into::into),
+            obtained: tokens.obtained,
+            expires: tokens.expires,
+            scopes: (&tokens.scopes[..]).into(),
+            lengths: Lengths {
+                access: access.len(),
+                refresh: refresh.map(str::len),
+                id: id.map(str::len),
+                claims: claims.len(),
+            },
+            begun: self.begun,
+            used: self.used,
+            unconfirmed: self.unconfirmed,
+            shown: self.shown,
+            showing: self.showing,
+            beside: Cow::Borrowed(&self.beside),
+        };
+        let head = Wiped::new(serde_json::to_vec(&head).map_err(|_| RecordError::Malformed)?);
+        let length = u32::try_from(head.len()).map_err(|_| RecordError::TooLarge)?;
+        let length = length.to_be_bytes();
+        let texts = [access, refresh.unwrap_or_default(), id.unwrap_or_default(), claims].map(str::as_bytes);
+        let parts = [&length, &head[..]].into_iter().chain(texts);
+        let size = parts.clone().map(<[u8]>::len).sum();
+        if size > MAX {
+            return Err(RecordError::TooLarge);
+        }
+        // With room for the whole: a buffer that grows leaves copies behind.
+        let mut bytes = Wiped::new(Vec::with_capacity(size));
+        parts.for_each(|part| bytes.extend_from_slice(part));
         Ok(bytes)
     }
 
@@ -227,78 +295,57 @@ impl Payload {
         struct Version {
             v: u32,
         }
-        match serde_json::from_slice::<Self>(bytes) {
-            Ok(record) if record.v <= SCHEMA => Ok(record),
+        let (length, rest) = bytes.split_first_chunk().ok_or(RecordError::Malformed)?;
+        let length = usize::try_from(u32::from_be_bytes(*length)).map_err(|_| RecordError::Malformed)?;
+        let (head, texts) = rest.split_at_checked(length).ok_or(RecordError::Malformed)?;
+        match serde_json::from_slice::<Head<'_>>(head) {
+            Ok(head) if head.v <= SCHEMA => Self::of(head, texts),
             // A newer record may lack what this release wants: its version is asked before it is called malformed.
-            _ => match serde_json::from_slice::<Version>(bytes) {
+            _ => match serde_json::from_slice::<Version>(head) {
                 Ok(version) if version.v > SCHEMA => Err(RecordError::Newer),
                 _ => Err(RecordError::Malformed),
             },
         }
+    }
+
+    fn of(head: Head<'_>, texts: &[u8]) -> Result<Self, RecordError> {
+        let mut rest = std::str::from_utf8(texts).map_err(|_| RecordError::Malformed)?;
+        let mut text = |length| {
+            let (text, after) = rest.split_at_checked(length).ok_or(RecordError::Malformed)?;
+            rest = after;
+            Ok(text)
+        };
+        let access = text(head.lengths.access)?;
+        let refresh = head.lengths.refresh.map(&mut text).transpose()?;
+        let id = head.lengths.id.map(&mut text).transpose()?;
+        let claims = text(head.lengths.claims)?;
+        if !rest.is_empty() {
+            return Err(RecordError::Malformed);
+        }
+        Ok(Self {
+            provider: head.provider.into_owned(),
+            sub: head.sub.into_owned(),
+            sid: head.sid.map(Cow::into_owned),
+            claims: ClaimSet::of_text(claims),
+            tokens: Tokens {
+                access_token: AccessToken::new(access),
+                obtained: head.obtained,
+                expires: head.expires,
+                refresh_token: refresh.map(RefreshToken::new),
+                id_token: id.map(IdToken::new),
+                scopes: head.scopes.into_owned(),
+            },
+            begun: head.begun,
+            used: head.used,
+            unconfirmed: head.unconfirmed,
+            shown: head.shown,
+            showing: head.showing,
+            beside: head.beside.into_owned(),
+        })
     }
 }
 
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes references")]
 const fn is_none(count: &u32) -> bool {
     *count == 0
-}
-
-/// Counts what is written, up to [`MAX`].
-struct Size(usize);
-
-impl std::io::Write for Size {
-    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-        self.0 += bytes.len();
-        if self.0 > MAX {
-            return Err(std::io::ErrorKind::WriteZero.into());
-        }
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> std::io::Result<()> {
-        Ok(())
-    }
-}
-
-/// serde for the tokens. Nowhere but here does a token become text that is written, and this is sealed.
-mod tokens {
-    use super::{AccessToken, IdToken, RefreshToken, Tokens, UnixTime};
-    use serde::{Deserialize, Deserializer, Serialize, Serializer};
-    use std::borrow::Cow;
-
-    #[derive(Serialize, Deserialize)]
-    struct Text<'a> {
-        access: Cow<'a, str>,
-        obtained: UnixTime,
-        expires: UnixTime,
-        #[serde(default, skip_serializing_if = "Option::is_none")]
-        refresh: Option<Cow<'a, str>>,
-        #[serde(default, skip_serializing_if = "Option::is_none")]
-        id: Option<Cow<'a, str>>,
-        scopes: Cow<'a, [String]>,
-    }
-
-    pub(super) fn serialize<S: Serializer>(tokens: &Tokens, serializer: S) -> Result<S::Ok, S::Error> {
-        Text {
-            access: tokens.access_token.expose().into(),
-            obtained: tokens.obtained,
-            expires: tokens.expires,
-            refresh: tokens.refresh_token.as_ref().map(|token| token.expose().into()),
-            id: tokens.id_token.as_ref().map(|token| token.expose().into()),
-            scopes: (&tokens.scopes[..]).into(),
-        }
-        .serialize(serializer)
-    }
-
-    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Tokens, D::Error> {
-        let text = Text::deserialize(deserializer)?;
-        Ok(Tokens {
-            access_token: AccessToken::new(text.access),
-            obtained: text.obtained,
-            expires: text.expires,
-            refresh_token: text.refresh.map(RefreshToken::new),
-            id_token: text.id.map(IdToken::new),
-            scopes: text.scopes.into_owned(),
-        })
-    }
 }

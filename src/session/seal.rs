@@ -6,7 +6,8 @@
 //! ```text
 //! sealed   = format (1 byte) ‖ key id (8) ‖ salt (32) ‖ context tag (8) ‖ AES-256-GCM ciphertext and tag
 //! bound    = label ‖ purpose ‖ public_url ‖ context…, each with its length in front
-//! key,nonce = HKDF-SHA256(salt, server key ‖ SHA-256(cookie), info = bound)
+//! key      = HKDF-Expand-SHA256(what HKDF makes of the server key, info = salt ‖ SHA-256(cookie) ‖ bound)
+//! nonce    = zeros
 //! associated data = all that stands in front of the ciphertext ‖ bound
 //! ```
 //!
@@ -28,7 +29,7 @@ mod tests;
 use crate::config::SecretSource;
 use crate::secret::{Secret, Wiped};
 use arc_swap::ArcSwap;
-use aws_lc_rs::aead::{AES_256_GCM, Aad};
+use aws_lc_rs::aead::{AES_256_GCM, Aad, NONCE_LEN, Nonce};
 use aws_lc_rs::{constant_time, hmac, rand};
 use keys::Keys;
 use std::sync::{Arc, Mutex, PoisonError, TryLockError};
@@ -107,6 +108,11 @@ pub struct KeyRing {
 struct Looked {
     at: Instant,
     found: Vec<Secret>,
+}
+
+/// The only one that each key is used with.
+fn nonce() -> Nonce {
+    Nonce::assume_unique_for_key([0; NONCE_LEN])
 }
 
 /// Fills with random bytes.
@@ -226,9 +232,9 @@ impl KeyRing {
         sealed.extend_from_slice(&key.context_tag(&salt, &bound));
         let associated = Aad::from([&sealed, &bound[..]].concat());
         sealed.extend_from_slice(plain);
-        let (sealing, nonce) = key.sealing(&salt, cookie, &bound);
-        let tag = sealing
-            .seal_in_place_separate_tag(nonce, associated, &mut sealed[HEADER..])
+        let tag = key
+            .sealing(&salt, cookie, &bound)
+            .seal_in_place_separate_tag(nonce(), associated, &mut sealed[HEADER..])
             .expect("AES-GCM seals up to 64 GiB");
         sealed.extend_from_slice(tag.as_ref());
         sealed
@@ -276,15 +282,15 @@ impl KeyRing {
             let bound = self.bound(purpose.label(), context);
             let is_meant =
                 || constant_time::verify_slices_are_equal(&key.context_tag(salt, &bound), tag).is_ok();
-            // The last one, and mostly it is the only one, is tried at once: the tag costs as much as half of opening.
+            // The last one, and mostly it is the only one, is tried at once: the tag costs as much as the key.
             let is_last = contexts.peek().is_none();
             if !is_last && !is_meant() {
                 continue;
             }
-            let (sealing, nonce) = key.sealing(salt, cookie, &bound);
+            let sealing = key.sealing(salt, cookie, &bound);
             let mut plain = Wiped::new(ciphertext.to_vec());
             let associated = Aad::from([header, &bound[..]].concat());
-            let Ok(opened) = sealing.open_in_place(nonce, associated, &mut plain) else {
+            let Ok(opened) = sealing.open_in_place(nonce(), associated, &mut plain) else {
                 return if is_meant() {
                     Err(OpenError::Broken)
                 } else {

@@ -24,6 +24,7 @@ use bytes::Bytes;
 use caching::Caching;
 use folder::{Content, File, Found};
 use http::header::{self, HeaderName};
+use http::request::Parts;
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri};
 use http_body_util::{BodyExt, Empty, Full};
 use kept::Kept;
@@ -65,12 +66,12 @@ impl StaticFiles {
     ///
     /// # Errors
     /// [`Failure::MethodNotAllowed`], [`Failure::NotFound`], or [`Failure::Internal`] where a file cannot be read.
-    pub async fn serve<B>(
+    pub async fn serve(
         &self,
-        request: &Request<B>,
+        head: &Parts,
         path: &RequestPath,
     ) -> Result<Response<Body>, Failure> {
-        if !matches!(*request.method(), Method::GET | Method::HEAD) {
+        if !matches!(head.method, Method::GET | Method::HEAD) {
             return Err(Failure::MethodNotAllowed("GET, HEAD"));
         }
         let wanted = path.decoded();
@@ -84,30 +85,30 @@ impl StaticFiles {
             Cow::Borrowed(wanted)
         };
         match self.find(&asked).await? {
-            Found::File(file) => self.send(request, &file, Caching::of(&asked)).await,
+            Found::File(file) => self.send(head, &file, Caching::of(&asked)).await,
             Found::Folder if !names_folder => {
                 let index = self.find(&format!("{wanted}/index.html")).await?;
                 match index {
-                    Found::File(_) => self.with_slash(request.uri()),
-                    _ => self.fall_back(request, wanted).await,
+                    Found::File(_) => self.with_slash(&head.uri),
+                    _ => self.fall_back(head, wanted).await,
                 }
             }
-            Found::Folder | Found::Nothing => self.fall_back(request, wanted).await,
+            Found::Folder | Found::Nothing => self.fall_back(head, wanted).await,
         }
     }
 
     /// The entry page, where the browser asks for a page: a missing script must not be answered with HTML.
-    async fn fall_back<B>(&self, request: &Request<B>, wanted: &str) -> Result<Response<Body>, Failure> {
+    async fn fall_back(&self, head: &Parts, wanted: &str) -> Result<Response<Body>, Failure> {
         let Some(fallback) = self
             .fallback
             .as_deref()
-            .filter(|_| asks_for_page(request.headers(), wanted))
+            .filter(|_| asks_for_page(&head.headers, wanted))
         else {
             return Err(Failure::NotFound);
         };
         let fallback = format!("/{}", fallback.trim_start_matches('/'));
         match self.find(&fallback).await? {
-            Found::File(file) => self.send(request, &file, Caching::Revalidated).await,
+            Found::File(file) => self.send(head, &file, Caching::Revalidated).await,
             Found::Folder | Found::Nothing => Err(Failure::NotFound),
         }
     }
@@ -119,9 +120,9 @@ impl StaticFiles {
         })
     }
 
-    async fn send<B>(
+    async fn send(
         &self,
-        request: &Request<B>,
+        head: &Parts,
         file: &Arc<File>,
         caching: Caching,
     ) -> Result<Response<Body>, Failure> {
@@ -129,15 +130,15 @@ impl StaticFiles {
         // The body is ours.
         *ask.method_mut() = Method::HEAD;
         *ask.uri_mut() = as_uri(&format!("/{}", file.name)).ok_or(Failure::NotFound)?;
-        let has_body = request.method() == Method::GET;
+        let has_body = head.method == Method::GET;
         // "For this specification, GET is the only method for which range handling is defined" (RFC 9110 §14.2). And
         // `ServeDir` knows no If-Range; without Range the whole file answers, which is always right (§13.1.5).
-        let has_range = has_body && !request.headers().contains_key(header::IF_RANGE);
+        let has_range = has_body && !head.headers.contains_key(header::IF_RANGE);
         for name in HEADERS_OF_INTEREST {
             if name == header::RANGE && !has_range {
                 continue;
             }
-            for value in request.headers().get_all(&name) {
+            for value in head.headers.get_all(&name) {
                 ask.headers_mut().append(name.clone(), value.clone());
             }
         }

@@ -63,7 +63,7 @@ async fn ask(
     }
     let request = request.body(()).unwrap();
     let parsed = RequestPath::parse(request.uri().path()).unwrap();
-    let (parts, body) = site.files.serve(&request, &parsed).await?.into_parts();
+    let (parts, body) = site.files.serve(&request.into_parts().0, &parsed).await?.into_parts();
     let bytes = body.collect().await.unwrap().to_bytes();
     Ok((
         Response::from_parts(parts, ()),
@@ -267,7 +267,7 @@ async fn nothing_hidden_and_nothing_outside_is_served() {
             .body(())
             .unwrap();
         assert_eq!(
-            site.files.serve(&request, &parsed).await.err(),
+            site.files.serve(&request.into_parts().0, &parsed).await.err(),
             Some(Failure::NotFound),
             "{path}"
         );

@@ -84,14 +84,19 @@ impl Driven {
     ///
     /// # Cancel safety
     /// The connection is no good any more.
-    pub async fn try_send_request(
+    pub fn try_send_request(
         &mut self,
         request: Request<RequestBody>,
-    ) -> Result<Response<Incoming>, TrySendError<Request<RequestBody>>> {
+    ) -> impl Future<Output = Result<Response<Incoming>, TrySendError<Request<RequestBody>>>> {
         self.ahead.bound(self.most_ahead);
-        let answered = self.sender.try_send_request(request).await;
-        self.ahead.unbound();
-        answered
+        // At once: a request is large, and would be moved with the future.
+        let answered = self.sender.try_send_request(request);
+        let ahead = &self.ahead;
+        async move {
+            let answered = answered.await;
+            ahead.unbound();
+            answered
+        }
     }
 
     /// The number of the core that drives it.

@@ -146,34 +146,36 @@ impl Upstream {
     /// Dropping the future breaks the upstream request off: it may have been carried out or not.
     pub async fn send(
         &self,
-        request: Request<RequestBody>,
+        mut request: Request<RequestBody>,
         timeout: Duration,
     ) -> Result<Response<ResponseBody>, UpstreamError> {
         if request.body().is_end_stream() {
             let nothing = || Some(nothing());
-            let exchange = pin!(self.try_origins(request, &nothing));
+            let exchange = pin!(self.try_origins(&mut request, &nothing));
             return tokio::time::timeout(timeout, exchange)
                 .await
                 .unwrap_or(Err(UpstreamError::Timeout));
         }
         let (head, body) = request.into_parts();
         let lender = Lender::new(body);
-        let request = Request::from_parts(head, lender.lend());
+        let mut request = Request::from_parts(head, lender.lend());
         let again = || lender.is_whole().then(|| lender.lend());
         tokio::select! {
-            result = self.try_origins(request, &again) => result,
+            result = self.try_origins(&mut request, &again) => result,
             () = lender.still_for(timeout) => Err(UpstreamError::Timeout),
         }
     }
 
     async fn try_origins(
         &self,
-        mut request: Request<RequestBody>,
+        request: &mut Request<RequestBody>,
         again: Again<'_>,
     ) -> Result<Response<ResponseBody>, UpstreamError> {
         *request.version_mut() = Version::HTTP_11;
         let has_host = request.headers().contains_key(HOST);
-        let mut candidates = self.in_order();
+        let only = [&self.origins[0]];
+        let several = (self.origins.len() > 1).then(|| self.in_order());
+        let mut candidates = several.as_deref().unwrap_or(&only).iter();
         while let Some(origin) = candidates.next() {
             if !has_host {
                 request.headers_mut().insert(HOST, origin.host.clone());
@@ -184,7 +186,7 @@ impl Upstream {
             };
             let error = origin.error(&failed);
             // Nothing was sent: the body was not even asked for.
-            let Failed::Connecting(cause, unsent) = failed else {
+            let Failed::Connecting(cause) = failed else {
                 return Err(error);
             };
             let until = self.now().saturating_add(REFUSED_FOR);
@@ -193,23 +195,20 @@ impl Upstream {
             if candidates.len() == 0 {
                 return Err(error);
             }
-            request = *unsent;
         }
         Err(UpstreamError::Unavailable("no origin is left".into()))
     }
 
     /// The origins in turn, those that refused a moment ago after the others.
-    fn in_order(&self) -> impl ExactSizeIterator<Item = &Origin> {
+    fn in_order(&self) -> Vec<&Origin> {
         let count = self.origins.len();
         let first = self.next.fetch_add(1, Ordering::Relaxed);
         let mut candidates: Vec<&Origin> = (0..count)
             .map(|n| &self.origins[first.wrapping_add(n) % count])
             .collect();
-        if count > 1 {
-            let now = self.now();
-            candidates.sort_by_key(|origin| origin.refused_until.load(Ordering::Relaxed) > now);
-        }
-        candidates.into_iter()
+        let now = self.now();
+        candidates.sort_by_key(|origin| origin.refused_until.load(Ordering::Relaxed) > now);
+        candidates
     }
 
     fn now(&self) -> u64 {

@@ -56,8 +56,8 @@ impl Origin {
     /// What a failed request means for who waits for it.
     pub fn error(&self, failed: &Failed) -> UpstreamError {
         let cause = match failed {
-            Failed::Connecting(error, _) if is_late(error) => return UpstreamError::Timeout,
-            Failed::Connecting(error, _) | Failed::Broken(error) => root(error.as_ref()),
+            Failed::Connecting(error) if is_late(error) => return UpstreamError::Timeout,
+            Failed::Connecting(error) | Failed::Broken(error) => root(error.as_ref()),
         };
         UpstreamError::Unavailable(format!("{self}: {cause}"))
     }

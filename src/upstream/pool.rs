@@ -28,6 +28,7 @@ use http::header::{TE, UPGRADE};
 use hyper::body::Incoming;
 use hyper::{Request, Response};
 use std::collections::VecDeque;
+use std::mem;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use tokio::time::Instant;
@@ -37,7 +38,7 @@ use tokio_util::task::TaskTracker;
 #[derive(Debug)]
 pub enum Failed {
     /// There is no connection; the request is as it was.
-    Connecting(BodyError, Box<Request<RequestBody>>),
+    Connecting(BodyError),
     /// The connection broke off.
     Broken(BodyError),
 }
@@ -98,13 +99,13 @@ impl Pool {
     }
 
     /// Sends a request and waits for the answer's head. A kept connection that turns out to be closed before it took the
-    /// request is passed over; a new one is the last try.
+    /// request is passed over; a new one is the last try. What is sent is taken from the request.
     ///
     /// # Errors
     /// [`Failed`]
     pub async fn exchange(
         self: &Arc<Self>,
-        mut request: Request<RequestBody>,
+        request: &mut Request<RequestBody>,
         again: Again<'_>,
     ) -> Result<Response<ResponseBody>, Failed> {
         let upgrades = request.headers().contains_key(UPGRADE);
@@ -117,24 +118,26 @@ impl Pool {
                 // Boxed, so that a request, which hardly ever needs it, does not carry the room for it from hand to hand.
                 None => match Box::pin(self.open(upgrades)).await {
                     Ok(channel) => channel,
-                    Err(error) => return Err(Failed::Connecting(error, Box::new(request))),
+                    Err(error) => return Err(Failed::Connecting(error)),
                 },
             };
             match channel {
                 Channel::Own(mut sender) => {
                     // It concerns one connection, and is for the other version.
                     request.headers_mut().remove(TE);
-                    match sender.try_send_request(request).await {
+                    match sender.try_send_request(mem::take(request)).await {
                         Ok(response) => return Ok(self.answered(response, sender)),
                         Err(mut error) => match error.take_message() {
-                            Some(unsent) if !is_new => request = unsent,
+                            Some(unsent) if !is_new => *request = unsent,
                             _ => return Err(Failed::Broken(error.into_error().into())),
                         },
                     }
                 }
                 Channel::Shared(connection) => {
-                    let (head, body) = request.into_parts();
-                    let mut outgoing = Request::from_parts(head.clone(), body);
+                    let mut outgoing = Request::new(mem::take(request.body_mut()));
+                    outgoing.method_mut().clone_from(request.method());
+                    outgoing.uri_mut().clone_from(request.uri());
+                    outgoing.headers_mut().clone_from(request.headers());
                     http2::address(&mut outgoing, &self.address.scheme()).map_err(Failed::Broken)?;
                     let mut error = match connection.sender().try_send_request(outgoing).await {
                         Ok(response) => {
@@ -151,7 +154,7 @@ impl Pool {
                     };
                     self.shared.retire(&connection);
                     was_refused |= refused;
-                    request = Request::from_parts(head, body);
+                    *request.body_mut() = body;
                 }
             }
         }
@@ -272,7 +275,7 @@ impl Pool {
 
     /// One task closes what lies idle, as long as any connection is open.
     fn begin_to_sweep(self: &Arc<Self>) {
-        if !std::mem::replace(&mut *lock(&self.is_swept), true) {
+        if !mem::replace(&mut *lock(&self.is_swept), true) {
             self.tasks.spawn(sweep(Arc::downgrade(self)));
         }
     }

@@ -212,7 +212,7 @@ async fn an_origin_that_refuses_is_passed_over() {
     }
     assert_eq!(heads.lock().unwrap().len(), 6);
     assert_eq!(
-        upstream.in_order().next().unwrap().host,
+        upstream.in_order()[0].host,
         address.to_string().as_str(),
         "the refusing one comes last"
     );

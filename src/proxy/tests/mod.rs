@@ -36,7 +36,8 @@ impl listener::Service for Forwarding {
 
     async fn call(&self, request: Request<Incoming>, peer: SocketAddr) -> Result<Response<Body>, Infallible> {
         let setting = &self.0;
-        let forwarded = match RequestPath::parse(request.uri().path()) {
+        let (mut head, body) = request.into_parts();
+        let forwarded = match RequestPath::parse(head.uri.path()) {
             Ok(path) => {
                 let passage = Passage {
                     route: &setting.route,
@@ -51,7 +52,7 @@ impl listener::Service for Forwarding {
                     tasks: &setting.tasks,
                     cut: &setting.cut,
                 };
-                forward(request, passage).await
+                forward(&mut head, body, passage).await
             }
             Err(doubt) => Err(Failure::BadRequest(doubt.0)),
         };

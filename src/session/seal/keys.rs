@@ -9,7 +9,7 @@
 use super::super::id::hash;
 use super::{KEY_ID, TAG, fill};
 use crate::secret::{SESSION_KEY_BYTES as KEY, Secret, session_key};
-use aws_lc_rs::aead::{AES_256_GCM, LessSafeKey, NONCE_LEN, Nonce, UnboundKey};
+use aws_lc_rs::aead::{AES_256_GCM, LessSafeKey, UnboundKey};
 use aws_lc_rs::{hkdf, hmac};
 use std::sync::Arc;
 use zeroize::Zeroizing;
@@ -24,7 +24,8 @@ pub(super) struct Keys {
 
 pub(super) struct ServerKey {
     pub(super) id: [u8; KEY_ID],
-    bits: Zeroizing<[u8; KEY]>,
+    /// For the keys of what is sealed.
+    sealing: hmac::Key,
     /// For context tags.
     tags: hmac::Key,
     /// For what is signed rather than sealed.
@@ -55,26 +56,26 @@ fn derive(salt: &[u8], secret: &[u8], info: &[u8], out: &mut [u8]) {
 }
 
 impl ServerKey {
-    fn new(bits: Zeroizing<[u8; KEY]>) -> Self {
+    fn new(bits: &[u8; KEY]) -> Self {
         let mac_key = |label: &str| {
             let mut key = Zeroizing::new([0; 32]);
-            derive(b"cloakroom", &*bits, label.as_bytes(), &mut *key);
+            derive(b"cloakroom", bits, label.as_bytes(), &mut *key);
             hmac::Key::new(hmac::HMAC_SHA256, &*key)
         };
         let mut id = [0; KEY_ID];
-        derive(b"cloakroom", &*bits, b"key-id", &mut id);
+        derive(b"cloakroom", bits, b"key-id", &mut id);
         Self {
             id,
+            sealing: mac_key("sealing"),
             tags: mac_key("context-tag"),
             signatures: mac_key("signature"),
-            bits,
         }
     }
 
     fn random() -> Self {
         let mut bits = Zeroizing::new([0; KEY]);
         fill(&mut *bits);
-        Self::new(bits)
+        Self::new(&bits)
     }
 
     pub(super) fn context_tag(&self, salt: &[u8], bound: &[u8]) -> [u8; TAG] {
@@ -86,16 +87,17 @@ impl ServerKey {
         tag
     }
 
-    /// The one key and nonce for this salt.
-    pub(super) fn sealing(&self, salt: &[u8], cookie: &[u8], bound: &[u8]) -> (LessSafeKey, Nonce) {
-        let mut secret = Zeroizing::new([0; KEY + 32]);
-        secret[..KEY].copy_from_slice(&*self.bits);
-        secret[KEY..].copy_from_slice(&*Zeroizing::new(hash("cloakroom/cookie", cookie)));
-        let mut okm = Zeroizing::new([0; KEY + NONCE_LEN]);
-        derive(salt, &*secret, bound, &mut *okm);
-        let key = UnboundKey::new(&AES_256_GCM, &okm[..KEY]).expect("the key has AES-256's length");
-        let nonce = Nonce::try_assume_unique_for_key(&okm[KEY..]).expect("the nonce has GCM's length");
-        (LessSafeKey::new(key), nonce)
+    /// The one key for this salt and cookie: the first block of HKDF-Expand (RFC 5869 §2.3), for a secret that was made ready
+    /// once. Of all that is done to open a session, deriving its key would take the longest otherwise.
+    pub(super) fn sealing(&self, salt: &[u8], cookie: &[u8], bound: &[u8]) -> LessSafeKey {
+        let mut context = hmac::Context::with_key(&self.sealing);
+        // Both have one length, so no two infos are alike.
+        context.update(salt);
+        context.update(&*Zeroizing::new(hash("cloakroom/cookie", cookie)));
+        context.update(bound);
+        context.update(&[1]);
+        let key = UnboundKey::new(&AES_256_GCM, context.sign().as_ref());
+        LessSafeKey::new(key.expect("a block of SHA-256 has the length of AES-256's key"))
     }
 }
 
@@ -113,7 +115,7 @@ impl Keys {
             let key = session_key(key).map_err(|fault| {
                 format!("`session.keys[{n}]` {fault}; wanted: 256 bits in base64url (43 characters): make one with `cloakroom keys generate`")
             })?;
-            let key = ServerKey::new(key);
+            let key = ServerKey::new(&key);
             if let Some(twin) = ring.iter().position(|other| other.id == key.id) {
                 return Err(format!(
                     "`session.keys[{n}]` is the same key as `session.keys[{twin}]`: remove one"

@@ -1,19 +1,34 @@
 //! What a record says: to this release, to an older and to a newer one.
 
 use super::*;
+use crate::session::record::RecordError;
 
-/// Changes the plain record of a session, as another release would have written it.
+/// A plain record's head, and what follows it.
+fn parts(plain: &[u8]) -> (serde_json::Value, &[u8]) {
+    let (length, rest) = plain.split_first_chunk().unwrap();
+    let (head, texts) = rest.split_at(u32::from_be_bytes(*length).try_into().unwrap());
+    (serde_json::from_slice(head).unwrap(), texts)
+}
+
+/// What [`parts`] took apart.
+fn joined(head: &serde_json::Value, texts: &[u8]) -> Vec<u8> {
+    let head = head.to_string();
+    let length = u32::try_from(head.len()).unwrap();
+    [&length.to_be_bytes(), head.as_bytes(), texts].concat()
+}
+
+/// Changes the head of a session's record, as another release would have written it.
 async fn rewrite(world: &World, id: &SessionId, change: impl FnOnce(&mut serde_json::Value)) {
     let opened = world.sessions.read(id).await.unwrap().unwrap();
-    let mut record = serde_json::from_slice(&opened.payload.encode().unwrap()).unwrap();
-    change(&mut record);
+    let plain = opened.payload.encode().unwrap();
+    let (mut head, texts) = parts(&plain);
+    change(&mut head);
     let context = ["https://id.example.com", "app"];
-    let sealed = world.sessions.keys.seal(
-        Purpose::Session,
-        id.bits(),
-        &context,
-        record.to_string().as_bytes(),
-    );
+    let plain = joined(&head, texts);
+    let sealed = world
+        .sessions
+        .keys
+        .seal(Purpose::Session, id.bits(), &context, &plain);
     world
         .store
         .create(key_of(world, id), sealed.into(), 30 * MINUTE)
@@ -32,10 +47,10 @@ async fn se_11_a_newer_releases_record_is_read_safely_or_not_at_all() {
     assert!(world.look_up(&id).await.is_some());
     world.sessions.extend(&id).await.unwrap().unwrap();
     let opened = world.sessions.read(&id).await.unwrap().unwrap();
-    let kept = String::from_utf8(opened.payload.encode().unwrap().to_vec()).unwrap();
-    assert!(kept.contains(r#""from_the_future":{"a":[1]}"#), "{kept}");
+    let plain = opened.payload.encode().unwrap();
+    assert_eq!(parts(&plain).0["from_the_future"], json!({"a": [1]}));
 
-    for change in [json!({"v": 2}), json!({"v": 99, "tokens": 7})] {
+    for change in [json!({"v": 2}), json!({"v": 99, "lengths": 7})] {
         let (id, _) = world.begin().await;
         rewrite(&world, &id, |record| {
             record
@@ -52,18 +67,37 @@ async fn se_11_a_newer_releases_record_is_read_safely_or_not_at_all() {
     }
 }
 
-#[tokio::test]
-async fn se_11_claims_are_read_as_a_text_and_as_an_object() {
-    let world = World::new();
-    let (id, session) = world.begin().await;
-    rewrite(&world, &id, |record| {
-        let text = record["claims"].as_str().unwrap().to_owned();
-        record["claims"] = serde_json::from_str(&text).unwrap();
-    })
-    .await;
-    let read = world.look_up(&id).await.unwrap();
-    assert!(!read.claims.is_empty());
-    assert_eq!(*read.claims, *session.claims);
+#[test]
+fn se_11_a_record_that_makes_no_sense_is_none() {
+    let plain = Payload::new(new_session(&Clock::manual(BEGIN)), BEGIN)
+        .encode()
+        .unwrap();
+    assert!(Payload::decode(&plain).is_ok());
+    let (head, texts) = parts(&plain);
+    let with = |change: &dyn Fn(&mut serde_json::Value)| {
+        let mut head = head.clone();
+        change(&mut head);
+        joined(&head, texts)
+    };
+    let access = head["lengths"]["access"].as_u64().unwrap();
+    for wrong in [
+        Vec::new(),
+        plain[..3].to_vec(),
+        plain[..40].to_vec(),
+        plain[..plain.len() - 1].to_vec(),
+        [&plain[..], b"x"].concat(),
+        [&[0xff; 4], &plain[4..]].concat(),
+        plain[4..].to_vec(),
+        with(&|head| head["lengths"]["access"] = json!(access + 1)),
+        with(&|head| head["lengths"]["access"] = json!(access - 1)),
+        with(&|head| head["lengths"]["access"] = json!(u64::MAX)),
+        with(&|head| head["lengths"]["access"] = json!(-1)),
+        with(&|head| drop(head["lengths"].as_object_mut().unwrap().remove("claims"))),
+        with(&|head| drop(head.as_object_mut().unwrap().remove("begun"))),
+        joined(&head, &[b"\xff", &texts[1..]].concat()),
+    ] {
+        assert_eq!(Payload::decode(&wrong).err(), Some(RecordError::Malformed));
+    }
 }
 
 async fn begin_with(world: &World, groups: usize, id_token: usize) -> Result<Arc<Session>, BeginError> {

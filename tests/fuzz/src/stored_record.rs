@@ -1,7 +1,8 @@
 //! A stored record: what nobody sealed does not open, and what lies behind the seal is read and written as the same
 //! (contract 5.2; standards SE-03…SE-05, SE-11).
 //!
-//! The fuzzer's first byte chooses: what is in the store, changes of what was sealed, or what lies behind the seal.
+//! The fuzzer's first byte chooses: what is in the store, changes of what was sealed, or what lies behind the seal: as it is, or
+//! as a head and what follows it, with a zero between them instead of the length in front.
 
 use crate::common::SETTINGS;
 use cloakroom::clock::UnixTime;
@@ -42,6 +43,15 @@ pub fn check(data: &[u8]) {
     match choice % 4 {
         0 => check_stored(rest),
         1 => check_changed(rest),
+        2 => {
+            let mut parts = rest.splitn(2, |byte| *byte == 0);
+            let (head, texts) = (
+                parts.next().unwrap_or_default(),
+                parts.next().unwrap_or_default(),
+            );
+            let length = u32::try_from(head.len()).expect("inputs are short");
+            check_record(&[&length.to_be_bytes(), head, texts].concat());
+        }
         _ => check_record(rest),
     }
 }
@@ -123,11 +133,12 @@ fn check_record(plain: &[u8]) {
         Some(written),
         "it changes each time it is written"
     );
+    let (after, written_texts) = parts(written).expect("what was written has a head");
     // Of a member that is passed over not even the escapes are looked at.
-    let Some(before) = fields(plain) else {
+    let Some((before, texts)) = parts(plain) else {
         return;
     };
-    let after = fields(written).expect("what was written is an object");
+    assert_eq!(texts, written_texts, "a text has changed");
     assert_eq!(
         without_defaults(before),
         without_defaults(after),
@@ -135,28 +146,30 @@ fn check_record(plain: &[u8]) {
     );
 }
 
-fn fields(record: &[u8]) -> Option<Map<String, Value>> {
-    serde_json::from_slice(record).ok()
+/// The head, and what follows it.
+fn parts(record: &[u8]) -> Option<(Map<String, Value>, &[u8])> {
+    let (length, rest) = record.split_first_chunk()?;
+    let (head, texts) = rest.split_at_checked(u32::from_be_bytes(*length).try_into().ok()?)?;
+    Some((serde_json::from_slice(head).ok()?, texts))
 }
 
-/// Without what is as good as absent.
-fn without_defaults(mut record: Map<String, Value>) -> Map<String, Value> {
+/// Without what is as good as absent, and what is passed over.
+fn without_defaults(mut head: Map<String, Value>) -> Map<String, Value> {
     let is_default = |value: &Value| value.is_null() || *value == false || *value == 0;
-    for name in ["sid", "unconfirmed", "shown"] {
-        if record.get(name).is_some_and(is_default) {
-            record.remove(name);
+    for name in ["sid", "unconfirmed", "shown", "showing"] {
+        if head.get(name).is_some_and(is_default) {
+            head.remove(name);
         }
     }
-    // They are stored as a text, and an object is taken, too.
-    if let Some(Value::String(text)) = record.get("claims") {
-        let claims = serde_json::from_str(text).unwrap_or_default();
-        record.insert("claims".to_owned(), Value::Object(claims));
+    for (name, known) in [
+        ("lengths", &["access", "refresh", "id", "claims"][..]),
+        ("showing", &["at", "by"]),
+    ] {
+        if let Some(Value::Object(inner)) = head.get_mut(name) {
+            inner.retain(|name, value| known.contains(&name.as_str()) && !value.is_null());
+        }
     }
-    if let Some(Value::Object(tokens)) = record.get_mut("tokens") {
-        let known = ["access", "obtained", "expires", "refresh", "id", "scopes"];
-        tokens.retain(|name, value| known.contains(&name.as_str()) && !value.is_null());
-    }
-    record
+    head
 }
 
 /// A token is in no `Debug`, unless it stands in a claim as well.
