@@ -509,3 +509,14 @@ async fn healthcheck_is_0_while_it_lives_and_1_after() {
     Cloakroom::stop(cloakroom).await;
     assert_eq!(run(folder.path(), &arguments, &[]).status.code(), Some(1));
 }
+
+/// glibc's keeps most of what a crowd of connections took.
+#[test]
+fn memory_comes_from_mimalloc_which_gives_it_back() {
+    let folder = TempDir::new().unwrap();
+    let output = run(folder.path(), &["--version"], &[("MIMALLOC_VERBOSE", "1")]);
+    let (out, said) = (text(&output.stdout), text(&output.stderr));
+    assert!(out.starts_with("cloakroom "), "{out}");
+    // It is linked only where it takes the place of `malloc`, since nothing asks for it by name.
+    assert!(said.contains("mimalloc: v2."), "{said}");
+}

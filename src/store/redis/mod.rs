@@ -76,6 +76,8 @@ return redis.call('HLEN', KEYS[1])";
 
 /// The length of a version, in bytes.
 const VERSION: usize = 8;
+/// The length of a hash in a key's name: 256 bits in base64url.
+const HASH: usize = 43;
 
 /// The store in Redis.
 #[derive(Debug)]
@@ -106,8 +108,9 @@ fn millis(ttl: Duration) -> u64 {
 
 /// A command about one key.
 fn command(name: &str, key: &str, rest: &[&[u8]]) -> Cmd {
-    let mut command = cmd(name);
-    command.arg(key);
+    let size = name.len() + key.len() + rest.iter().map(|argument| argument.len()).sum::<usize>();
+    let mut command = Cmd::with_capacity(2 + rest.len(), size);
+    command.arg(name).arg(key);
     for argument in rest {
         command.arg(*argument);
     }
@@ -116,8 +119,15 @@ fn command(name: &str, key: &str, rest: &[&[u8]]) -> Cmd {
 
 /// A key's name. What stands in braces decides where it lives in a cluster.
 fn name(key_prefix: &str, key: StoreKey) -> String {
-    let hash = BASE64_URL_SAFE_NO_PAD.encode(key.hash);
-    format!("{key_prefix}{{{hash}}}:{}", key.kind.word())
+    let word = key.kind.word();
+    // Put together by hand: each request that finds no session in memory asks for one.
+    let mut name = String::with_capacity(key_prefix.len() + 1 + HASH + 2 + word.len());
+    name.push_str(key_prefix);
+    name.push('{');
+    BASE64_URL_SAFE_NO_PAD.encode_string(key.hash, &mut name);
+    name.push_str("}:");
+    name.push_str(word);
+    name
 }
 
 /// Which key a text is the name of. `None`: none of ours.
