@@ -34,6 +34,7 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 use tokio::time::Instant;
+use tokio_util::future::FutureExt;
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::task::TaskTracker;
 
@@ -242,7 +243,8 @@ where
         let tunnel = TUNNEL.try_with(|end| end.get().cloned()).ok().flatten();
         let end = tunnel.unwrap_or_else(|| self.end.clone());
         let stream = TUNNEL.scope(OnceCell::new(), stream);
-        self.tracker.spawn(end.run_until_cancelled_owned(stream));
+        // Not by the token's own method, which would keep room for the stream twice.
+        self.tracker.spawn(stream.with_cancellation_token_owned(end));
     }
 }
 

@@ -84,7 +84,8 @@ impl Cache {
     ) -> Option<Arc<Session>> {
         let kept = self.kept.get(id)?;
         let did_count = counts(&kept.hash);
-        if store.holds(&kept.ticket) && Instant::now() < kept.until {
+        let now = Instant::now();
+        if store.holds_at(&kept.ticket, now) && now < kept.until {
             return (did_count && counts(&kept.hash)).then_some(kept.session);
         }
         self.kept.remove(id);
@@ -123,7 +124,7 @@ impl Cache {
         if now >= *at {
             *at = now + self.ttl;
             self.kept
-                .retain(|_, kept| now < kept.until && store.holds(&kept.ticket));
+                .retain(|_, kept| now < kept.until && store.holds_at(&kept.ticket, now));
         }
     }
 

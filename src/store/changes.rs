@@ -133,9 +133,9 @@ impl Pulse {
     }
 
     /// Whether a question asked within the last second was answered.
-    pub(super) fn lives(&self) -> bool {
+    pub(super) fn lives(&self, now: Instant) -> bool {
         let proved = self.born + Duration::from_micros(self.proved.load(Ordering::SeqCst));
-        !self.stopped.load(Ordering::SeqCst) && proved.elapsed() < PROOF
+        !self.stopped.load(Ordering::SeqCst) && now.saturating_duration_since(proved) < PROOF
     }
 }
 
@@ -164,10 +164,10 @@ impl Ticket {
     }
 
     /// Whether it is still so.
-    pub(super) fn holds(&self, changes: &Changes) -> bool {
+    pub(super) fn holds(&self, changes: &Changes, now: Instant) -> bool {
         let heard = match &self.source {
             Source::Here => true,
-            Source::Server(pulse) => pulse.lives(),
+            Source::Server(pulse) => pulse.lives(now),
             Source::Nowhere => false,
         };
         heard && changes.now(&self.key) == self.epoch
@@ -238,12 +238,12 @@ mod tests {
         let tickets: Vec<_> = (0..100).map(|n| ticket(&changes, n, Source::Here)).collect();
         changes.note(&key(Kind::Session, 7));
         changes.note(&key(Kind::RefreshLock, 8));
-        let holding = tickets.iter().filter(|ticket| ticket.holds(&changes)).count();
+        let holding = tickets.iter().filter(|ticket| ticket.holds(&changes, Instant::now())).count();
         assert_eq!(holding, 99);
-        assert!(!tickets[7].holds(&changes));
+        assert!(!tickets[7].holds(&changes, Instant::now()));
         changes.note_all();
-        assert!(!tickets.iter().any(|ticket| ticket.holds(&changes)));
-        assert!(!ticket(&changes, 1, Source::Nowhere).holds(&changes));
+        assert!(!tickets.iter().any(|ticket| ticket.holds(&changes, Instant::now())));
+        assert!(!ticket(&changes, 1, Source::Nowhere).holds(&changes, Instant::now()));
     }
 
     #[test]
@@ -254,7 +254,7 @@ mod tests {
         // It is deleted elsewhere, and that is told.
         changes.note(&key(Kind::Session, 1));
         // Only now is the answer put away.
-        assert!(!read.holds(&changes));
+        assert!(!read.holds(&changes, Instant::now()));
     }
 
     #[tokio::test(start_paused = true)]
@@ -263,20 +263,20 @@ mod tests {
         let pulse = Pulse::new(Instant::now());
         let kept = ticket(&changes, 1, Source::Server(Arc::clone(&pulse)));
         tokio::time::advance(Duration::from_millis(900)).await;
-        assert!(kept.holds(&changes));
+        assert!(kept.holds(&changes, Instant::now()));
         let asked = Instant::now();
         tokio::time::advance(Duration::from_millis(200)).await;
-        assert!(!kept.holds(&changes), "it was asked longer ago");
+        assert!(!kept.holds(&changes, Instant::now()), "it was asked longer ago");
         pulse.beat(asked);
-        assert!(kept.holds(&changes), "and lives after all");
+        assert!(kept.holds(&changes, Instant::now()), "and lives after all");
         tokio::time::advance(Duration::from_millis(799)).await;
-        assert!(kept.holds(&changes));
+        assert!(kept.holds(&changes, Instant::now()));
         tokio::time::advance(Duration::from_millis(1)).await;
-        assert!(!kept.holds(&changes), "the second counts from the question");
+        assert!(!kept.holds(&changes, Instant::now()), "the second counts from the question");
         pulse.beat(Instant::now());
         pulse.stop();
         pulse.beat(Instant::now());
-        assert!(!kept.holds(&changes), "dead once, dead for ever");
+        assert!(!kept.holds(&changes, Instant::now()), "dead once, dead for ever");
     }
 
     #[tokio::test]

@@ -272,7 +272,13 @@ impl Store {
     /// Whether what was read with this ticket is still so, as far as can be known without asking (contract 4.10).
     #[must_use]
     pub fn holds(&self, ticket: &Ticket) -> bool {
-        ticket.holds(&self.changes)
+        self.holds_at(ticket, Instant::now())
+    }
+
+    /// The same for who has looked at the clock.
+    #[must_use]
+    pub fn holds_at(&self, ticket: &Ticket, now: Instant) -> bool {
+        ticket.holds(&self.changes, now)
     }
 
     /// News of the session whose keys have this hash: of its record, and of the lease on its refresh.

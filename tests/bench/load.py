@@ -84,6 +84,8 @@ def command(sut, load, seconds, files, certificate):
         most = load.connections * load.streams
         return ["h2load", "-t1", f"-c{load.connections}", f"-m{load.streams}", "-D", seconds, *headers(sut, "-H"), sut.url], read_h2load, most
     what = ["--messages", MESSAGE] if sut.way.answer is None else ["--answer", files / sut.way.what]
+    if load.tool == "post":
+        return ["h2load", "--h1", "-t1", f"-c{load.connections}", "-D", seconds, "-d", files / "orders", *headers(sut, "-H"), sut.url], read_h2load, load.connections
     own = [EXAMPLES / "closed_loop", "--connections", load.connections, "--seconds", seconds, *what, *asked(sut, files, certificate)]
     return own, read_own, 0
 

@@ -164,7 +164,8 @@ class Rig(contextlib.ExitStack):
         for name, answer in ANSWERS.items():
             if answer is not None:
                 (self.files / name).write_bytes(answer)
-        self.redis_port, self.upstream_port, self.other_upstream_port, self.receiver_port, *ports = free_ports(4 + 2 * PLACES)
+        self.redis_port, self.upstream_port, self.other_upstream_port, self.receiver_port, self.h2c_port, self.other_h2c_port, self.forward_auth_port, *ports = (
+            free_ports(7 + 2 * PLACES))
         self.places = list(zip(ports[::2], ports[1::2]))
         self.take_place(0)
         self.key = secrets.token_urlsafe(32)
@@ -182,7 +183,7 @@ class Rig(contextlib.ExitStack):
              "-subj", "/CN=benchmark", "-addext", "subjectAltName=IP:127.0.0.1", "-addext", "basicConstraints=critical,CA:FALSE",
              "-keyout", self.certificate_key, "-out", self.certificate],
             check=True, capture_output=True)
-        self.upstream = self.start_upstream(self, "upstream", self.upstream_port, OTHER_CORE)
+        self.upstream = self.start_upstream(self, "upstream", self.upstream_port, self.h2c_port, OTHER_CORE)
         self.receiver = Receiver(self.enter_context(Process(
             "receiver", [str(EXAMPLES / "receiver"), "--port", str(self.receiver_port), "--upload", str(self.files / "big"),
                          "--answer", str(self.files / "upload")], {OTHER_CORE}, self.run)), self.receiver_port) if with_receiver else None
@@ -204,9 +205,9 @@ class Rig(contextlib.ExitStack):
             raise Trouble(f"the provider does not start: {provider.written()}")
         self.issuer = json.loads(provider.ready_line)["issuer"]
 
-    def start_upstream(self, stack, name, port, core):
+    def start_upstream(self, stack, name, port, h2c, core):
         (self.run / name).mkdir(exist_ok=True)
-        config = write(self.run, "upstream.conf", port=port, body=BODY.decode(), files=self.files)
+        config = write(self.run, "upstream.conf", port=port, h2c=h2c, body=BODY.decode(), files=self.files)
         config = config.rename(self.run / f"{name}.conf")
         return Upstream(stack.enter_context(Process(name, ["nginx", "-e", "stderr", "-p", str(self.run / name), "-c", str(config)], {core}, self.run)), port)
 
@@ -241,7 +242,7 @@ class Rig(contextlib.ExitStack):
     # --- the systems under test: each a function of the stack that ends it, and of the way in which it is asked
 
     def alone(self, stack, way):
-        upstream = self.start_upstream(stack, "upstream-alone", self.other_upstream_port, SUT_CORE)
+        upstream = self.start_upstream(stack, "upstream-alone", self.other_upstream_port, self.other_h2c_port, SUT_CORE)
         return Sut(upstream.process, way, f"http://127.0.0.1:{upstream.port}/open/{way.what}", upstream)
 
     def nginx(self, stack, way, prefix="/open/", proxy=""):
@@ -289,14 +290,28 @@ class Rig(contextlib.ExitStack):
     def in_redis_uncached(self, stack, way):
         return self.start_cloakroom(stack, way, "cache: off\n  " + self.redis_store(), prefix="/private/")
 
+    def over_h2c(self, stack, way):
+        return self.start_cloakroom(stack, way, self.redis_store(), prefix="/private/", upstream=self.h2c_port, protocol="h2c")
+
+    def forward_auth(self, stack, way):
+        """An ingress that asks: whoever asks is trusted, and no upstream has a part in it."""
+        server = f"forward_auth: 127.0.0.1:{self.forward_auth_port}\n  trusted_proxies: [127.0.0.1]"
+        browser = self.start_cloakroom(stack, way, self.redis_store(), prefix="/private/", server=server)
+        sut = Sut(browser.process, way, f"http://127.0.0.1:{self.forward_auth_port}/", None, try_it=False)
+        scheme, _, rest = browser.url.partition("://")
+        host, _, target = rest.partition("/")
+        sut.headers = browser.headers | {
+            "X-Forwarded-Method": "GET", "X-Forwarded-Proto": scheme, "X-Forwarded-Host": host, "X-Forwarded-Uri": f"/{target}", "X-Forwarded-For": "127.0.0.1"}
+        return sut
+
     def redis_store(self):
         return f'keys: [ "{self.key}" ]\n  store: {{ redis: {{ url: "redis://127.0.0.1:{self.redis_port}/0" }} }}'
 
-    def start_cloakroom(self, stack, way, session, prefix="/open/", wrapper=()):
+    def start_cloakroom(self, stack, way, session, prefix="/open/", wrapper=(), server="", upstream=None, protocol="auto"):
         config = write(
             self.run, "cloakroom.yaml", origin=f"{way.scheme}://127.0.0.1:{self.port}", port=self.port, admin=self.admin, issuer=self.issuer,
-            upstream=self.upstream_of(way).port, session=session, files=self.files,
-            tls=f"tls: {{ cert: {self.certificate}, key: {self.certificate_key} }}" if way.tls else "")
+            upstream=upstream or self.upstream_of(way).port, protocol=protocol, session=session, files=self.files,
+            server=f"tls: {{ cert: {self.certificate}, key: {self.certificate_key} }}" if way.tls else server)
         # A copy of its own: several that stand side by side would share their code's memory, and PSS divides that.
         binary = self.run / "cloakroom"
         binary.unlink(missing_ok=True)

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import load
 import processes
-from groups import GROUPS
+from groups import GROUPS, Group, Row
+from load import Load
 from processes import Trouble
 from rig import Rig, end_in_order, step_aside
 
@@ -16,6 +17,12 @@ LOADS = {
     "h1": ["open", "memory", "redis", "uncached"], "h2c": ["redis"], "tls": ["redis"], "h2": ["redis"], "big": ["redis"], "bigh2": ["redis"],
     "upload": ["redis"], "socket": ["redis"], "file": ["files"], "bigfile": ["files"], "two": ["redis"],
 }
+# And what is not measured.
+OTHERS = [
+    Group("small uploads", {"redis": Row("cloakroom, session in Redis", Rig.in_redis)}, load=Load("post", 64)),
+    Group("over HTTP/2 to the upstream", {"h2c": Row("cloakroom, session in Redis", Rig.over_h2c)}, rate=0),
+    Group("forward-auth", {"asked": Row("cloakroom, session in Redis", Rig.forward_auth)}),
+]
 SECONDS, RATE, PATIENCE = 3, 1000, 30
 
 
@@ -30,6 +37,9 @@ def main():
         for name, rows in LOADS.items():
             for row in rows:
                 train(rig, GROUPS[name], GROUPS[name].rows[row])
+        for group in OTHERS:
+            for row in group.rows.values():
+                train(rig, group, row)
 
 
 def train(rig, group, row):
