@@ -81,9 +81,8 @@ pub async fn speak<S: Service, T: AsyncRead + AsyncWrite + Unpin + Send + 'stati
         let refusal = refused.or(bounds.refusal(&request)).or(fragment);
         let under_way = Under::way(following.clone());
         // What may follow CONNECT or an upgrade was meant for another protocol, whoever refused to switch.
-        let is_last = head.is_last
-            || request.method() == Method::CONNECT
-            || request.headers().contains_key(UPGRADE);
+        let is_last =
+            head.is_last || request.method() == Method::CONNECT || request.headers().contains_key(UPGRADE);
         // Here, too: a request is large, and would be moved with whatever holds it.
         let answered = match refusal {
             Some(refusal) => Err((refusal, Box::new(request))),

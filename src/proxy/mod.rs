@@ -96,7 +96,9 @@ pub async fn forward(
     let takes_trailers = response::takes_trailers(&head.headers);
     let sitter = passage.opener.filter(|_| is_websocket);
     let taken_seat = sitter.map(|opener| opener.seat()).transpose()?;
-    let browser = is_websocket.then(|| head.extensions.remove::<OnUpgrade>()).flatten();
+    let browser = is_websocket
+        .then(|| head.extensions.remove::<OnUpgrade>())
+        .flatten();
     let hold = head.extensions.remove::<Hold>();
 
     let opening = is_websocket.then(|| upgrade::Opening::take(&head.headers));

@@ -278,7 +278,13 @@ impl Payload {
         let head = Wiped::new(serde_json::to_vec(&head).map_err(|_| RecordError::Malformed)?);
         let length = u32::try_from(head.len()).map_err(|_| RecordError::TooLarge)?;
         let length = length.to_be_bytes();
-        let texts = [access, refresh.unwrap_or_default(), id.unwrap_or_default(), claims].map(str::as_bytes);
+        let texts = [
+            access,
+            refresh.unwrap_or_default(),
+            id.unwrap_or_default(),
+            claims,
+        ]
+        .map(str::as_bytes);
         let parts = [&length, &head[..]].into_iter().chain(texts);
         let size = parts.clone().map(<[u8]>::len).sum();
         if size > MAX {

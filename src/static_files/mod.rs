@@ -66,11 +66,7 @@ impl StaticFiles {
     ///
     /// # Errors
     /// [`Failure::MethodNotAllowed`], [`Failure::NotFound`], or [`Failure::Internal`] where a file cannot be read.
-    pub async fn serve(
-        &self,
-        head: &Parts,
-        path: &RequestPath,
-    ) -> Result<Response<Body>, Failure> {
+    pub async fn serve(&self, head: &Parts, path: &RequestPath) -> Result<Response<Body>, Failure> {
         if !matches!(head.method, Method::GET | Method::HEAD) {
             return Err(Failure::MethodNotAllowed("GET, HEAD"));
         }

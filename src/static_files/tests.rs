@@ -63,7 +63,11 @@ async fn ask(
     }
     let request = request.body(()).unwrap();
     let parsed = RequestPath::parse(request.uri().path()).unwrap();
-    let (parts, body) = site.files.serve(&request.into_parts().0, &parsed).await?.into_parts();
+    let (parts, body) = site
+        .files
+        .serve(&request.into_parts().0, &parsed)
+        .await?
+        .into_parts();
     let bytes = body.collect().await.unwrap().to_bytes();
     Ok((
         Response::from_parts(parts, ()),

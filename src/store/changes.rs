@@ -238,11 +238,18 @@ mod tests {
         let tickets: Vec<_> = (0..100).map(|n| ticket(&changes, n, Source::Here)).collect();
         changes.note(&key(Kind::Session, 7));
         changes.note(&key(Kind::RefreshLock, 8));
-        let holding = tickets.iter().filter(|ticket| ticket.holds(&changes, Instant::now())).count();
+        let holding = tickets
+            .iter()
+            .filter(|ticket| ticket.holds(&changes, Instant::now()))
+            .count();
         assert_eq!(holding, 99);
         assert!(!tickets[7].holds(&changes, Instant::now()));
         changes.note_all();
-        assert!(!tickets.iter().any(|ticket| ticket.holds(&changes, Instant::now())));
+        assert!(
+            !tickets
+                .iter()
+                .any(|ticket| ticket.holds(&changes, Instant::now()))
+        );
         assert!(!ticket(&changes, 1, Source::Nowhere).holds(&changes, Instant::now()));
     }
 
@@ -272,7 +279,10 @@ mod tests {
         tokio::time::advance(Duration::from_millis(799)).await;
         assert!(kept.holds(&changes, Instant::now()));
         tokio::time::advance(Duration::from_millis(1)).await;
-        assert!(!kept.holds(&changes, Instant::now()), "the second counts from the question");
+        assert!(
+            !kept.holds(&changes, Instant::now()),
+            "the second counts from the question"
+        );
         pulse.beat(Instant::now());
         pulse.stop();
         pulse.beat(Instant::now());

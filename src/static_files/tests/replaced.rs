@@ -20,7 +20,11 @@ impl Site {
     async fn body(&self, path: &str) -> Body {
         let request = Request::builder().uri(path).body(()).unwrap();
         let parsed = RequestPath::parse(path).unwrap();
-        self.files.serve(&request.into_parts().0, &parsed).await.unwrap().into_body()
+        self.files
+            .serve(&request.into_parts().0, &parsed)
+            .await
+            .unwrap()
+            .into_body()
     }
 
     /// The file's bytes themselves, where they are sent in one go.

@@ -408,7 +408,11 @@ mod tests {
             let beating = heartbeat(connection.clone(), Role::Primary, Some(&pulse), None, Some(&news));
             let beaten = timeout(Duration::from_millis(1500), beating).await;
             assert!(beaten.is_err(), "the connection is kept");
-            assert_eq!(pulse.lives(Instant::now()), is_proof, "in a cluster: {is_cluster}");
+            assert_eq!(
+                pulse.lives(Instant::now()),
+                is_proof,
+                "in a cluster: {is_cluster}"
+            );
         }
     }
 }
