@@ -3,6 +3,7 @@
 mod admin_listener;
 mod check;
 mod demo;
+mod descriptors;
 mod healthcheck;
 mod logs;
 mod output;

@@ -1,7 +1,7 @@
 //! `cloakroom run`: serves until it is told to stop.
 
 use super::output::complain;
-use super::{BAD_CONFIG, FAILED, logs, print_mistakes, serving_runtime};
+use super::{BAD_CONFIG, FAILED, descriptors, logs, print_mistakes, serving_runtime};
 use crate::{app, config};
 use std::path::Path;
 use std::process::ExitCode;
@@ -16,7 +16,8 @@ pub(super) fn run(file: Option<&Path>) -> ExitCode {
         }
     };
     logs::start(&loaded.settings.log);
-    for warning in &loaded.warnings {
+    let scarce = descriptors::raise(loaded.settings.server.max_connections);
+    for warning in loaded.warnings.iter().chain(&scarce) {
         tracing::warn!("{warning}");
     }
     serve(loaded.settings)

@@ -262,3 +262,21 @@ async fn md_10_starting_needs_no_provider_and_no_upstream() {
     assert_eq!(cloakroom.browser().fetch("GET", "/app.js").await.status, 200);
     assert_eq!(cloakroom.stop().await, 0);
 }
+
+/// Shells give 1024, and a crowd of browsers needs more.
+#[tokio::test]
+async fn lm_07_as_many_files_are_opened_as_the_system_allows_and_too_few_are_said_at_the_start() {
+    let rig = Rig::start().await;
+    let limits = |cloakroom: &Cloakroom| {
+        let limits = std::fs::read_to_string(format!("/proc/{}/limits", cloakroom.id())).unwrap();
+        let line = limits.lines().find(|line| line.starts_with("Max open files"));
+        line.unwrap().split_whitespace().skip(3).take(2).collect::<Vec<_>>().join("/")
+    };
+    for (max_connections, warned) in [(400, false), (450, true)] {
+        let config = rig.config.replica().set("server.max_connections", max_connections);
+        let cloakroom = Cloakroom::start_with_open_files(300, 700, &config).await;
+        assert_eq!(limits(&cloakroom), "700/700");
+        let warning = "at most 700 files and connections may be open, and `server.max_connections` (450) may take 706";
+        assert_eq!(cloakroom.log().contains(warning), warned, "{}", cloakroom.log());
+    }
+}

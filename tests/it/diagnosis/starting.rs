@@ -44,6 +44,20 @@ async fn a_store_that_has_not_answered_yet() {
 }
 
 #[tokio::test]
+async fn more_connections_than_files_may_be_open() {
+    let mut entry = Entry::of("New connections hang");
+    let rig = Rig::start().await;
+    let cloakroom = Cloakroom::start_with_open_files(100, 200, &rig.config.replica()).await;
+    let mut open = Vec::new();
+    for _ in 0..200 {
+        open.push(tokio::net::TcpStream::connect(cloakroom.address()).await.unwrap());
+    }
+    entry.settle(&cloakroom).await;
+    drop(open);
+    assert_eq!(cloakroom.browser().fetch("GET", "/api/public/x").await.status, 200);
+}
+
+#[tokio::test]
 async fn a_probe_that_asks_by_name() {
     let mut entry = Entry::of("The admin listener answers 421");
     let rig = Rig::start().await;

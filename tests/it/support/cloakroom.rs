@@ -41,7 +41,10 @@ fn read_into(mut from: impl Read + Send + 'static, output: &Arc<Mutex<Vec<u8>>>)
 
 /// The binary with nothing of this process's environment but the path.
 fn command() -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_cloakroom"));
+    bare(Command::new(env!("CARGO_BIN_EXE_cloakroom")))
+}
+
+fn bare(mut command: Command) -> Command {
     command
         .env_clear()
         .env("PATH", "/usr/bin:/bin")
@@ -112,10 +115,24 @@ impl Cloakroom {
         cloakroom
     }
 
+    /// Starts it with these limits of open files, and waits until it is ready.
+    pub async fn start_with_open_files(soft: u32, hard: u32, config: &Config) -> Self {
+        let mut shell = Command::new("sh");
+        let limited = format!("ulimit -Sn {soft} && ulimit -Hn {hard} && exec \"$0\" \"$@\"");
+        shell.args(["-c", &limited, env!("CARGO_BIN_EXE_cloakroom")]);
+        let mut cloakroom = Self::spawn_by(bare(shell), config);
+        cloakroom.becomes(200).await;
+        cloakroom
+    }
+
     fn spawn(config: &Config) -> Self {
+        Self::spawn_by(command(), config)
+    }
+
+    fn spawn_by(mut command: Command, config: &Config) -> Self {
         let folder = TempDir::new().unwrap();
         let file = config.write(folder.path());
-        let mut child = command()
+        let mut child = command
             .args(["run", "--config", file.to_str().unwrap()])
             .envs(config.environment.iter().cloned())
             .current_dir(folder.path())
