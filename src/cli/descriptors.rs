@@ -14,7 +14,9 @@ pub(super) fn raise(max_connections: usize) -> Option<String> {
     if limit.current.is_some_and(|current| current < most) {
         limit.current = limit.maximum;
         if let Err(error) = setrlimit(Resource::Nofile, limit) {
-            return Some(format!("the limit of open files cannot be raised to {most}: {error}"));
+            return Some(format!(
+                "the limit of open files cannot be raised to {most}: {error}"
+            ));
         }
     }
     let wanted = BESIDE.saturating_add(u64::try_from(max_connections).unwrap_or(u64::MAX));

@@ -28,6 +28,10 @@ use tokio::time::{Instant, Sleep};
 /// How long a body may stand still while somebody waits for it.
 const BODY_STALL: Duration = Duration::from_mins(1);
 
+/// How long a browser may take nothing of what it asked for. Long, because a page that plays a film in parts stops reading it
+/// meanwhile.
+pub const SEND_STALL: Duration = Duration::from_mins(5);
+
 /// How long a connection is without a request before hyper's buffers are thought to be wasted on it: so rarely at most is the
 /// timer of a busy one set again, and one that asks twice in this time pays nothing for asking.
 pub const PARKED_AFTER: Duration = Duration::from_millis(500);
@@ -212,8 +216,10 @@ pub struct Wire<T> {
     waiting_since: Option<Instant>,
     linger_until: Option<Instant>,
     has_served: bool,
-    /// Something of an answer was not taken from hyper yet.
-    is_writing: bool,
+    /// Since when the browser takes nothing of what hyper has for it; `None`: there is nothing, or it takes it.
+    stalled_since: Option<Instant>,
+    /// Made when it is first needed, and set again when it has run out.
+    stall_timer: Option<Pin<Box<Sleep>>>,
     /// hyper was told that the browser is gone, to be rid of it; the next request is waited for without.
     is_parked: bool,
     lingered: u64,
@@ -238,7 +244,8 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Wire<T> {
             waiting_since: None,
             linger_until: None,
             has_served: false,
-            is_writing: false,
+            stalled_since: None,
+            stall_timer: None,
             is_parked: false,
             lingered: 0,
             write_closed: false,
@@ -370,7 +377,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Wire<T> {
                         return Poll::Ready(Due::Over);
                     }
                     Awaited::Request(since) if self.is_parked => since + self.idle_timeout,
-                    Awaited::Request(_) if self.is_writing => now + PARKED_AFTER,
+                    Awaited::Request(_) if self.stalled_since.is_some() => now + PARKED_AFTER,
                     Awaited::Request(since) if since + PARKED_AFTER <= now => {
                         return Poll::Ready(Due::Parking);
                     }
@@ -405,6 +412,26 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Wire<T> {
         self.waiting_since = None;
         self.is_parked = false;
         Poll::Ready(Ok(!self.held.is_empty()))
+    }
+
+    /// What came of handing bytes to the browser; an error where it has taken none for too long.
+    fn note_sent<R>(&mut self, cx: &mut Context<'_>, sent: Poll<io::Result<R>>) -> Poll<io::Result<R>> {
+        if sent.is_ready() {
+            self.stalled_since = None;
+            return sent;
+        }
+        let until = *self.stalled_since.get_or_insert_with(Instant::now) + SEND_STALL;
+        let timer = self
+            .stall_timer
+            .get_or_insert_with(|| Box::pin(tokio::time::sleep_until(until)));
+        // It only ever moves on.
+        while timer.as_mut().poll(cx).is_ready() {
+            if until <= Instant::now() {
+                return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
+            }
+            timer.as_mut().reset(until);
+        }
+        Poll::Pending
     }
 
     fn note_held(&self) {
@@ -469,9 +496,8 @@ impl<T: AsyncRead + AsyncWrite + Unpin> AsyncRead for Wire<T> {
 impl<T: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Wire<T> {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
-        let written = Pin::new(&mut this.io).poll_write(cx, buf);
-        this.is_writing = written.is_pending();
-        written
+        let sent = Pin::new(&mut this.io).poll_write(cx, buf);
+        this.note_sent(cx, sent)
     }
 
     fn poll_write_vectored(
@@ -480,9 +506,8 @@ impl<T: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Wire<T> {
         bufs: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
-        let written = Pin::new(&mut this.io).poll_write_vectored(cx, bufs);
-        this.is_writing = written.is_pending();
-        written
+        let sent = Pin::new(&mut this.io).poll_write_vectored(cx, bufs);
+        this.note_sent(cx, sent)
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -491,9 +516,8 @@ impl<T: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Wire<T> {
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
-        let flushed = Pin::new(&mut this.io).poll_flush(cx);
-        this.is_writing = flushed.is_pending();
-        flushed
+        let sent = Pin::new(&mut this.io).poll_flush(cx);
+        this.note_sent(cx, sent)
     }
 
     /// Closes in stages (RFC 9112 §9.6): were the socket closed over unread bytes, TCP's reset could overtake the answer.

@@ -270,13 +270,22 @@ async fn lm_07_as_many_files_are_opened_as_the_system_allows_and_too_few_are_sai
     let limits = |cloakroom: &Cloakroom| {
         let limits = std::fs::read_to_string(format!("/proc/{}/limits", cloakroom.id())).unwrap();
         let line = limits.lines().find(|line| line.starts_with("Max open files"));
-        line.unwrap().split_whitespace().skip(3).take(2).collect::<Vec<_>>().join("/")
+        line.unwrap()
+            .split_whitespace()
+            .skip(3)
+            .take(2)
+            .collect::<Vec<_>>()
+            .join("/")
     };
     for (max_connections, warned) in [(400, false), (450, true)] {
-        let config = rig.config.replica().set("server.max_connections", max_connections);
+        let config = rig
+            .config
+            .replica()
+            .set("server.max_connections", max_connections);
         let cloakroom = Cloakroom::start_with_open_files(300, 700, &config).await;
         assert_eq!(limits(&cloakroom), "700/700");
-        let warning = "at most 700 files and connections may be open, and `server.max_connections` (450) may take 706";
+        let warning =
+            "at most 700 files and connections may be open, and `server.max_connections` (450) may take 706";
         assert_eq!(cloakroom.log().contains(warning), warned, "{}", cloakroom.log());
     }
 }

@@ -3,6 +3,7 @@
 mod http1;
 mod http2;
 mod parking;
+mod stall;
 mod tls;
 
 use super::*;

@@ -29,7 +29,7 @@ fn connection(echo: &Echo) -> Connection<Echo> {
     }
 }
 
-async fn fresh<T>(stream: T) -> Fresh<T> {
+pub(super) async fn fresh<T>(stream: T) -> Fresh<T> {
     Fresh {
         stream,
         begun: BytesMut::new(),

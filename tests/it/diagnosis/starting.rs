@@ -54,7 +54,10 @@ async fn more_connections_than_files_may_be_open() {
     }
     entry.settle(&cloakroom).await;
     drop(open);
-    assert_eq!(cloakroom.browser().fetch("GET", "/api/public/x").await.status, 200);
+    assert_eq!(
+        cloakroom.browser().fetch("GET", "/api/public/x").await.status,
+        200
+    );
 }
 
 #[tokio::test]
