@@ -1,6 +1,6 @@
 //! The whole way of a request, in one function: `Router::way`. The numbers are the public contract's rules.
 //!
-//! What stops a request is a [`Failure`], and [`Router::answer`] turns it into HTTP; nothing else does.
+//! What stops a request is a [`Failure`], and `Router::answer` turns it into HTTP; nothing else does.
 
 mod head;
 mod notices;

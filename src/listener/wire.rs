@@ -210,6 +210,8 @@ pub struct Wire<T> {
     idle_timeout: Duration,
     /// One timer for the connection's life; it is set again when it has run out, not for every wait.
     timer: Pin<Box<Sleep>>,
+    /// It was set for no later than the end of a request under way, which wakes nobody, is to be noticed.
+    looks_soon: bool,
     /// When the head under way began.
     head_since: Instant,
     /// When the wait for the bytes that come next began.
@@ -239,6 +241,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Wire<T> {
             header_timeout: bounds.header_timeout,
             idle_timeout: bounds.idle_timeout,
             timer: Box::pin(tokio::time::sleep(bounds.header_timeout)),
+            looks_soon: false,
             // The first head's time runs from the connection's first moment, bytes or none.
             head_since: fresh.since,
             waiting_since: None,
@@ -368,7 +371,12 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Wire<T> {
                 Awaited::Request(since) => Some(since + PARKED_AFTER.min(self.idle_timeout)),
                 Awaited::Nothing => None,
             };
-            if self.timer.is_elapsed() || until.is_some_and(|until| self.timer.deadline() > until) {
+            let has_run_out = self.timer.is_elapsed();
+            let is_late = match until {
+                Some(until) => self.timer.deadline() > until,
+                None => !self.looks_soon,
+            };
+            if has_run_out || is_late {
                 let now = Instant::now();
                 let look_at = match awaited {
                     Awaited::Rest(until) if until <= now => return Poll::Ready(Due::Over),
@@ -385,10 +393,18 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Wire<T> {
                     // The end of the request under way wakes nobody: look again, the later the longer it takes.
                     Awaited::Nothing => {
                         let waiting = *self.waiting_since.get_or_insert(now);
-                        now + (now - waiting).max(PARKED_AFTER).min(self.idle_timeout)
+                        let later = now + (now - waiting).max(PARKED_AFTER).min(self.idle_timeout);
+                        if has_run_out {
+                            later
+                        } else {
+                            later.min(self.timer.deadline())
+                        }
                     }
                 };
-                self.timer.as_mut().reset(look_at);
+                self.looks_soon = look_at <= now + PARKED_AFTER;
+                if has_run_out || look_at != self.timer.deadline() {
+                    self.timer.as_mut().reset(look_at);
+                }
             }
             ready!(self.timer.as_mut().poll(cx));
         }

@@ -4,8 +4,8 @@
 //! so ([`Ticket`], contract 4.10); everything else here is about room.
 //!
 //! INVARIANT: bounded, in number and in bytes. INVARIANT: a session is found by its cookie's bits, so only who has the cookie
-//! finds it; they are wiped with the entry. INVARIANT: tokens are wiped from memory with the last use of a session that has left; one that
-//! counts no more leaves when it is asked for, and else with the first that is kept a while later.
+//! finds it; they are wiped with the entry. INVARIANT: tokens are wiped from memory with the last use of a session that has
+//! left; one that counts no more leaves when it is asked for, and else with the first that is kept a while later.
 
 use super::SessionId;
 use super::record::Session;
@@ -25,7 +25,8 @@ const OVERHEAD: u64 = 1024;
 pub(super) struct Cache {
     ttl: Duration,
     /// Not by the hash that names them in the store: to compute that for each request would cost more than to find one.
-    kept: sync::Cache<SessionId, Kept, Weight>,
+    /// In boxes, in which they are wiped: a table that grows would leave copies of them behind.
+    kept: sync::Cache<Box<SessionId>, Kept, Weight>,
     /// When what counts no more is looked for next.
     sweep_at: Mutex<Instant>,
 }
@@ -46,8 +47,8 @@ struct Weight {
     least: u64,
 }
 
-impl Weighter<SessionId, Kept> for Weight {
-    fn weight(&self, _: &SessionId, kept: &Kept) -> u64 {
+impl Weighter<Box<SessionId>, Kept> for Weight {
+    fn weight(&self, _: &Box<SessionId>, kept: &Kept) -> u64 {
         kept.bytes.max(self.least)
     }
 }
@@ -113,7 +114,7 @@ impl Cache {
             until: now + self.ttl,
             bytes: OVERHEAD + size as u64,
         };
-        self.kept.insert(id.clone(), kept);
+        self.kept.insert(Box::new(id.clone()), kept);
     }
 
     /// Lets go of what counts no more: once in a while, and only where nobody else does so now.

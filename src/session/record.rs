@@ -275,9 +275,14 @@ impl Payload {
             showing: self.showing,
             beside: Cow::Borrowed(&self.beside),
         };
-        let head = Wiped::new(serde_json::to_vec(&head).map_err(|_| RecordError::Malformed)?);
-        let length = u32::try_from(head.len()).map_err(|_| RecordError::TooLarge)?;
-        let length = length.to_be_bytes();
+        // Measured first, here and below: a buffer that grows leaves copies behind.
+        let mut size = Size(0);
+        serde_json::to_writer(&mut size, &head).map_err(|_| RecordError::TooLarge)?;
+        let mut written = Wiped::new(Vec::with_capacity(size.0));
+        serde_json::to_writer(&mut *written, &head).map_err(|_| RecordError::TooLarge)?;
+        let length = u32::try_from(size.0)
+            .map_err(|_| RecordError::TooLarge)?
+            .to_be_bytes();
         let texts = [
             access,
             refresh.unwrap_or_default(),
@@ -285,12 +290,11 @@ impl Payload {
             claims,
         ]
         .map(str::as_bytes);
-        let parts = [&length, &head[..]].into_iter().chain(texts);
+        let parts = [&length, &written[..]].into_iter().chain(texts);
         let size = parts.clone().map(<[u8]>::len).sum();
         if size > MAX {
             return Err(RecordError::TooLarge);
         }
-        // With room for the whole: a buffer that grows leaves copies behind.
         let mut bytes = Wiped::new(Vec::with_capacity(size));
         parts.for_each(|part| bytes.extend_from_slice(part));
         Ok(bytes)
@@ -354,4 +358,21 @@ impl Payload {
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes references")]
 const fn is_none(count: &u32) -> bool {
     *count == 0
+}
+
+/// Counts what is written, up to [`MAX`].
+struct Size(usize);
+
+impl std::io::Write for Size {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0 += bytes.len();
+        if self.0 > MAX {
+            return Err(std::io::ErrorKind::WriteZero.into());
+        }
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
 }

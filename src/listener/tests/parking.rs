@@ -55,14 +55,19 @@ async fn ask(browser: &mut (impl AsyncRead + AsyncWrite + Unpin)) -> Vec<u8> {
 
 /// One answer, without its date.
 async fn answer(browser: &mut (impl AsyncRead + Unpin)) -> Vec<u8> {
-    let mut answer = Vec::new();
-    while !answer.ends_with(b"\r\n\r\nhello") {
-        let byte = timeout(Duration::from_mins(2), browser.read_u8()).await;
-        answer.push(byte.expect("an answer in time").unwrap());
-    }
+    let answer = until(browser, b"\r\n\r\nhello").await;
     let text = String::from_utf8(answer).unwrap();
     let lines = text.split("\r\n").filter(|line| !line.starts_with("date:"));
     lines.collect::<Vec<_>>().join("\r\n").into_bytes()
+}
+
+async fn until(browser: &mut (impl AsyncRead + Unpin), end: &[u8]) -> Vec<u8> {
+    let mut read = Vec::new();
+    while !read.ends_with(end) {
+        let byte = timeout(Duration::from_mins(2), browser.read_u8()).await;
+        read.push(byte.expect("an answer in time").unwrap());
+    }
+    read
 }
 
 #[tokio::test(start_paused = true)]
@@ -94,6 +99,44 @@ async fn a_connection_is_parked_when_it_is_idle_and_serves_the_next_request_like
         let (woken, ()) = tokio::join!(woken, async { browser.write_all(&GET[..1]).await.unwrap() });
         assert!(woken && waiting.elapsed().is_zero());
         begun = 1;
+    }
+}
+
+/// hyper reads once while a request is under way, and not again when it is over. In a task of its own, which nobody else wakes.
+#[tokio::test(start_paused = true)]
+async fn a_connection_is_parked_soon_also_where_the_answer_took_a_while() {
+    let echo = Echo::default();
+    let (mut browser, stream) = duplex(4096);
+    let following = Arc::new(Following::default());
+    let mut wire = Box::new(Wire::new(fresh(stream).await, &bounds(), following.clone()));
+    let (wait, read) = (
+        &b"GET /wait HTTP/1.1\r\nHost: a\r\n\r\n"[..],
+        &b"POST /read HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\n\r\n"[..],
+    );
+    let tasks = TaskTracker::new();
+    // The first request of a connection, one right after parking, and one with a body that is long in coming.
+    for (head, begun, following_one) in [(wait, 0, wait), (wait, 1, read), (read, 1, wait)] {
+        let (connection, following) = (connection(&echo), following.clone());
+        let speaking = tasks.spawn(async move { speak(wire, &following, &connection).await });
+        browser.write_all(&head[begun..]).await.unwrap();
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        if head == read {
+            browser.write_all(b"x").await.unwrap();
+            until(&mut browser, b"\r\n\r\nx").await;
+        } else {
+            echo.release.notify_one();
+            until(&mut browser, b"\r\n\r\nwaited").await;
+        }
+        let answered = Instant::now();
+        wire = speaking.await.unwrap().expect("it is parked");
+        let took = answered.elapsed();
+        let what = String::from_utf8_lossy(head);
+        assert!(took <= 2 * PARKED_AFTER, "{took:?} after {what}");
+        let (stop, cut) = (CancellationToken::new(), CancellationToken::new());
+        let woken = next(&mut wire, &stop, &cut);
+        tokio::join!(woken, async {
+            browser.write_all(&following_one[..1]).await.unwrap();
+        });
     }
 }
 

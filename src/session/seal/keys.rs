@@ -96,6 +96,7 @@ impl ServerKey {
         context.update(&*Zeroizing::new(hash("cloakroom/cookie", cookie)));
         context.update(bound);
         context.update(&[1]);
+        // What lies on the stack is written over by whatever comes next; it opens nothing but this one thing, which is open.
         let key = UnboundKey::new(&AES_256_GCM, context.sign().as_ref());
         LessSafeKey::new(key.expect("a block of SHA-256 has the length of AES-256's key"))
     }

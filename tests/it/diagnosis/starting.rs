@@ -45,7 +45,7 @@ async fn a_store_that_has_not_answered_yet() {
 
 #[tokio::test]
 async fn more_connections_than_files_may_be_open() {
-    let mut entry = Entry::of("New connections hang");
+    let entry = Entry::of("New connections hang");
     let rig = Rig::start().await;
     let cloakroom = Cloakroom::start_with_open_files(100, 200, &rig.config.replica()).await;
     let mut open = Vec::new();
