@@ -12,7 +12,7 @@
 
 use super::opening::poll_some;
 use super::{Bounds, Place};
-use crate::turn;
+use crate::{pieces, turn};
 use bytes::{Buf, BytesMut};
 use memchr::memchr;
 use std::future::Future;
@@ -522,7 +522,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Wire<T> {
         bufs: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
-        let sent = Pin::new(&mut this.io).poll_write_vectored(cx, bufs);
+        let sent = pieces::poll_write(Pin::new(&mut this.io), cx, bufs);
         this.note_sent(cx, sent)
     }
 

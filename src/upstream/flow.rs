@@ -5,7 +5,7 @@
 //! INVARIANT: no byte is changed, dropped or reordered.
 
 use super::connect::Io;
-use crate::turn;
+use crate::{pieces, turn};
 use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::sync::Arc;
@@ -91,7 +91,7 @@ impl AsyncWrite for Flow {
         cx: &mut Context<'_>,
         bufs: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.io).poll_write_vectored(cx, bufs)
+        pieces::poll_write(Pin::new(&mut self.io), cx, bufs)
     }
 
     fn is_write_vectored(&self) -> bool {
