@@ -155,6 +155,8 @@ fn parts(record: &[u8]) -> Option<(Map<String, Value>, &[u8])> {
 
 /// Without what is as good as absent, and what is passed over.
 fn without_defaults(mut head: Map<String, Value>) -> Map<String, Value> {
+    // What is written has this release's version, whatever older one was read.
+    head.remove("v");
     let is_default = |value: &Value| value.is_null() || *value == false || *value == 0;
     for name in ["sid", "unconfirmed", "shown", "showing"] {
         if head.get(name).is_some_and(is_default) {
