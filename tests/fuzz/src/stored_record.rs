@@ -45,10 +45,7 @@ pub fn check(data: &[u8]) {
         1 => check_changed(rest),
         2 => {
             let mut parts = rest.splitn(2, |byte| *byte == 0);
-            let (head, texts) = (
-                parts.next().unwrap_or_default(),
-                parts.next().unwrap_or_default(),
-            );
+            let (head, texts) = (parts.next().unwrap_or_default(), parts.next().unwrap_or_default());
             let length = u32::try_from(head.len()).expect("inputs are short");
             check_record(&[&length.to_be_bytes(), head, texts].concat());
         }
