@@ -132,8 +132,8 @@ pub(super) struct Payload {
     pub(super) shown: u32,
     /// The last of these times. `None` where there was one: an older release noted it, and says no more.
     pub(super) showing: Option<Showing>,
-    /// What a newer release wrote beside.
-    beside: Map<String, Value>,
+    /// The head as it was read, for what a newer release wrote beside; empty where nothing was read.
+    head: Wiped,
 }
 
 /// A record's head as it is written.
@@ -156,8 +156,32 @@ struct Head<'a> {
     shown: u32,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     showing: Option<Showing>,
+}
+
+/// A head's fields, all of them.
+pub(super) const FIELDS: [&str; 13] = [
+    "v",
+    "provider",
+    "sub",
+    "sid",
+    "obtained",
+    "expires",
+    "scopes",
+    "lengths",
+    "begun",
+    "used",
+    "unconfirmed",
+    "shown",
+    "showing",
+];
+
+/// What is written: the fields, and what a newer release wrote beside.
+#[derive(Serialize)]
+struct WithBeside<'a> {
     #[serde(flatten)]
-    beside: Cow<'a, Map<String, Value>>,
+    head: Head<'a>,
+    #[serde(flatten)]
+    beside: Map<String, Value>,
 }
 
 /// How long each of the texts behind the head is, bytes.
@@ -193,7 +217,7 @@ impl Payload {
             unconfirmed: false,
             shown: 0,
             showing: None,
-            beside: Map::new(),
+            head: Wiped::default(),
         }
     }
 
@@ -273,7 +297,10 @@ impl Payload {
             unconfirmed: self.unconfirmed,
             shown: self.shown,
             showing: self.showing,
-            beside: Cow::Borrowed(&self.beside),
+        };
+        let head = WithBeside {
+            head,
+            beside: self.beside(),
         };
         // Measured first, here and below: a buffer that grows leaves copies behind.
         let mut size = Size(0);
@@ -309,13 +336,25 @@ impl Payload {
         let length = usize::try_from(u32::from_be_bytes(*length)).map_err(|_| RecordError::Malformed)?;
         let (head, texts) = rest.split_at_checked(length).ok_or(RecordError::Malformed)?;
         match serde_json::from_slice::<Head<'_>>(head) {
-            Ok(head) if head.v <= SCHEMA => Self::of(head, texts),
+            Ok(found) if found.v <= SCHEMA => {
+                let mut payload = Self::of(found, texts)?;
+                payload.head = Wiped::new(head.to_vec());
+                Ok(payload)
+            }
             // A newer record may lack what this release wants: its version is asked before it is called malformed.
             _ => match serde_json::from_slice::<Version>(head) {
                 Ok(version) if version.v > SCHEMA => Err(RecordError::Newer),
                 _ => Err(RecordError::Malformed),
             },
         }
+    }
+
+    /// What a newer release wrote into the head. It is looked for when the record is written again, which is seldom, and not
+    /// each time that one is read.
+    fn beside(&self) -> Map<String, Value> {
+        let mut beside: Map<String, Value> = serde_json::from_slice(&self.head).unwrap_or_default();
+        beside.retain(|name, _| !FIELDS.contains(&name.as_str()));
+        beside
     }
 
     fn of(head: Head<'_>, texts: &[u8]) -> Result<Self, RecordError> {
@@ -350,7 +389,7 @@ impl Payload {
             unconfirmed: head.unconfirmed,
             shown: head.shown,
             showing: head.showing,
-            beside: head.beside.into_owned(),
+            head: Wiped::default(),
         })
     }
 }

@@ -201,7 +201,13 @@ impl KeyRing {
 
     /// What a sealed thing is bound to, unambiguously: each part has its length in front.
     fn bound(&self, purpose: &str, context: &[&str]) -> Vec<u8> {
-        let mut bound = Vec::with_capacity(256);
+        self.followed_by_bound(&[], purpose, context)
+    }
+
+    /// The same behind what stands in front of it.
+    fn followed_by_bound(&self, front: &[u8], purpose: &str, context: &[&str]) -> Vec<u8> {
+        let mut bound = Vec::with_capacity(HEADER + 256);
+        bound.extend_from_slice(front);
         for part in ["cloakroom/seal/1", purpose, &self.public_url]
             .iter()
             .chain(context)
@@ -279,18 +285,18 @@ impl KeyRing {
         let key = keys.all().find(|key| key.id == id).ok_or(OpenError::UnknownKey)?;
         let mut contexts = contexts.into_iter().enumerate().peekable();
         while let Some((n, context)) = contexts.next() {
-            let bound = self.bound(purpose.label(), context);
+            let associated = self.followed_by_bound(header, purpose.label(), context);
+            let bound = &associated[HEADER..];
             let is_meant =
-                || constant_time::verify_slices_are_equal(&key.context_tag(salt, &bound), tag).is_ok();
+                || constant_time::verify_slices_are_equal(&key.context_tag(salt, bound), tag).is_ok();
             // The last one, and mostly it is the only one, is tried at once: the tag costs as much as the key.
             let is_last = contexts.peek().is_none();
             if !is_last && !is_meant() {
                 continue;
             }
-            let sealing = key.sealing(salt, cookie, &bound);
+            let sealing = key.sealing(salt, cookie, bound);
             let mut plain = Wiped::new(ciphertext.to_vec());
-            let associated = Aad::from([header, &bound[..]].concat());
-            let Ok(opened) = sealing.open_in_place(nonce(), associated, &mut plain) else {
+            let Ok(opened) = sealing.open_in_place(nonce(), Aad::from(&associated), &mut plain) else {
                 return if is_meant() {
                     Err(OpenError::Broken)
                 } else {

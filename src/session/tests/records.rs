@@ -1,7 +1,7 @@
 //! What a record says: to this release, to an older and to a newer one.
 
 use super::*;
-use crate::session::record::RecordError;
+use crate::session::record::{FIELDS, RecordError};
 
 /// A plain record's head, and what follows it.
 fn parts(plain: &[u8]) -> (serde_json::Value, &[u8]) {
@@ -97,6 +97,33 @@ fn se_11_a_record_that_makes_no_sense_is_none() {
         joined(&head, &[b"\xff", &texts[1..]].concat()),
     ] {
         assert_eq!(Payload::decode(&wrong).err(), Some(RecordError::Malformed));
+    }
+}
+
+#[test]
+fn se_11_only_what_this_release_does_not_know_is_kept_as_it_is() {
+    let mut full = Payload::new(new_session(&Clock::manual(BEGIN)), BEGIN);
+    full.sid = Some("s1".into());
+    full.unconfirmed = true;
+    full.show(BEGIN, 7);
+    let plain = full.encode().unwrap();
+    let (mut head, texts) = parts(&plain);
+    let mut found: Vec<&str> = head.as_object().unwrap().keys().map(String::as_str).collect();
+    let mut known = FIELDS.to_vec();
+    found.sort_unstable();
+    known.sort_unstable();
+    assert_eq!(found, known);
+    // What was there and is no more does not come back by way of what is kept.
+    head["beside"] = json!([1]);
+    let mut read = Payload::decode(&joined(&head, texts)).unwrap();
+    read.sid = None;
+    read.unconfirmed = false;
+    read.forget_showings();
+    let plain = read.encode().unwrap();
+    let (head, _) = parts(&plain);
+    assert_eq!(head["beside"], json!([1]));
+    for gone in ["sid", "unconfirmed", "shown", "showing"] {
+        assert_eq!(head.get(gone), None, "{gone}");
     }
 }
 
