@@ -3,6 +3,8 @@
 //! Stands on the ground floor. hyper hands over a message's head and the begin of its body as two pieces. For the kernel to
 //! gather them (`writev(2)`) takes longer than to copy a kilobyte and to send that (`send(2)`), and one piece alone it need not
 //! gather at all.
+//!
+//! What is copied lies on the stack until it is written over, as it lies in hyper's own buffers.
 
 use std::io::{self, IoSlice};
 use std::pin::Pin;

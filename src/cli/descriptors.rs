@@ -10,14 +10,11 @@ const BESIDE: u64 = 256;
 /// where what is allowed is too little for so many connections, even if none of them has one to its upstream.
 pub(super) fn raise(max_connections: usize) -> Option<String> {
     let mut limit = getrlimit(Resource::Nofile);
-    let most = limit.maximum.unwrap_or(u64::MAX);
-    if limit.current.is_some_and(|current| current < most) {
-        limit.current = limit.maximum;
-        if let Err(error) = setrlimit(Resource::Nofile, limit) {
-            return Some(format!(
-                "the limit of open files cannot be raised to {most}: {error}"
-            ));
-        }
+    let (before, mut most) = (limit.current, limit.maximum.unwrap_or(u64::MAX));
+    limit.current = limit.maximum;
+    if before.is_some_and(|before| before < most) && setrlimit(Resource::Nofile, limit).is_err() {
+        // What forbids it leaves the limit as it was, and the warning names that.
+        most = before.unwrap_or(most);
     }
     let wanted = BESIDE.saturating_add(u64::try_from(max_connections).unwrap_or(u64::MAX));
     (most < wanted).then(|| {

@@ -28,9 +28,9 @@ use tokio::time::{Instant, Sleep};
 /// How long a body may stand still while somebody waits for it.
 const BODY_STALL: Duration = Duration::from_mins(1);
 
-/// How long a browser may take nothing of what it asked for. Long, because a page that plays a film in parts stops reading it
-/// meanwhile.
-pub const SEND_STALL: Duration = Duration::from_mins(5);
+/// How long a browser may take next to nothing of what it asked for. Long, because the kernel tells of room only when a third of
+/// its buffer is free, which may be more than a megabyte, and because a page that plays a film in parts stops reading it meanwhile.
+pub const SEND_STALL: Duration = Duration::from_hours(1);
 
 /// How long a connection is without a request before hyper's buffers are thought to be wasted on it: so rarely at most is the
 /// timer of a busy one set again, and one that asks twice in this time pays nothing for asking.
