@@ -381,11 +381,12 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Wire<T> {
                 let look_at = match awaited {
                     Awaited::Rest(until) if until <= now => return Poll::Ready(Due::Over),
                     Awaited::Rest(until) => until,
+                    // An answer's end is still on its way: how long that may take is judged where it is sent.
+                    Awaited::Request(_) if self.stalled_since.is_some() => now + PARKED_AFTER,
                     Awaited::Request(since) if since + self.idle_timeout <= now => {
                         return Poll::Ready(Due::Over);
                     }
                     Awaited::Request(since) if self.is_parked => since + self.idle_timeout,
-                    Awaited::Request(_) if self.stalled_since.is_some() => now + PARKED_AFTER,
                     Awaited::Request(since) if since + PARKED_AFTER <= now => {
                         return Poll::Ready(Due::Parking);
                     }

@@ -231,6 +231,14 @@ async fn an_answer_that_waits_for_the_browser_is_not_cut_off() {
     };
     let (parked, _) = tokio::join!(once(stream, &connection), reading);
     assert!(parked.is_some(), "then it is parked");
+    // For longer than an idle connection is kept.
+    let (mut browser, stream) = duplex(40);
+    let reading = async {
+        browser.write_all(GET).await.unwrap();
+        tokio::time::sleep(2 * IDLE_TIMEOUT).await;
+        answer(&mut browser).await
+    };
+    tokio::join!(once(stream, &connection), reading);
 }
 
 #[tokio::test(start_paused = true)]
