@@ -541,7 +541,9 @@ impl<T: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Wire<T> {
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
         if !this.write_closed {
-            ready!(Pin::new(&mut this.io).poll_shutdown(cx))?;
+            // Under TLS its last record may find no room.
+            let sent = Pin::new(&mut this.io).poll_shutdown(cx);
+            ready!(this.note_sent(cx, sent))?;
             this.write_closed = true;
         }
         if this.following.left_http.load(Relaxed) || !this.has_unread() {
