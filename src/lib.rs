@@ -16,7 +16,7 @@
 //! | requests | `router`, `to_https` · `bff`, `proxy`, `static_files`, `admin`, `demo` · `guard` · `answer` | the way of a request |
 //! | sessions | `session`                                                        | what a session is, one refresh at a time |
 //! | outside  | `listener`, `provider`, `store`, `upstream` · `config`           | one folder for each thing we talk to |
-//! | ground   | `protocol` · `clock`, `cores`, `secret`, `metrics`, `pieces`, `seldom`, `turn`, `unique` | the specs' rules as data; no I/O |
+//! | ground   | `protocol` · `clock`, `cores`, `secret`, `metrics`, `patience`, `pieces`, `seldom`, `turn`, `unique` | the specs' rules as data; no I/O |
 //!
 //! Walk it as data: `listener` takes bytes → `router` finds the route → `guard` says who asks → `session::refresh`
 //! makes the token fresh → `proxy::request` → `upstream` → `proxy::response`. What stops a request on the way is a
@@ -34,6 +34,7 @@ pub mod demo;
 pub mod guard;
 pub mod listener;
 pub mod metrics;
+pub mod patience;
 pub mod pieces;
 pub mod protocol;
 pub mod provider;

@@ -12,6 +12,7 @@
 
 use super::opening::poll_some;
 use super::{Bounds, Place};
+use crate::patience::Patience;
 use crate::{pieces, turn};
 use bytes::{Buf, BytesMut};
 use memchr::memchr;
@@ -220,8 +221,7 @@ pub struct Wire<T> {
     has_served: bool,
     /// Since when the browser takes nothing of what hyper has for it; `None`: there is nothing, or it takes it.
     stalled_since: Option<Instant>,
-    /// Made when it is first needed, and set again when it has run out.
-    stall_timer: Option<Pin<Box<Sleep>>>,
+    stall: Patience,
     /// hyper was told that the browser is gone, to be rid of it; the next request is waited for without.
     is_parked: bool,
     lingered: u64,
@@ -248,7 +248,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Wire<T> {
             linger_until: None,
             has_served: false,
             stalled_since: None,
-            stall_timer: None,
+            stall: Patience::default(),
             is_parked: false,
             lingered: 0,
             write_closed: false,
@@ -438,17 +438,9 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Wire<T> {
             return sent;
         }
         let until = *self.stalled_since.get_or_insert_with(Instant::now) + SEND_STALL;
-        let timer = self
-            .stall_timer
-            .get_or_insert_with(|| Box::pin(tokio::time::sleep_until(until)));
-        // It only ever moves on.
-        while timer.as_mut().poll(cx).is_ready() {
-            if until <= Instant::now() {
-                return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
-            }
-            timer.as_mut().reset(until);
-        }
-        Poll::Pending
+        // It only ever moves on: a later stall began later.
+        ready!(self.stall.poll_until(cx, until));
+        Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
     }
 
     fn note_held(&self) {

@@ -9,6 +9,7 @@
 
 use super::response;
 use crate::answer::Failure;
+use crate::patience::Patience;
 use crate::protocol::BodyError;
 use crate::upstream::{self, RequestBody};
 use bytes::Bytes;
@@ -19,7 +20,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll};
 use std::time::Duration;
-use tokio::time::{Instant, Sleep};
+use tokio::time::Instant;
 
 /// How long a browser may be waited for in all, before what it has sent counts.
 const GRACE: Duration = Duration::from_secs(20);
@@ -73,7 +74,7 @@ where
         passed: 0,
         waited: Duration::ZERO,
         waiting_since: None,
-        timer: None,
+        patience: Patience::default(),
         watch: watch.clone(),
     };
     (passing.boxed_unsync(), Watch(Some(watch)))
@@ -86,8 +87,7 @@ struct Passing<B> {
     /// How long the browser was waited for, without the wait under way.
     waited: Duration,
     waiting_since: Option<Instant>,
-    /// Set again when it has run out, not for every wait.
-    timer: Option<Pin<Box<Sleep>>>,
+    patience: Patience,
     watch: Arc<Watched>,
 }
 
@@ -101,16 +101,7 @@ impl<B> Passing<B> {
         let earned = GRACE + Duration::from_secs(self.passed / SLOWEST);
         // It only ever moves on: each wait adds to `since` what it adds to `waited`.
         let until = since + earned.saturating_sub(self.waited);
-        let timer = self
-            .timer
-            .get_or_insert_with(|| Box::pin(tokio::time::sleep_until(until)));
-        while timer.as_mut().poll(cx).is_ready() {
-            if until <= Instant::now() {
-                return Poll::Ready(());
-            }
-            timer.as_mut().reset(until);
-        }
-        Poll::Pending
+        self.patience.poll_until(cx, until)
     }
 }
 

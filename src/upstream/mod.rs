@@ -173,6 +173,7 @@ impl Upstream {
     ) -> Result<Response<ResponseBody>, UpstreamError> {
         *request.version_mut() = Version::HTTP_11;
         let has_host = request.headers().contains_key(HOST);
+        // Mostly there is one, and nothing to be put in order.
         let only = [&self.origins[0]];
         let several = (self.origins.len() > 1).then(|| self.in_order());
         let mut candidates = several.as_deref().unwrap_or(&only).iter();
