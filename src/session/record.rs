@@ -24,8 +24,10 @@ use crate::secret::{AccessToken, IdToken, RefreshToken, Wiped};
 use bytes::Bytes;
 use http::HeaderValue;
 use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
 use serde_json::{Map, Value};
 use std::borrow::Cow;
+use std::collections::BTreeMap;
 
 /// The largest record, in bytes.
 const MAX: usize = 64 * 1024;
@@ -181,7 +183,7 @@ struct WithBeside<'a> {
     #[serde(flatten)]
     head: Head<'a>,
     #[serde(flatten)]
-    beside: Map<String, Value>,
+    beside: BTreeMap<String, &'a RawValue>,
 }
 
 /// How long each of the texts behind the head is, bytes.
@@ -219,6 +221,12 @@ impl Payload {
             showing: None,
             head: Wiped::default(),
         }
+    }
+
+    /// Joins what another replica wrote meanwhile: the use that it noted, and what it wrote beside if its release is newer.
+    pub(super) fn join(&mut self, theirs: Self) {
+        self.used = self.used.max(theirs.used);
+        self.head = theirs.head;
     }
 
     /// Notes that this replica is about to show the refresh token.
@@ -351,8 +359,9 @@ impl Payload {
 
     /// What a newer release wrote into the head. It is looked for when the record is written again, which is seldom, and not
     /// each time that one is read.
-    fn beside(&self) -> Map<String, Value> {
-        let mut beside: Map<String, Value> = serde_json::from_slice(&self.head).unwrap_or_default();
+    fn beside(&self) -> BTreeMap<String, &RawValue> {
+        // Left as text: what cannot be understood, such as numbers without an end, is kept all the same.
+        let mut beside: BTreeMap<String, &RawValue> = serde_json::from_slice(&self.head).unwrap_or_default();
         beside.retain(|name, _| !FIELDS.contains(&name.as_str()));
         beside
     }

@@ -63,9 +63,9 @@ impl Turn {
                             return Saved::Theirs(there);
                         }
                         swaps += 1;
-                        // The use that was noted meanwhile is theirs, the tokens and claims are ours.
-                        ours.payload.used = ours.payload.used.max(there.payload.used);
+                        // The tokens and claims are ours.
                         ours.version = there.version;
+                        ours.payload.join(there.payload);
                         if swaps < SWAPS {
                             continue;
                         }

@@ -2,6 +2,10 @@
 
 use super::*;
 use crate::session::record::{FIELDS, RecordError};
+use crate::session::testing::LIFETIME;
+use tokio::time::sleep;
+
+const SECOND: Duration = Duration::from_secs(1);
 
 /// A plain record's head, and what follows it.
 fn parts(plain: &[u8]) -> (serde_json::Value, &[u8]) {
@@ -64,6 +68,53 @@ async fn se_11_a_newer_releases_record_is_read_safely_or_not_at_all() {
             Err(SessionError::Unreadable(_))
         ));
         assert!(world.store.read(key_of(&world, &id)).await.unwrap().is_some());
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn se_11_what_a_newer_release_wrote_while_a_refresh_was_under_way_is_kept() {
+    let world = World::new();
+    let (id, session) = world.begin().await;
+    rewrite(&world, &id, |record| record["from_the_future"] = json!("before")).await;
+    world.clock.advance(LIFETIME);
+    world.provider.with(|state| state.delays = (SECOND, SECOND));
+    let renewed = world.sessions.fresh(&id, &session);
+    let newer = async {
+        sleep(SECOND).await;
+        rewrite(&world, &id, |record| record["from_the_future"] = json!("after")).await;
+    };
+    let (renewed, ()) = tokio::join!(renewed, newer);
+    assert_eq!(renewed.unwrap().unwrap().tokens.access_token.expose(), "access-1");
+    let opened = world.sessions.read(&id).await.unwrap().unwrap();
+    assert_eq!(opened.payload.tokens.access_token.expose(), "access-1");
+    let plain = opened.payload.encode().unwrap();
+    assert_eq!(parts(&plain).0["from_the_future"], "after");
+}
+
+#[test]
+fn se_11_what_this_release_cannot_even_understand_is_kept() {
+    let plain = Payload::new(new_session(&Clock::manual(BEGIN)), BEGIN)
+        .encode()
+        .unwrap();
+    let (head, texts) = parts(&plain);
+    let head = head.to_string();
+    let deep = ["[".repeat(500), "]".repeat(500)].concat();
+    for value in [
+        "1e999",
+        "123456789012345678901234567890.10",
+        "{\"b\": 1, \"b\":\t2}",
+        &deep,
+    ] {
+        let field = format!(r#""from\u002dthe future":{value}"#);
+        let head = format!("{},{field}}}", head.strip_suffix('}').unwrap());
+        let length = u32::try_from(head.len()).unwrap().to_be_bytes();
+        let plain = [&length, head.as_bytes(), texts].concat();
+        let plain = Payload::decode(&plain).unwrap().encode().unwrap();
+        let kept = format!(r#","from-the future":{value}}}"#);
+        assert!(
+            plain.windows(kept.len()).any(|text| text == kept.as_bytes()),
+            "{value}"
+        );
     }
 }
 
