@@ -1,9 +1,10 @@
 //! HTTP/1.1 on a connection: hyper's engine over a [`Wire`], with what a proxy needs around each request.
 
 use super::connection::{Connection, LENIENCE, caught};
+use super::following::{Following, Under};
 use super::parking::{Lent, next};
 use super::reply::Reply;
-use super::wire::{Following, Fresh, Under, Wire};
+use super::wire::{Fresh, Wire};
 use super::{Refusal, Service};
 use http::header::{CONNECTION, UPGRADE};
 use http::{HeaderValue, Method, StatusCode};

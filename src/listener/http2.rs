@@ -2,8 +2,8 @@
 //!
 //! Each stream is a request like any other by the time that the service sees it: its cookie crumbs are one line again.
 //! hyper and h2 refuse what is malformed (RFC 9113 §8.1.1) and bound CONTINUATION frames, empty DATA frames, resets before
-//! a stream was taken up, and streams that end in an error of the peer's. Bounded here: silence, and streams that are
-//! given up one after the other as soon as they are taken up.
+//! a stream was taken up, and streams that end in an error of the peer's. Bounded here: silence, streams that are given up
+//! one after the other as soon as they are taken up, and those that nobody reads.
 //!
 //! A WebSocket is a stream of its own (RFC 8441); what its request asks for is the service's to understand. Such a stream
 //! outlives its answer, so who joins it with another connection keeps a [`Hold`] on it.
@@ -14,10 +14,18 @@
 //!
 //! Sources: RFC 8441; RFC 9113 §5.1.2, §6.8, §8.2.3, §10.5; CVE-2023-44487 (rapid reset).
 
+mod answer;
+mod streams;
+mod tasks;
+
+pub use streams::Hold;
+
 use super::connection::{Connection, LENIENCE, caught};
+use super::following::Following;
 use super::reply::Reply;
 use super::wire::{Fresh, Wire};
-use super::{Bounds, Refusal, Service};
+use super::{Refusal, Service};
+use answer::Answer;
 use http::{HeaderMap, HeaderValue, header};
 use hyper::body::Incoming;
 use hyper::ext::Protocol;
@@ -25,18 +33,16 @@ use hyper::server::conn::http2;
 use hyper::service::service_fn;
 use hyper::{Request, Response};
 use hyper_util::rt::{TokioIo, TokioTimer};
-use std::cell::OnceCell;
 use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::pin::pin;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
+use streams::{Stream, Streams};
+use tasks::Tasks;
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
+use tokio::sync::Semaphore;
 use tokio::time::Instant;
-use tokio_util::future::FutureExt;
-use tokio_util::sync::{CancellationToken, DropGuard};
-use tokio_util::task::TaskTracker;
 
 /// The most requests at one time on a connection. RFC 9113 §6.5.2 recommends no less than 100.
 const MAX_STREAMS: u32 = 100;
@@ -54,10 +60,6 @@ const CONNECTION_WINDOW: u32 = MAX_STREAMS * STREAM_WINDOW;
 
 /// How much of an answer waits for the browser, for each stream, bytes; a piece that was begun may pass it.
 const SEND_BUFFER: usize = 32 * 1024;
-
-/// How long a connection is silent before it is asked whether it is still there. Who stops in the middle of a header block
-/// or frame cannot answer, so this bounds slow heads, too, once the preface is there.
-const PING: Duration = Duration::from_secs(20);
 
 /// So many streams may be given up before their answer; more only while most are waited for. Browsers give up what
 /// belonged to a page that was left; an attack gives up everything (CVE-2023-44487).
@@ -79,11 +81,14 @@ pub async fn serve<S: Service>(
         cut,
         refused,
     } = connection;
-    let tasks = Tasks {
-        tracker: TaskTracker::new(),
-        end: CancellationToken::new(),
-    };
-    let streams = Arc::new(Streams::new(&bounds, fresh.since, tasks.end.clone()));
+    let tasks = Tasks::default();
+    let following = Arc::new(Following::default());
+    let streams = Arc::new(Streams::new(
+        &bounds,
+        fresh.since,
+        following.clone(),
+        tasks.end.clone(),
+    ));
     let max_header_size = bounds.max_header_size.saturating_mul(LENIENCE);
     let mut builder = http2::Builder::new(tasks.clone());
     builder
@@ -95,12 +100,13 @@ pub async fn serve<S: Service>(
         .initial_connection_window_size(CONNECTION_WINDOW)
         .max_send_buf_size(SEND_BUFFER)
         .max_header_list_size(u32::try_from(max_header_size).unwrap_or(u32::MAX))
-        .keep_alive_interval(PING)
-        .keep_alive_timeout(bounds.header_timeout);
+        // No PINGs of ours. An answer to one stands behind all that the kernel and the network hold for a slow browser, half a
+        // minute of bytes and more; that nobody is there any more, TCP notices.
+        .keep_alive_interval(None);
     if S::WEBSOCKETS {
         builder.enable_connect_protocol();
     }
-    let wire = Wire::unfollowed(fresh, &bounds);
+    let wire = Wire::unfollowed(fresh, &bounds, following);
     let answer = {
         let streams = streams.clone();
         service_fn(move |mut request: Request<Incoming>| {
@@ -143,8 +149,8 @@ pub async fn serve<S: Service>(
                 engine.as_mut().graceful_shutdown();
                 leaving = Some(Instant::now());
             }
-            () = tokio::time::sleep_until(streams.patience(leaving)) => {
-                if streams.patience(leaving) > Instant::now() {
+            () = tokio::time::sleep_until(streams.patience(tasks.are_running(), leaving)) => {
+                if streams.patience(tasks.are_running(), leaving) > Instant::now() {
                     continue;
                 }
                 // Who has said nothing yet, or nothing to our GOAWAY, is not waited for any longer.
@@ -156,9 +162,7 @@ pub async fn serve<S: Service>(
             }
         }
     }
-    tasks.end.cancel();
-    tasks.tracker.close();
-    tasks.tracker.wait().await;
+    tasks.end().await;
 }
 
 async fn answer<S: Service>(
@@ -168,7 +172,7 @@ async fn answer<S: Service>(
     refusal: Option<Refusal>,
     mut stream: Stream,
     places: Arc<Semaphore>,
-) -> Result<Response<Reply<S::Body, Stream>>, Infallible> {
+) -> Result<Response<Answer<S::Body>>, Infallible> {
     // As a connection beyond those that are allowed waits, so does a stream; the semaphore is never closed.
     stream.place = places.acquire_owned().await.ok();
     if request.extensions().get::<Protocol>().is_some() {
@@ -183,13 +187,14 @@ async fn answer<S: Service>(
         },
     };
     stream.is_answered();
+    let stream = Arc::new(stream);
     let mut response = match answered {
         Ok(response) => response.map(|body| Reply::of(body, stream)),
         Err((refusal, request)) => Reply::refusal(&service, refusal, request, peer, stream),
     };
     // "An endpoint MUST NOT generate an HTTP/2 message containing connection-specific header fields" (RFC 9113 §8.2.2).
     response.headers_mut().remove(header::CONNECTION);
-    Ok(response)
+    Ok(response.map(Answer))
 }
 
 /// "If there are multiple Cookie header fields after decompression, these MUST be concatenated into a single octet string
@@ -220,182 +225,4 @@ fn odd_space(headers: &HeaderMap) -> Option<Refusal> {
     values
         .any(|value| is_space(value.first()) || is_space(value.last()))
         .then_some(Refusal::OddSpace)
-}
-
-tokio::task_local! {
-    /// Ends what sends the bytes of the stream's tunnel, once it is one.
-    static TUNNEL: OnceCell<CancellationToken>;
-}
-
-/// Where the streams of a connection run; hyper starts a task for each, and from within that another one which sends the
-/// bytes of the tunnel that the stream has become.
-#[derive(Clone)]
-struct Tasks {
-    tracker: TaskTracker,
-    end: CancellationToken,
-}
-
-impl<F> hyper::rt::Executor<F> for Tasks
-where
-    F: Future<Output: Send> + Send + 'static,
-{
-    fn execute(&self, stream: F) {
-        let tunnel = TUNNEL.try_with(|end| end.get().cloned()).ok().flatten();
-        let end = tunnel.unwrap_or_else(|| self.end.clone());
-        let stream = TUNNEL.scope(OnceCell::new(), stream);
-        // Not by the token's own method, which would keep room for the stream twice.
-        self.tracker.spawn(stream.with_cancellation_token_owned(end));
-    }
-}
-
-/// The streams of one connection.
-struct Streams {
-    header_timeout: Duration,
-    idle_timeout: Duration,
-    count: Mutex<Count>,
-    /// Told when it is enough.
-    flooded: Notify,
-    /// Ends them all.
-    end: CancellationToken,
-}
-
-struct Count {
-    /// How many there have been, and how many are under way.
-    begun: u64,
-    open: u64,
-    /// Those that were answered, at least with a head; and those that were given up before.
-    answered: u64,
-    given_up: u64,
-    /// When the last one ended, or the connection came.
-    idle_since: Instant,
-}
-
-impl Count {
-    /// One that was under way is not any more.
-    fn end(&mut self) {
-        self.open -= 1;
-        if self.open == 0 {
-            self.idle_since = Instant::now();
-        }
-    }
-}
-
-impl Streams {
-    fn new(bounds: &Bounds, since: Instant, end: CancellationToken) -> Self {
-        Self {
-            header_timeout: bounds.header_timeout,
-            idle_timeout: bounds.idle_timeout,
-            count: Mutex::new(Count {
-                begun: 0,
-                open: 0,
-                answered: 0,
-                given_up: 0,
-                idle_since: since,
-            }),
-            flooded: Notify::new(),
-            end,
-        }
-    }
-
-    fn count(&self) -> MutexGuard<'_, Count> {
-        self.count.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn have_begun(&self) -> bool {
-        self.count().begun > 0
-    }
-
-    /// Until when the connection may go on without a further stream, as it looks now.
-    fn patience(&self, leaving: Option<Instant>) -> Instant {
-        let count = self.count();
-        match leaving {
-            // However long a stream takes: look again later.
-            _ if count.open > 0 => Instant::now() + PARTING,
-            Some(leaving) => count.idle_since.max(leaving) + PARTING,
-            None if count.begun == 0 => count.idle_since + self.header_timeout,
-            None => count.idle_since + self.idle_timeout,
-        }
-    }
-}
-
-/// A stream under way: until its answer is sent, or given up.
-struct Stream {
-    streams: Arc<Streams>,
-    answered: bool,
-    /// Its place among those of all connections; what may become a tunnel has it in its hold.
-    place: Option<OwnedSemaphorePermit>,
-    hold: Option<Hold>,
-}
-
-/// A hold on a stream of HTTP/2 that may become a tunnel, for as long as that lasts: it keeps its place, and its
-/// connection is not idle. Let go, the stream is reset with what could not be sent; what shut down cleanly before that
-/// has been sent. It is among the extensions of a request with an extended CONNECT.
-#[derive(Clone)]
-pub struct Hold {
-    _held: Arc<Held>,
-}
-
-struct Held {
-    streams: Arc<Streams>,
-    _place: Option<OwnedSemaphorePermit>,
-    _end: DropGuard,
-}
-
-impl Drop for Held {
-    fn drop(&mut self) {
-        self.streams.count().end();
-    }
-}
-
-impl std::fmt::Debug for Hold {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("Hold")
-    }
-}
-
-impl Stream {
-    fn begin(streams: &Arc<Streams>) -> Self {
-        let mut count = streams.count();
-        count.begun += 1;
-        count.open += 1;
-        Self {
-            streams: streams.clone(),
-            answered: false,
-            place: None,
-            hold: None,
-        }
-    }
-
-    fn hold(&mut self) -> Hold {
-        self.streams.count().open += 1;
-        let end = self.streams.end.child_token();
-        let _is_set = TUNNEL.try_with(|tunnel| tunnel.set(end.clone()));
-        let stream = Held {
-            streams: self.streams.clone(),
-            _place: self.place.take(),
-            _end: end.drop_guard(),
-        };
-        let hold = Hold {
-            _held: Arc::new(stream),
-        };
-        self.hold.insert(hold).clone()
-    }
-
-    fn is_answered(&mut self) {
-        self.answered = true;
-        self.streams.count().answered += 1;
-    }
-}
-
-impl Drop for Stream {
-    fn drop(&mut self) {
-        let mut count = self.streams.count();
-        count.end();
-        if !self.answered {
-            count.given_up += 1;
-            if count.given_up > GIVEN_UP && count.given_up > count.answered {
-                self.streams.flooded.notify_one();
-            }
-        }
-    }
 }

@@ -15,11 +15,13 @@
 //! the time is kept here (`wire`).
 
 mod connection;
+mod following;
 mod http1;
 mod http2;
 mod opening;
 mod parking;
 mod reply;
+mod stall;
 #[cfg(test)]
 mod tests;
 mod tls;

@@ -10,9 +10,10 @@
 //!
 //! Sources: RFC 9112 §2.2 (lines, empty lines before a request), §9.6 (closing in stages).
 
+use super::following::{Following, Told};
 use super::opening::poll_some;
+use super::stall::Stall;
 use super::{Bounds, Place};
-use crate::patience::Patience;
 use crate::{pieces, turn};
 use bytes::{Buf, BytesMut};
 use memchr::memchr;
@@ -20,7 +21,6 @@ use std::future::Future;
 use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
@@ -29,10 +29,6 @@ use tokio::time::{Instant, Sleep};
 /// How long a body may stand still while somebody waits for it.
 const BODY_STALL: Duration = Duration::from_mins(1);
 
-/// How long a browser may take next to nothing of what it asked for. Long, because the kernel tells of room only when a third of
-/// its buffer is free, which may be more than a megabyte, and because a page that plays a film in parts stops reading it meanwhile.
-pub const SEND_STALL: Duration = Duration::from_hours(1);
-
 /// How long a connection is without a request before hyper's buffers are thought to be wasted on it: so rarely at most is the
 /// timer of a busy one set again, and one that asks twice in this time pays nothing for asking.
 pub const PARKED_AFTER: Duration = Duration::from_millis(500);
@@ -40,114 +36,6 @@ pub const PARKED_AFTER: Duration = Duration::from_millis(500);
 /// How long, and how far, the rest of an unwanted body is read away so that the early answer arrives.
 const LINGER: Duration = Duration::from_secs(2);
 const LINGER_BYTES: u64 = 16 * 1024 * 1024;
-
-const UNTOLD: u64 = u64::MAX;
-const UNKNOWN_LENGTH: u64 = u64::MAX - 1;
-
-/// What the wire and the service tell each other. Both run in the connection's own task.
-#[derive(Debug)]
-pub struct Following {
-    /// The length of the body after the head that was handed over last, or one of the two constants above.
-    body: AtomicU64,
-    /// Of the body under way, so many bytes were not handed over; and so many are here and could be.
-    left: AtomicU64,
-    held: AtomicU64,
-    head_complete: AtomicBool,
-    fragment: AtomicBool,
-    lost: AtomicBool,
-    busy: AtomicBool,
-    left_http: AtomicBool,
-    began: Instant,
-    /// When the last request ended, milliseconds after `began`.
-    idle_since: AtomicU64,
-}
-
-/// What was seen of a request's head.
-#[derive(Clone, Copy, Debug)]
-pub struct Head {
-    /// A `#` stands in the request target.
-    pub has_fragment: bool,
-    /// Nothing can follow this request on the connection: where its body ends is not for the wire to see.
-    pub is_last: bool,
-}
-
-impl Default for Following {
-    fn default() -> Self {
-        Self {
-            body: AtomicU64::new(UNTOLD),
-            left: AtomicU64::new(0),
-            held: AtomicU64::new(0),
-            head_complete: AtomicBool::new(false),
-            fragment: AtomicBool::new(false),
-            lost: AtomicBool::new(false),
-            busy: AtomicBool::new(false),
-            left_http: AtomicBool::new(false),
-            began: Instant::now(),
-            idle_since: AtomicU64::new(0),
-        }
-    }
-}
-
-impl Following {
-    /// The service has a request: its body is `length` bytes long, or chunked. Must be told before more is read.
-    pub fn take_head(&self, length: Option<u64>) -> Head {
-        self.body
-            .store(length.unwrap_or(UNKNOWN_LENGTH).min(UNKNOWN_LENGTH), Relaxed);
-        let in_step = self.head_complete.swap(false, Relaxed);
-        Head {
-            has_fragment: self.fragment.swap(false, Relaxed),
-            is_last: length.is_none() || !in_step || self.lost.load(Relaxed),
-        }
-    }
-
-    /// Whether bytes of the request's body are still to come from the browser.
-    pub fn is_body_outstanding(&self) -> bool {
-        let left = match self.body.load(Relaxed) {
-            UNTOLD => self.left.load(Relaxed),
-            told => told,
-        };
-        left > self.held.load(Relaxed)
-    }
-
-    /// A request is under way, or no longer.
-    pub fn set_busy(&self, busy: bool) {
-        self.busy.store(busy, Relaxed);
-        if !busy {
-            let millis = u64::try_from(self.began.elapsed().as_millis()).unwrap_or(u64::MAX);
-            self.idle_since.store(millis, Relaxed);
-        }
-    }
-
-    fn idle_since(&self) -> Instant {
-        self.began + Duration::from_millis(self.idle_since.load(Relaxed))
-    }
-
-    /// From here on the bytes are another protocol's.
-    pub fn leave_http(&self) {
-        self.left_http.store(true, Relaxed);
-    }
-}
-
-/// A request is under way for as long as this lives.
-pub struct Under(Arc<Following>);
-
-impl Under {
-    pub fn way(following: Arc<Following>) -> Self {
-        following.set_busy(true);
-        Self(following)
-    }
-
-    /// What the wire and this request's service tell each other.
-    pub fn following(&self) -> Arc<Following> {
-        self.0.clone()
-    }
-}
-
-impl Drop for Under {
-    fn drop(&mut self) {
-        self.0.set_busy(false);
-    }
-}
 
 /// Where in the stream the next byte from the socket stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -219,9 +107,8 @@ pub struct Wire<T> {
     waiting_since: Option<Instant>,
     linger_until: Option<Instant>,
     has_served: bool,
-    /// Since when the browser takes nothing of what hyper has for it; `None`: there is nothing, or it takes it.
-    stalled_since: Option<Instant>,
-    stall: Patience,
+    /// The wait for a browser that takes nothing of what hyper has for it.
+    stall: Stall,
     /// hyper was told that the browser is gone, to be rid of it; the next request is waited for without.
     is_parked: bool,
     lingered: u64,
@@ -247,8 +134,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Wire<T> {
             waiting_since: None,
             linger_until: None,
             has_served: false,
-            stalled_since: None,
-            stall: Patience::default(),
+            stall: Stall::default(),
             is_parked: false,
             lingered: 0,
             write_closed: false,
@@ -256,25 +142,26 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Wire<T> {
         }
     }
 
-    /// Of another protocol: the bytes pass through; only closing in stages is this wire's matter.
-    pub fn unfollowed(fresh: Fresh<T>, bounds: &Bounds) -> Self {
-        let mut wire = Self::new(fresh, bounds, Arc::default());
+    /// Of another protocol: the bytes pass through; only a browser that takes nothing, and closing in stages, are this wire's
+    /// matter.
+    pub fn unfollowed(fresh: Fresh<T>, bounds: &Bounds, following: Arc<Following>) -> Self {
+        let mut wire = Self::new(fresh, bounds, following);
         wire.at = At::Unfollowed;
         wire
     }
 
     /// Follows bytes that hyper is about to see; returns how many of them it may see now.
     fn follow(&mut self, bytes: &[u8]) -> usize {
-        if self.following.left_http.load(Relaxed) {
+        if self.following.has_left_http() {
             self.at = At::Unfollowed;
         }
         if let At::HeadDone = self.at {
-            self.at = match self.following.body.swap(UNTOLD, Relaxed) {
-                UNTOLD | UNKNOWN_LENGTH => At::Unfollowed,
-                0 => NEXT_HEAD,
-                length => At::Body(length),
+            self.at = match self.following.take_told() {
+                Told::Nothing | Told::Chunked => At::Unfollowed,
+                Told::Length(0) => NEXT_HEAD,
+                Told::Length(length) => At::Body(length),
             };
-        } else if self.following.body.load(Relaxed) != UNTOLD {
+        } else if self.following.told() != Told::Nothing {
             // hyper saw the end of a head where we saw none.
             self.at = At::Unfollowed;
         }
@@ -287,11 +174,11 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Wire<T> {
                 let now = usize::try_from(left).unwrap_or(usize::MAX).min(bytes.len());
                 let left = left - now as u64;
                 self.at = if left == 0 { NEXT_HEAD } else { At::Body(left) };
-                self.following.left.store(left, Relaxed);
+                self.following.note_left(left);
                 now
             }
             At::HeadDone | At::Unfollowed => {
-                self.following.lost.store(true, Relaxed);
+                self.following.note_lost();
                 bytes.len()
             }
         }
@@ -306,13 +193,13 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Wire<T> {
             rest = after;
             line_begun |= line.iter().any(|b| !matches!(b, b'\r' | b'\n'));
             if !request_line_done && memchr(b'#', line).is_some() {
-                self.following.fragment.store(true, Relaxed);
+                self.following.note_fragment();
             }
             if end.is_some() {
                 // Empty lines before a request line are passed over (RFC 9112 §2.2); after it, one ends the head.
                 if !line_begun && request_line_done {
                     self.at = At::HeadDone;
-                    self.following.head_complete.store(true, Relaxed);
+                    self.following.end_head();
                     self.has_served = true;
                     return bytes.len() - rest.len();
                 }
@@ -334,7 +221,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Wire<T> {
     /// What the browser is waited for.
     fn awaited(&mut self) -> Awaited {
         let next = || {
-            if self.following.busy.load(Relaxed) {
+            if self.following.is_busy() {
                 Awaited::Nothing
             } else {
                 Awaited::Request(self.following.idle_since())
@@ -343,10 +230,10 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Wire<T> {
         match self.at {
             NEXT_HEAD if self.has_served => next(),
             At::Head { .. } => Awaited::Rest(self.head_since + self.header_timeout),
-            At::HeadDone => match self.following.body.load(Relaxed) {
-                0 => next(),
-                UNTOLD | UNKNOWN_LENGTH => Awaited::Nothing,
-                _ => self.awaited_body(),
+            At::HeadDone => match self.following.told() {
+                Told::Length(0) => next(),
+                Told::Nothing | Told::Chunked => Awaited::Nothing,
+                Told::Length(_) => self.awaited_body(),
             },
             At::Body(_) => self.awaited_body(),
             At::Unfollowed => Awaited::Nothing,
@@ -360,7 +247,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Wire<T> {
     /// Ready when the browser has been waited for long enough. It looks at the clock when the timer has run out, or would do so
     /// too late, and not for every request.
     fn poll_due(&mut self, cx: &mut Context<'_>) -> Poll<Due> {
-        if self.following.left_http.load(Relaxed) || matches!(self.at, At::Unfollowed) {
+        if self.following.has_left_http() || matches!(self.at, At::Unfollowed) {
             return Poll::Pending;
         }
         loop {
@@ -382,7 +269,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Wire<T> {
                     Awaited::Rest(until) if until <= now => return Poll::Ready(Due::Over),
                     Awaited::Rest(until) => until,
                     // An answer's end is still on its way: how long that may take is judged where it is sent.
-                    Awaited::Request(_) if self.stalled_since.is_some() => now + PARKED_AFTER,
+                    Awaited::Request(_) if self.following.is_stalled() => now + PARKED_AFTER,
                     Awaited::Request(since) if since + self.idle_timeout <= now => {
                         return Poll::Ready(Due::Over);
                     }
@@ -433,18 +320,17 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Wire<T> {
 
     /// What came of handing bytes to the browser; an error where it has taken none for too long.
     fn note_sent<R>(&mut self, cx: &mut Context<'_>, sent: Poll<io::Result<R>>) -> Poll<io::Result<R>> {
+        self.following.set_stalled(sent.is_pending());
         if sent.is_ready() {
-            self.stalled_since = None;
+            self.stall.end();
             return sent;
         }
-        let until = *self.stalled_since.get_or_insert_with(Instant::now) + SEND_STALL;
-        // It only ever moves on: a later stall began later.
-        ready!(self.stall.poll_until(cx, until));
+        ready!(self.stall.poll(cx));
         Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
     }
 
     fn note_held(&self) {
-        self.following.held.store(self.held.len() as u64, Relaxed);
+        self.following.note_held(self.held.len());
     }
 
     /// Whether the browser may still be sending something that nobody will read.
@@ -455,7 +341,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Wire<T> {
                 request_line_done,
                 line_begun,
             } => request_line_done || line_begun,
-            At::HeadDone => self.following.body.load(Relaxed) != 0,
+            At::HeadDone => self.following.told() != Told::Length(0),
         }
     }
 }
@@ -538,7 +424,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Wire<T> {
             ready!(this.note_sent(cx, sent))?;
             this.write_closed = true;
         }
-        if this.following.left_http.load(Relaxed) || !this.has_unread() {
+        if this.following.has_left_http() || !this.has_unread() {
             return Poll::Ready(Ok(()));
         }
         let mut scrap = [0; 8 * 1024];

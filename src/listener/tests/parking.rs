@@ -1,9 +1,10 @@
 //! Parking, with the clock held still: when a connection is parked, when it is not, and that nobody can tell.
 
 use super::super::connection::Connection;
+use super::super::following::Following;
 use super::super::http1::{self, LARGE_BUFFERS, speak};
 use super::super::parking::next;
-use super::super::wire::{Following, Fresh, PARKED_AFTER, Wire};
+use super::super::wire::{Fresh, PARKED_AFTER, Wire};
 use super::tls;
 use super::*;
 use bytes::BytesMut;

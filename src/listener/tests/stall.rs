@@ -1,10 +1,19 @@
 //! Browsers that take nothing of what they asked for, with the clock held still.
 
-use super::super::wire::{SEND_STALL, Wire};
+use super::super::connection::Connection;
+use super::super::http2;
+use super::super::stall::SEND_STALL;
+use super::super::wire::Wire;
 use super::parking::fresh;
 use super::*;
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, duplex};
-use tokio::time::{Instant, sleep};
+use hyper::body::Frame;
+use hyper::client::conn::http2::SendRequest;
+use hyper_util::rt::{TokioExecutor, TokioTimer};
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream, duplex};
+use tokio::task::JoinHandle;
+use tokio::time::{Instant, Sleep, sleep};
 
 #[tokio::test(start_paused = true)]
 async fn lm_08_a_browser_that_takes_nothing_is_not_waited_for_for_ever() {
@@ -33,4 +42,214 @@ async fn lm_08_a_browser_that_takes_nothing_is_not_waited_for_for_ever() {
     wire.write_all(b"x").await.unwrap();
     sleep(2 * SEND_STALL).await;
     wire.write_all(b"x").await.unwrap();
+}
+
+/// Answers by path.
+#[derive(Clone, Default)]
+struct Answers {
+    ended: Arc<AtomicUsize>,
+}
+
+/// So much takes a slow link a quarter of an hour.
+const LARGE: usize = 200 * 1024;
+
+/// Longer than a browser may take nothing.
+const SILENCE: Duration = Duration::from_hours(3);
+
+/// A body in pieces, each after a pause.
+struct Pieces {
+    left: u32,
+    size: usize,
+    pause: Duration,
+    next: Pin<Box<Sleep>>,
+    _counted: Counted,
+}
+
+impl Body for Pieces {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        if self.left == 0 {
+            return Poll::Ready(None);
+        }
+        ready!(self.next.as_mut().poll(cx));
+        let next = Instant::now() + self.pause;
+        self.next.as_mut().reset(next);
+        self.left -= 1;
+        Poll::Ready(Some(Ok(Frame::data(vec![b'.'; self.size].into()))))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.left == 0
+    }
+}
+
+impl Service for Answers {
+    type Body = Pieces;
+
+    async fn call(
+        &self,
+        request: Request<Incoming>,
+        _: SocketAddr,
+    ) -> Result<Response<Self::Body>, Infallible> {
+        let (left, size, pause) = match request.uri().path() {
+            "/pieces" => (20, 5, Duration::ZERO),
+            "/drops" => (3, 1, SILENCE),
+            "/large" => (1, LARGE, Duration::ZERO),
+            _ => (1, 100, Duration::ZERO),
+        };
+        Ok(Response::new(Pieces {
+            left,
+            size,
+            pause,
+            next: Box::pin(sleep(pause)),
+            _counted: Counted(self.ended.clone()),
+        }))
+    }
+
+    fn refuse(
+        &self,
+        _: Refusal,
+        _: Option<&Request<Incoming>>,
+        _: SocketAddr,
+    ) -> Option<Response<Self::Body>> {
+        None
+    }
+}
+
+impl Answers {
+    fn ended(&self) -> usize {
+        self.ended.load(Ordering::SeqCst)
+    }
+}
+
+/// Serves HTTP/2 on one connection, whose other end is a browser's that takes so many bytes of each answer at a time.
+async fn over_http2(
+    service: &Answers,
+    bounds: Bounds,
+    (stream, other): (DuplexStream, DuplexStream),
+    window: u32,
+) -> (Browser, JoinHandle<()>) {
+    let connection = Connection {
+        peer: ([127, 0, 0, 1], 1).into(),
+        bounds,
+        service: service.clone(),
+        stop: CancellationToken::new(),
+        cut: CancellationToken::new(),
+        refused: None,
+    };
+    let serving = TaskTracker::new().spawn(http2::serve(fresh(stream).await, connection));
+    let mut builder = hyper::client::conn::http2::Builder::new(TokioExecutor::new());
+    builder
+        .timer(TokioTimer::new())
+        .initial_stream_window_size(window);
+    let (sender, connection) = builder.handshake(TokioIo::new(other)).await.unwrap();
+    TaskTracker::new().spawn(connection);
+    (Browser(sender), serving)
+}
+
+struct Browser(SendRequest<Full<Bytes>>);
+
+impl Browser {
+    async fn ask(&mut self, path: &str) -> Incoming {
+        let request = Request::get(format!("http://app.example{path}"));
+        let answer = self.0.send_request(request.body(Full::default()).unwrap());
+        answer.await.unwrap().into_body()
+    }
+}
+
+async fn size(body: Incoming) -> usize {
+    body.collect().await.unwrap().to_bytes().len()
+}
+
+#[tokio::test(start_paused = true)]
+async fn lm_08_a_stream_that_nobody_reads_is_not_kept_for_ever_and_the_others_are() {
+    let service = Answers::default();
+    let (mut browser, _serving) = over_http2(&service, bounds(), duplex(64 * 1024), 10).await;
+    let began = Instant::now();
+    let drops = browser.ask("/drops").await;
+    let unread = browser.ask("/pieces").await;
+    let mut slow = browser.ask("/pieces").await;
+    // A piece now and then is enough.
+    let almost = SEND_STALL.saturating_sub(Duration::from_secs(1));
+    let mut taken = 0;
+    while let Some(piece) = slow.frame().await {
+        taken += piece.unwrap().into_data().unwrap().len();
+        if taken == 50 {
+            assert_eq!(service.ended(), 1, "{:?}", began.elapsed());
+            assert_eq!(size(browser.ask("/pieces").await).await, 100);
+        }
+        sleep(almost).await;
+    }
+    assert_eq!(taken, 100);
+    // What it was sent before is no answer.
+    assert!(unread.collect().await.is_err());
+    // A service that says nothing for long does not make its browser one that reads nothing.
+    assert_eq!(size(drops).await, 3);
+}
+
+#[tokio::test(start_paused = true)]
+async fn lm_08_the_end_of_an_answer_is_waited_for_longer_than_an_idle_connection() {
+    let service = Answers::default();
+    let mut bounds = bounds();
+    bounds.streams = places(1);
+    let places = bounds.streams.clone();
+    let (mut browser, serving) = over_http2(&service, bounds, duplex(64 * 1024), 10).await;
+    // The only piece: hyper has given it away, and h2 waits with nine tenths of it.
+    let paused = browser.ask("/whole").await;
+    sleep(SEND_STALL / 2).await;
+    assert_eq!(service.ended(), 1);
+    assert_eq!(places.available_permits(), 0, "it keeps its place");
+    assert_eq!(size(paused).await, 100);
+    assert_eq!(size(browser.ask("/whole").await).await, 100);
+    // But not for ever.
+    let _unread = browser.ask("/whole").await;
+    let began = Instant::now();
+    serving.await.unwrap();
+    let took = began.elapsed();
+    assert!(
+        took <= SEND_STALL && took >= SEND_STALL.saturating_sub(IDLE_TIMEOUT),
+        "{took:?}"
+    );
+    assert_eq!(places.available_permits(), 1);
+}
+
+/// A link that carries 256 bytes a second to the browser once it carries any, with room for so many bytes before it.
+fn slow_link(room: usize, silence: Duration) -> (DuplexStream, DuplexStream) {
+    let (stream, between) = duplex(room);
+    let (far, other) = duplex(64 * 1024);
+    let (mut down, mut up) = tokio::io::split(between);
+    let (mut from_browser, mut to_browser) = tokio::io::split(far);
+    TaskTracker::new().spawn(async move {
+        sleep(silence).await;
+        let mut bytes = [0; 256];
+        while let Ok(read @ 1..) = down.read(&mut bytes).await {
+            sleep(Duration::from_secs(1)).await;
+            to_browser.write_all(&bytes[..read]).await.unwrap();
+        }
+        to_browser.shutdown().await.unwrap();
+    });
+    TaskTracker::new().spawn(async move { tokio::io::copy(&mut from_browser, &mut up).await });
+    (stream, other)
+}
+
+/// What a PING is answered with would stand behind minutes of bytes, and the end of an answer is on its way for longer than a
+/// connection may be idle.
+#[tokio::test(start_paused = true)]
+async fn lm_08_a_slow_link_gets_the_whole_answer_over_http2() {
+    for (path, room, silence, length) in [
+        ("/large", 64 * 1024, Duration::ZERO, LARGE),
+        ("/whole", 100, SEND_STALL / 2, 100),
+    ] {
+        let service = Answers::default();
+        let link = slow_link(room, silence);
+        let (mut browser, _serving) = over_http2(&service, bounds(), link, 1024 * 1024).await;
+        let began = Instant::now();
+        assert_eq!(size(browser.ask(path).await).await, length);
+        assert!(began.elapsed() > Duration::from_mins(10), "{:?}", began.elapsed());
+    }
 }
