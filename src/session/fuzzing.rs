@@ -5,6 +5,9 @@ use super::record::{Payload, Session};
 use crate::clock::UnixTime;
 use crate::config::SessionSettings;
 
+/// The fields of a record's head that this release knows.
+pub const FIELDS: &[&str] = &super::record::FIELDS;
+
 /// A record that was read.
 #[derive(Debug)]
 pub struct Read {

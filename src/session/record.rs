@@ -343,14 +343,16 @@ impl Payload {
         let (length, rest) = bytes.split_first_chunk().ok_or(RecordError::Malformed)?;
         let length = usize::try_from(u32::from_be_bytes(*length)).map_err(|_| RecordError::Malformed)?;
         let (head, texts) = rest.split_at_checked(length).ok_or(RecordError::Malformed)?;
-        match serde_json::from_slice::<Head<'_>>(head) {
+        // All of it: serde_json lets in what is passed over whatever bytes there are, and it is to be written again.
+        let head = std::str::from_utf8(head).map_err(|_| RecordError::Malformed)?;
+        match serde_json::from_str::<Head<'_>>(head) {
             Ok(found) if found.v <= SCHEMA => {
                 let mut payload = Self::of(found, texts)?;
-                payload.head = Wiped::new(head.to_vec());
+                payload.head = Wiped::new(head.into());
                 Ok(payload)
             }
             // A newer record may lack what this release wants: its version is asked before it is called malformed.
-            _ => match serde_json::from_slice::<Version>(head) {
+            _ => match serde_json::from_str::<Version>(head) {
                 Ok(version) if version.v > SCHEMA => Err(RecordError::Newer),
                 _ => Err(RecordError::Malformed),
             },

@@ -8,9 +8,11 @@ use crate::common::SETTINGS;
 use cloakroom::clock::UnixTime;
 use cloakroom::secret::Secret;
 use cloakroom::session::SessionId;
-use cloakroom::session::fuzzing::{Read, read_record};
+use cloakroom::session::fuzzing::{FIELDS, Read, read_record};
 use cloakroom::session::seal::{KeyRing, OpenError, Purpose};
+use serde_json::value::RawValue;
 use serde_json::{Map, Value};
+use std::collections::BTreeMap;
 use std::sync::LazyLock;
 
 const PURPOSES: [Purpose; 7] = [
@@ -130,24 +132,37 @@ fn check_record(plain: &[u8]) {
         Some(written),
         "it changes each time it is written"
     );
-    let (after, written_texts) = parts(written).expect("what was written has a head");
-    // Of a member that is passed over not even the escapes are looked at.
-    let Some((before, texts)) = parts(plain) else {
-        return;
-    };
+    let (before, beside_before, texts) = parts(plain).expect("what was read has a head");
+    let (after, beside_after, written_texts) = parts(written).expect("what was written has a head");
     assert_eq!(texts, written_texts, "a text has changed");
-    assert_eq!(
-        without_defaults(before),
-        without_defaults(after),
-        "something was lost or added"
-    );
+    assert_eq!(beside_before, beside_after, "what is not known was not kept");
+    if let (Some(before), Some(after)) = (before, after) {
+        assert_eq!(before, after, "something was lost or added");
+    }
 }
 
-/// The head, and what follows it.
-fn parts(record: &[u8]) -> Option<(Map<String, Value>, &[u8])> {
+/// The head's known fields, unless there is a value in one of them that only passing over takes; its other fields; and what
+/// follows it.
+type Parts<'a> = (Option<Map<String, Value>>, BTreeMap<String, &'a str>, &'a [u8]);
+
+fn parts(record: &[u8]) -> Option<Parts<'_>> {
     let (length, rest) = record.split_first_chunk()?;
     let (head, texts) = rest.split_at_checked(u32::from_be_bytes(*length).try_into().ok()?)?;
-    Some((serde_json::from_slice(head).ok()?, texts))
+    let fields: BTreeMap<String, &RawValue> = serde_json::from_slice(head).ok()?;
+    let mut beside: BTreeMap<String, &str> = fields
+        .into_iter()
+        .map(|(name, value)| (name, value.get()))
+        .collect();
+    let (mut known, mut is_understood) = (Map::new(), true);
+    for name in FIELDS {
+        match beside.remove(*name).map(serde_json::from_str) {
+            Some(Ok(value)) => drop(known.insert((*name).to_owned(), value)),
+            Some(Err(_)) => is_understood = false,
+            None => {}
+        }
+    }
+    let known = is_understood.then(|| without_defaults(known));
+    Some((known, beside, texts))
 }
 
 /// Without what is as good as absent, and what is passed over.
