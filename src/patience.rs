@@ -4,7 +4,12 @@
 
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 use tokio::time::{Instant, Sleep, sleep_until};
+
+/// How long somebody may take next to nothing of what there is for them. Long, because the kernel tells of room only when a third
+/// of its buffer is free, which may be more than a megabyte, and because a page that plays a film in parts stops reading it meanwhile.
+pub const SEND_STALL: Duration = Duration::from_hours(1);
 
 /// How long somebody is waited for.
 #[derive(Debug, Default)]
@@ -24,11 +29,32 @@ impl Patience {
     }
 }
 
+/// The wait for somebody who takes nothing, for [`SEND_STALL`].
+#[derive(Debug, Default)]
+pub struct Stall {
+    /// Since when; `None`: there is nothing for them, or they take it.
+    since: Option<Instant>,
+    patience: Patience,
+}
+
+impl Stall {
+    /// They took something, or there is nothing for them.
+    pub const fn end(&mut self) {
+        self.since = None;
+    }
+
+    /// They take nothing; ready when that has lasted too long.
+    pub fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let until = *self.since.get_or_insert_with(Instant::now) + SEND_STALL;
+        // It only ever moves on: a later stall began later.
+        self.patience.poll_until(cx, until)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use std::future::poll_fn;
-    use std::time::Duration;
 
     #[tokio::test(start_paused = true)]
     async fn it_ends_when_it_should_also_where_it_was_set_for_an_earlier_wait() {

@@ -1,4 +1,5 @@
-//! What the bytes of a connection and its service tell each other. Both run in the connection's own task.
+//! What the bytes of a connection and its service tell each other. Over HTTP/1.1 both run in the connection's own task; over HTTP/2
+//! only whether the bytes are stalled is of interest.
 //!
 //! The wire says what it saw of a head; the service says how long the body is that follows. Neither waits for the other:
 //! hyper stands between them, and shows the service a head only after the wire has handed it over.
@@ -168,7 +169,7 @@ impl Following {
         self.stalled.store(stalled, Relaxed);
     }
 
-    /// Whether the end of an answer may still be on its way.
+    /// Whether it did not take the last bytes that there were for it.
     pub fn is_stalled(&self) -> bool {
         self.stalled.load(Relaxed)
     }

@@ -3,7 +3,8 @@
 //! Each stream is a request like any other by the time that the service sees it: its cookie crumbs are one line again.
 //! hyper and h2 refuse what is malformed (RFC 9113 §8.1.1) and bound CONTINUATION frames, empty DATA frames, resets before
 //! a stream was taken up, and streams that end in an error of the peer's. Bounded here: silence, streams that are given up
-//! one after the other as soon as they are taken up, and those that nobody reads.
+//! one after the other as soon as they are taken up, and those that nobody reads. A head without an end is the connection's
+//! silence: it holds no more than that may be, and no longer, unless other streams are under way.
 //!
 //! A WebSocket is a stream of its own (RFC 8441); what its request asks for is the service's to understand. Such a stream
 //! outlives its answer, so who joins it with another connection keeps a [`Hold`] on it.
@@ -38,7 +39,7 @@ use std::net::SocketAddr;
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
-use streams::{Stream, Streams};
+use streams::{Leaving, Stream, Streams};
 use tasks::Tasks;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::Semaphore;
@@ -59,7 +60,7 @@ const STREAM_WINDOW: u32 = 128 * 1024;
 const CONNECTION_WINDOW: u32 = MAX_STREAMS * STREAM_WINDOW;
 
 /// How much of an answer waits for the browser, for each stream, bytes; a piece that was begun may pass it.
-const SEND_BUFFER: usize = 32 * 1024;
+const SEND_BUFFER: usize = 64 * 1024;
 
 /// So many streams may be given up before their answer; more only while most are waited for. Browsers give up what
 /// belonged to a page that was left; an attack gives up everything (CVE-2023-44487).
@@ -127,8 +128,7 @@ pub async fn serve<S: Service>(
     };
     let engine = builder.serve_connection(TokioIo::new(wire), answer);
     let mut engine = pin!(engine);
-    // Since when nothing new is taken.
-    let mut leaving = None;
+    let (mut leaving, mut is_stopped) = (None, false);
     loop {
         tokio::select! {
             // First: requests that have arrived before the stop are still served.
@@ -145,12 +145,13 @@ pub async fn serve<S: Service>(
                 break;
             }
             // GOAWAY: the streams under way finish, no new ones are taken (RFC 9113 §6.8).
-            () = stop.cancelled(), if leaving.is_none() => {
+            () = stop.cancelled(), if !is_stopped => {
                 engine.as_mut().graceful_shutdown();
-                leaving = Some(Instant::now());
+                leaving = Some(Leaving::soon());
+                is_stopped = true;
             }
-            () = tokio::time::sleep_until(streams.patience(tasks.are_running(), leaving)) => {
-                if streams.patience(tasks.are_running(), leaving) > Instant::now() {
+            () = tokio::time::sleep_until(streams.patience(leaving)) => {
+                if streams.patience(leaving) > Instant::now() {
                     continue;
                 }
                 // Who has said nothing yet, or nothing to our GOAWAY, is not waited for any longer.
@@ -158,7 +159,7 @@ pub async fn serve<S: Service>(
                     break;
                 }
                 engine.as_mut().graceful_shutdown();
-                leaving = Some(Instant::now());
+                leaving = Some(Leaving::idle());
             }
         }
     }
@@ -187,14 +188,13 @@ async fn answer<S: Service>(
         },
     };
     stream.is_answered();
-    let stream = Arc::new(stream);
     let mut response = match answered {
         Ok(response) => response.map(|body| Reply::of(body, stream)),
         Err((refusal, request)) => Reply::refusal(&service, refusal, request, peer, stream),
     };
     // "An endpoint MUST NOT generate an HTTP/2 message containing connection-specific header fields" (RFC 9113 §8.2.2).
     response.headers_mut().remove(header::CONNECTION);
-    Ok(response.map(Answer))
+    Ok(response.map(Answer::of))
 }
 
 /// "If there are multiple Cookie header fields after decompression, these MUST be concatenated into a single octet string

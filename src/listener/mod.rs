@@ -21,7 +21,6 @@ mod http2;
 mod opening;
 mod parking;
 mod reply;
-mod stall;
 #[cfg(test)]
 mod tests;
 mod tls;

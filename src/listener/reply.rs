@@ -15,20 +15,15 @@ use std::task::{Context, Poll};
 /// An answer's body, and what holds its request under way.
 pub struct Reply<B, U> {
     body: Option<B>,
-    under_way: U,
+    _under_way: U,
 }
 
 impl<B, U> Reply<B, U> {
     pub fn of(body: B, under_way: U) -> Self {
         Self {
             body: Some(body),
-            under_way,
+            _under_way: under_way,
         }
-    }
-
-    /// What holds its request under way.
-    pub fn under_way(&self) -> &U {
-        &self.under_way
     }
 
     /// A refusal: in the service's words, or bare where it has none.
@@ -44,7 +39,7 @@ impl<B, U> Reply<B, U> {
         }
         let mut response = Response::new(Self {
             body: None,
-            under_way,
+            _under_way: under_way,
         });
         *response.status_mut() = refusal.status();
         response

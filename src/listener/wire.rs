@@ -12,8 +12,8 @@
 
 use super::following::{Following, Told};
 use super::opening::poll_some;
-use super::stall::Stall;
 use super::{Bounds, Place};
+use crate::patience::Stall;
 use crate::{pieces, turn};
 use bytes::{Buf, BytesMut};
 use memchr::memchr;

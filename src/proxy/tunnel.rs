@@ -6,13 +6,17 @@
 //!
 //! INVARIANT: nothing of ours stands inside another's frame, and nothing follows a close frame.
 //! INVARIANT: what is no WebSocket frame is not passed on; the tunnel is cut.
+//! INVARIANT: where one side takes nothing of what the other says, the tunnel ends after [`SEND_STALL`](crate::patience::SEND_STALL).
 //! INVARIANT: [`FAREWELL`] after the session's end both connections are closed, whatever either side does or leaves undone.
 //!
 //! Sources: RFC 6455 §5.1, §5.4, §5.5.1, §7.1.
 
+use crate::patience::Stall;
 use crate::protocol::websocket_frames::{CloseCode, Follower, Sender, close_frame};
-use std::future::Future;
+use std::future::{Future, poll_fn};
 use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, split};
 use tokio::time::timeout;
@@ -78,6 +82,8 @@ where
 struct Flow<R, W> {
     source: Source<R>,
     sink: W,
+    /// The wait for who takes nothing of what comes.
+    stall: Stall,
 }
 
 /// Where a direction comes from.
@@ -131,7 +137,11 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Flow<R, W> {
             place: Follower::new(sender),
             is_over: false,
         };
-        Self { source, sink }
+        Self {
+            source,
+            sink,
+            stall: Stall::default(),
+        }
     }
 
     /// Passes on what comes until nothing more does.
@@ -141,7 +151,11 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Flow<R, W> {
     async fn run(&mut self, spoken: &impl Fn()) -> io::Result<()> {
         loop {
             self.pass(self.source.waiting().len()).await?;
-            self.sink.flush().await?;
+            let flushed = poll_fn(|cx| {
+                let sent = Pin::new(&mut self.sink).poll_flush(cx);
+                self.note_sent(cx, sent)
+            });
+            flushed.await?;
             if self.source.fill().await? {
                 spoken();
             }
@@ -154,7 +168,11 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Flow<R, W> {
     /// Passes on so much of what waits.
     async fn pass(&mut self, mut count: usize) -> io::Result<()> {
         while count > 0 {
-            let written = self.sink.write(&self.source.waiting()[..count]).await?;
+            let written = poll_fn(|cx| {
+                let sent = Pin::new(&mut self.sink).poll_write(cx, &self.source.waiting()[..count]);
+                self.note_sent(cx, sent)
+            });
+            let written = written.await?;
             if written == 0 {
                 return Err(io::ErrorKind::WriteZero.into());
             }
@@ -162,6 +180,16 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Flow<R, W> {
             count -= written;
         }
         Ok(())
+    }
+
+    /// What came of handing bytes on; an error where none were taken for too long. Of a tunnel over HTTP/2 only this tells.
+    fn note_sent<T>(&mut self, cx: &mut Context<'_>, sent: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
+        if sent.is_ready() {
+            self.stall.end();
+            return sent;
+        }
+        ready!(self.stall.poll(cx));
+        Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
     }
 
     /// Finishes the frame under way and says `close`, unless this direction was closed before.

@@ -1,12 +1,13 @@
 //! Tests of [`super`]: both sides by hand, over pipes that hold little, with a clock that stands.
 
 use super::*;
+use crate::patience::SEND_STALL;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use tokio::io::{DuplexStream, duplex};
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
-use tokio::time::Instant;
+use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -345,4 +346,24 @@ async fn only_the_browsers_messages_count() {
         counted += usize::from(counts);
         assert_eq!(rig.spoken(), counted, "{first:x}");
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn lm_08_a_side_that_takes_nothing_is_not_waited_for_for_ever() {
+    let mut rig = rig(64);
+    // Quiet for as long as they like.
+    sleep(3 * SEND_STALL).await;
+    let said = frame(Sender::Upstream, 0x82, 20_000);
+    let said = TaskTracker::new().spawn(async move { rig.upstream.write_all(&said).await });
+    // A little now and then is enough.
+    let almost = SEND_STALL.saturating_sub(SECOND);
+    for _ in 0..5 {
+        sleep(almost).await;
+        read(&mut rig.browser, 32).await;
+    }
+    let began = Instant::now();
+    let error = rig.joined.await.unwrap().unwrap_err();
+    assert_eq!(error.kind(), io::ErrorKind::TimedOut);
+    assert_eq!(began.elapsed(), SEND_STALL);
+    assert!(said.await.unwrap().is_err(), "the upstream is told");
 }

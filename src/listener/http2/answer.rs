@@ -1,39 +1,35 @@
 //! The body of an answer on its way to the browser, piece by piece.
 //!
-//! hyper takes a stream for done when it has given its last piece to h2, where that waits until the browser lets it be sent.
+//! hyper gives h2 a piece as a whole once the browser lets it send one byte of it, and asks for the next one when nothing of it is
+//! left that may not be sent. With the last one it takes the stream for done.
 //!
-//! INVARIANT: a stream is under way, and keeps its place, until its last piece is sent or given up.
+//! INVARIANT: what is held of an answer is at most the buffer of its stream and a piece; when it is done, a piece.
 
 use super::streams::Stream;
 use super::tasks::{Offer, offer};
 use crate::listener::reply::Reply;
 use crate::protocol::BodyError;
-use bytes::{Buf, Bytes};
+use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 use std::pin::Pin;
-use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
+
+/// The largest piece, bytes: what h2 sends in one frame.
+const PIECE: usize = 16 * 1024;
 
 /// An answer's body.
-pub struct Answer<B>(pub Reply<B, Arc<Stream>>);
-
-/// Some bytes of it.
-pub struct Piece {
-    bytes: Bytes,
-    _stream: Arc<Stream>,
+pub struct Answer<B> {
+    reply: Reply<B, Stream>,
+    /// What was given to us and is still to be given on.
+    rest: Bytes,
 }
 
-impl Buf for Piece {
-    fn remaining(&self) -> usize {
-        self.bytes.remaining()
-    }
-
-    fn chunk(&self) -> &[u8] {
-        self.bytes.chunk()
-    }
-
-    fn advance(&mut self, count: usize) {
-        self.bytes.advance(count);
+impl<B> Answer<B> {
+    pub fn of(reply: Reply<B, Stream>) -> Self {
+        Self {
+            reply,
+            rest: Bytes::new(),
+        }
     }
 }
 
@@ -41,31 +37,35 @@ impl<B> Body for Answer<B>
 where
     B: Body<Data = Bytes, Error: Into<BodyError>> + Unpin,
 {
-    type Data = Piece;
+    type Data = Bytes;
     type Error = BodyError;
 
     fn poll_frame(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Piece>, BodyError>>> {
-        let polled = Pin::new(&mut self.0).poll_frame(cx);
-        offer(if polled.is_ready() {
-            Offer::Next
-        } else {
-            Offer::Nothing
-        });
-        let piece = |bytes| Piece {
-            bytes,
-            _stream: self.0.under_way().clone(),
-        };
-        polled.map_ok(|frame| frame.map_data(piece))
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        if self.rest.is_empty() {
+            offer(Offer::Nothing);
+            match ready!(Pin::new(&mut self.reply).poll_frame(cx))
+                .transpose()?
+                .map(Frame::into_data)
+            {
+                Some(Ok(data)) => self.rest = data,
+                Some(Err(other)) => return Poll::Ready(Some(Ok(other))),
+                None => return Poll::Ready(None),
+            }
+        }
+        offer(Offer::Next);
+        let piece = self.rest.len().min(PIECE);
+        Poll::Ready(Some(Ok(Frame::data(self.rest.split_to(piece)))))
     }
 
     fn is_end_stream(&self) -> bool {
-        self.0.is_end_stream()
+        self.rest.is_empty() && self.reply.is_end_stream()
     }
 
+    /// Asked for before the first piece.
     fn size_hint(&self) -> SizeHint {
-        self.0.size_hint()
+        self.reply.size_hint()
     }
 }

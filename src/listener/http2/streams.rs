@@ -4,7 +4,7 @@ use super::tasks;
 use super::{GIVEN_UP, PARTING};
 use crate::listener::Bounds;
 use crate::listener::following::Following;
-use crate::listener::stall::SEND_STALL;
+use crate::patience::SEND_STALL;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::sync::{Notify, OwnedSemaphorePermit};
@@ -33,8 +33,6 @@ struct Count {
     given_up: u64,
     /// When the last one ended, or the connection came.
     idle_since: Instant,
-    /// When one was last found to be worked for.
-    worked: Instant,
 }
 
 impl Count {
@@ -59,7 +57,6 @@ impl Streams {
                 answered: 0,
                 given_up: 0,
                 idle_since: since,
-                worked: since,
             }),
             flooded: Notify::new(),
             end,
@@ -74,23 +71,39 @@ impl Streams {
         self.count().begun > 0
     }
 
-    /// Until when the connection may go on without a further stream, as it looks now. `works`: for one of them at least.
-    pub fn patience(&self, works: bool, leaving: Option<Instant>) -> Instant {
-        let mut count = self.count();
+    /// Until when the connection may go on without a further stream, as it looks now.
+    pub fn patience(&self, leaving: Option<Leaving>) -> Instant {
+        let count = self.count();
         match leaving {
-            // However long it takes: look again later.
-            _ if works => {
-                count.worked = Instant::now();
-                count.worked + PARTING
-            }
             None if count.begun == 0 => count.idle_since + self.header_timeout,
-            // The end of an answer is on its way.
-            _ if count.open > 0 || self.following.is_stalled() => {
-                count.worked.max(count.idle_since) + SEND_STALL
-            }
-            Some(leaving) => count.idle_since.max(leaving) + PARTING,
+            // However long a stream takes, or the socket for the end of its answer: look again later.
+            _ if count.open > 0 || self.following.is_stalled() => Instant::now() + PARTING,
+            Some(leaving) => count.idle_since.max(leaving.since) + leaving.patience,
             None => count.idle_since + self.idle_timeout,
         }
+    }
+}
+
+/// GOAWAY was said.
+#[derive(Clone, Copy, Debug)]
+pub struct Leaving {
+    since: Instant,
+    /// How long the other side may take to part, once all is said.
+    patience: Duration,
+}
+
+impl Leaving {
+    /// For a stop.
+    pub fn soon() -> Self {
+        let (since, patience) = (Instant::now(), PARTING);
+        Self { since, patience }
+    }
+
+    /// Of an idle connection. h2 may have the last piece of an answer that its browser has stopped reading; it ends the
+    /// connection as soon as it has none.
+    pub fn idle() -> Self {
+        let (since, patience) = (Instant::now(), SEND_STALL);
+        Self { since, patience }
     }
 }
 

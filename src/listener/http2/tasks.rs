@@ -1,10 +1,10 @@
 //! Where the streams of a connection run; hyper starts a task for each, and from within that another one which sends the
 //! bytes of the tunnel that the stream has become.
 //!
-//! INVARIANT: what a browser does not read is not held for it without end. It may leave one stream unread while it reads the
-//! others, so what the connection's bytes tell does not tell this.
+//! INVARIANT: what a browser does not read is not held for it without end, but for the last piece of an answer, which is h2's. It
+//! may leave one stream unread while it reads the others, so what the connection's bytes tell does not tell this.
 
-use crate::listener::stall::Stall;
+use crate::patience::Stall;
 use pin_project_lite::pin_project;
 use std::cell::{Cell, OnceCell};
 use std::pin::Pin;
@@ -26,7 +26,7 @@ struct Known {
     offer: Cell<Offer>,
 }
 
-/// The last piece of an answer that was given out. hyper asks for the next one when it could send some of this one.
+/// The last piece of an answer that was given out. hyper asks for the next one when it has this one off its hands.
 #[derive(Clone, Copy, Debug, Default)]
 pub enum Offer {
     /// None: the service is waited for.
@@ -57,11 +57,6 @@ pub struct Tasks {
 }
 
 impl Tasks {
-    /// Whether any stream is worked for. One whose answer only waits to be sent is not.
-    pub fn are_running(&self) -> bool {
-        !self.tracker.is_empty()
-    }
-
     /// Ends them, and waits until they have.
     pub async fn end(self) {
         self.end.cancel();

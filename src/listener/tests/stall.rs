@@ -2,10 +2,10 @@
 
 use super::super::connection::Connection;
 use super::super::http2;
-use super::super::stall::SEND_STALL;
 use super::super::wire::Wire;
 use super::parking::fresh;
 use super::*;
+use crate::patience::SEND_STALL;
 use hyper::body::Frame;
 use hyper::client::conn::http2::SendRequest;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
@@ -133,12 +133,13 @@ async fn over_http2(
     bounds: Bounds,
     (stream, other): (DuplexStream, DuplexStream),
     window: u32,
-) -> (Browser, JoinHandle<()>) {
+) -> (Browser, Served) {
+    let stop = CancellationToken::new();
     let connection = Connection {
         peer: ([127, 0, 0, 1], 1).into(),
         bounds,
         service: service.clone(),
-        stop: CancellationToken::new(),
+        stop: stop.clone(),
         cut: CancellationToken::new(),
         refused: None,
     };
@@ -149,7 +150,18 @@ async fn over_http2(
         .initial_stream_window_size(window);
     let (sender, connection) = builder.handshake(TokioIo::new(other)).await.unwrap();
     TaskTracker::new().spawn(connection);
-    (Browser(sender), serving)
+    (Browser(sender), Served { serving, stop })
+}
+
+struct Served {
+    serving: JoinHandle<()>,
+    stop: CancellationToken,
+}
+
+impl Served {
+    async fn ended(&mut self) {
+        (&mut self.serving).await.unwrap();
+    }
 }
 
 struct Browser(SendRequest<Full<Bytes>>);
@@ -169,7 +181,7 @@ async fn size(body: Incoming) -> usize {
 #[tokio::test(start_paused = true)]
 async fn lm_08_a_stream_that_nobody_reads_is_not_kept_for_ever_and_the_others_are() {
     let service = Answers::default();
-    let (mut browser, _serving) = over_http2(&service, bounds(), duplex(64 * 1024), 10).await;
+    let (mut browser, _served) = over_http2(&service, bounds(), duplex(64 * 1024), 10).await;
     let began = Instant::now();
     let drops = browser.ask("/drops").await;
     let unread = browser.ask("/pieces").await;
@@ -194,28 +206,48 @@ async fn lm_08_a_stream_that_nobody_reads_is_not_kept_for_ever_and_the_others_ar
 
 #[tokio::test(start_paused = true)]
 async fn lm_08_the_end_of_an_answer_is_waited_for_longer_than_an_idle_connection() {
+    for stalled in [false, true] {
+        let service = Answers::default();
+        let (mut browser, mut served) = over_http2(&service, bounds(), duplex(64 * 1024), 10).await;
+        // The only piece: hyper has given it away, and h2 waits with nine tenths of it.
+        let paused = browser.ask("/whole").await;
+        let began = Instant::now();
+        if !stalled {
+            sleep(SEND_STALL / 2).await;
+            assert_eq!(service.ended(), 1);
+            assert_eq!(size(paused).await, 100);
+            // It was told to go meanwhile, and goes.
+            served.ended().await;
+            assert_eq!(began.elapsed(), SEND_STALL / 2);
+            continue;
+        }
+        // But not for ever.
+        served.ended().await;
+        assert_eq!(began.elapsed(), IDLE_TIMEOUT + SEND_STALL);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn lm_11_a_stop_waits_for_what_is_read_and_not_for_what_is_not() {
+    // While it is under way, idle, and told to go because it is.
+    for later in [Duration::ZERO, IDLE_TIMEOUT / 2, 2 * IDLE_TIMEOUT] {
+        let service = Answers::default();
+        let (mut browser, mut served) = over_http2(&service, bounds(), duplex(64 * 1024), 10).await;
+        let drops = browser.ask("/drops").await;
+        assert_eq!(size(drops).await, 3);
+        let _unread = browser.ask("/whole").await;
+        sleep(later).await;
+        let began = Instant::now();
+        served.stop.cancel();
+        served.ended().await;
+        assert_eq!(began.elapsed(), Duration::from_secs(5), "{later:?}");
+    }
     let service = Answers::default();
-    let mut bounds = bounds();
-    bounds.streams = places(1);
-    let places = bounds.streams.clone();
-    let (mut browser, serving) = over_http2(&service, bounds, duplex(64 * 1024), 10).await;
-    // The only piece: hyper has given it away, and h2 waits with nine tenths of it.
-    let paused = browser.ask("/whole").await;
-    sleep(SEND_STALL / 2).await;
-    assert_eq!(service.ended(), 1);
-    assert_eq!(places.available_permits(), 0, "it keeps its place");
-    assert_eq!(size(paused).await, 100);
-    assert_eq!(size(browser.ask("/whole").await).await, 100);
-    // But not for ever.
-    let _unread = browser.ask("/whole").await;
-    let began = Instant::now();
-    serving.await.unwrap();
-    let took = began.elapsed();
-    assert!(
-        took <= SEND_STALL && took >= SEND_STALL.saturating_sub(IDLE_TIMEOUT),
-        "{took:?}"
-    );
-    assert_eq!(places.available_permits(), 1);
+    let (mut browser, mut served) = over_http2(&service, bounds(), duplex(64 * 1024), 10).await;
+    let drops = browser.ask("/drops").await;
+    served.stop.cancel();
+    assert_eq!(size(drops).await, 3);
+    served.ended().await;
 }
 
 /// A link that carries 256 bytes a second to the browser once it carries any, with room for so many bytes before it.
@@ -247,7 +279,7 @@ async fn lm_08_a_slow_link_gets_the_whole_answer_over_http2() {
     ] {
         let service = Answers::default();
         let link = slow_link(room, silence);
-        let (mut browser, _serving) = over_http2(&service, bounds(), link, 1024 * 1024).await;
+        let (mut browser, _served) = over_http2(&service, bounds(), link, 1024 * 1024).await;
         let began = Instant::now();
         assert_eq!(size(browser.ask(path).await).await, length);
         assert!(began.elapsed() > Duration::from_mins(10), "{:?}", began.elapsed());
