@@ -11,7 +11,8 @@
 //!
 //! INVARIANT: a stream's work ends with its stream, and every stream's with the connection.
 //! INVARIANT: what a stream may make us hold is bounded by the constants below, and all listeners' streams together by their
-//! places, which are as many as those of connections: over HTTP/1.1 each would be a connection.
+//! places, which are as many as those of connections: over HTTP/1.1 each would be a connection. Beside them a connection may
+//! have as many ends of answers that h2 has not sent.
 //!
 //! Sources: RFC 8441; RFC 9113 §5.1.2, §6.8, §8.2.3, §10.5; CVE-2023-44487 (rapid reset).
 
@@ -60,7 +61,7 @@ const STREAM_WINDOW: u32 = 128 * 1024;
 const CONNECTION_WINDOW: u32 = MAX_STREAMS * STREAM_WINDOW;
 
 /// How much of an answer waits for the browser, for each stream, bytes; a piece that was begun may pass it.
-const SEND_BUFFER: usize = 64 * 1024;
+const SEND_BUFFER: usize = 32 * 1024;
 
 /// So many streams may be given up before their answer; more only while most are waited for. Browsers give up what
 /// belonged to a page that was left; an attack gives up everything (CVE-2023-44487).
@@ -147,7 +148,7 @@ pub async fn serve<S: Service>(
             // GOAWAY: the streams under way finish, no new ones are taken (RFC 9113 §6.8).
             () = stop.cancelled(), if !is_stopped => {
                 engine.as_mut().graceful_shutdown();
-                leaving = Some(Leaving::soon());
+                leaving = Some(Leaving::stopped());
                 is_stopped = true;
             }
             () = tokio::time::sleep_until(streams.patience(leaving)) => {
@@ -188,13 +189,14 @@ async fn answer<S: Service>(
         },
     };
     stream.is_answered();
+    let streams = stream.streams();
     let mut response = match answered {
         Ok(response) => response.map(|body| Reply::of(body, stream)),
         Err((refusal, request)) => Reply::refusal(&service, refusal, request, peer, stream),
     };
     // "An endpoint MUST NOT generate an HTTP/2 message containing connection-specific header fields" (RFC 9113 §8.2.2).
     response.headers_mut().remove(header::CONNECTION);
-    Ok(response.map(Answer::of))
+    Ok(response.map(|reply| Answer::of(reply, streams)))
 }
 
 /// "If there are multiple Cookie header fields after decompression, these MUST be concatenated into a single octet string

@@ -160,7 +160,11 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Flow<R, W> {
                 spoken();
             }
             if self.source.is_over {
-                return self.sink.shutdown().await;
+                let shut = poll_fn(|cx| {
+                    let sent = Pin::new(&mut self.sink).poll_shutdown(cx);
+                    self.note_sent(cx, sent)
+                });
+                return shut.await;
             }
         }
     }

@@ -5,6 +5,7 @@ use super::{GIVEN_UP, PARTING};
 use crate::listener::Bounds;
 use crate::listener::following::Following;
 use crate::patience::SEND_STALL;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::sync::{Notify, OwnedSemaphorePermit};
@@ -18,6 +19,8 @@ pub struct Streams {
     /// What the connection's bytes tell.
     following: Arc<Following>,
     count: Mutex<Count>,
+    /// How many pieces of answers h2 has not sent.
+    unsent: AtomicUsize,
     /// Told when it is enough.
     pub flooded: Notify,
     /// Ends them all.
@@ -31,7 +34,7 @@ struct Count {
     /// Those that were answered, at least with a head; and those that were given up before.
     answered: u64,
     given_up: u64,
-    /// When the last one ended, or the connection came.
+    /// When the last one ended, or its answer was last found on its way, or the connection came.
     idle_since: Instant,
 }
 
@@ -42,6 +45,12 @@ impl Count {
         if self.open == 0 {
             self.idle_since = Instant::now();
         }
+    }
+
+    /// Something is on its way. Its end wakes nobody.
+    fn look_again(&mut self, now: Instant) -> Instant {
+        self.idle_since = now;
+        now + PARTING
     }
 }
 
@@ -58,6 +67,7 @@ impl Streams {
                 given_up: 0,
                 idle_since: since,
             }),
+            unsent: AtomicUsize::new(0),
             flooded: Notify::new(),
             end,
         }
@@ -73,14 +83,31 @@ impl Streams {
 
     /// Until when the connection may go on without a further stream, as it looks now.
     pub fn patience(&self, leaving: Option<Leaving>) -> Instant {
-        let count = self.count();
+        let (mut count, now) = (self.count(), Instant::now());
+        let is_unsent = self.unsent.load(Relaxed) > 0;
         match leaving {
             None if count.begun == 0 => count.idle_since + self.header_timeout,
-            // However long a stream takes, or the socket for the end of its answer: look again later.
-            _ if count.open > 0 || self.following.is_stalled() => Instant::now() + PARTING,
-            Some(leaving) => count.idle_since.max(leaving.since) + leaving.patience,
+            Some(leaving) if is_unsent && now < leaving.unsent_until => count.look_again(now),
+            // However long a stream takes, or the socket for what h2 has written.
+            _ if count.open > 0 || self.following.is_stalled() => count.look_again(now),
+            Some(leaving) => count.idle_since.max(leaving.since) + PARTING,
             None => count.idle_since + self.idle_timeout,
         }
+    }
+
+    /// Notes that h2 has a piece of an answer, until the guard goes.
+    pub fn unsent(self: &Arc<Self>) -> Unsent {
+        self.unsent.fetch_add(1, Relaxed);
+        Unsent(self.clone())
+    }
+}
+
+/// A piece of an answer that h2 has and has not sent.
+pub struct Unsent(Arc<Streams>);
+
+impl Drop for Unsent {
+    fn drop(&mut self) {
+        self.0.unsent.fetch_sub(1, Relaxed);
     }
 }
 
@@ -88,22 +115,27 @@ impl Streams {
 #[derive(Clone, Copy, Debug)]
 pub struct Leaving {
     since: Instant,
-    /// How long the other side may take to part, once all is said.
-    patience: Duration,
+    /// How long the other side is waited for that does not read the last piece of an answer.
+    unsent_until: Instant,
 }
 
 impl Leaving {
     /// For a stop.
-    pub fn soon() -> Self {
-        let (since, patience) = (Instant::now(), PARTING);
-        Self { since, patience }
+    pub fn stopped() -> Self {
+        let since = Instant::now();
+        Self {
+            since,
+            unsent_until: since,
+        }
     }
 
-    /// Of an idle connection. h2 may have the last piece of an answer that its browser has stopped reading; it ends the
-    /// connection as soon as it has none.
+    /// Because there is no stream under way.
     pub fn idle() -> Self {
-        let (since, patience) = (Instant::now(), SEND_STALL);
-        Self { since, patience }
+        let since = Instant::now();
+        Self {
+            since,
+            unsent_until: since + SEND_STALL,
+        }
     }
 }
 
@@ -168,6 +200,10 @@ impl Stream {
             _held: Arc::new(stream),
         };
         self.hold.insert(hold).clone()
+    }
+
+    pub fn streams(&self) -> Arc<Streams> {
+        self.streams.clone()
     }
 
     pub fn is_answered(&mut self) {

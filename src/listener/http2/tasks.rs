@@ -85,7 +85,8 @@ where
 }
 
 pin_project! {
-    /// A stream for as long as its browser reads it. Dropped, it is reset.
+    /// A stream for as long as its browser reads it. Dropped, it is reset. Of a tunnel it knows nothing: who joins that with
+    /// another connection keeps the time.
     struct Read<F> {
         #[pin]
         stream: F,
