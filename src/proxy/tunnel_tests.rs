@@ -4,7 +4,7 @@ use super::*;
 use crate::patience::SEND_STALL;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use tokio::io::{DuplexStream, duplex};
+use tokio::io::{DuplexStream, ReadBuf, duplex};
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep};
@@ -366,4 +366,42 @@ async fn lm_08_a_side_that_takes_nothing_is_not_waited_for_for_ever() {
     assert_eq!(error.kind(), io::ErrorKind::TimedOut);
     assert_eq!(began.elapsed(), SEND_STALL);
     assert!(said.await.unwrap().is_err(), "the upstream is told");
+}
+
+/// A side whose end cannot be said to it, as over HTTP/2 while the browser gives no room.
+struct Full(DuplexStream);
+
+impl AsyncRead for Full {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0).poll_read(cx, buf)
+    }
+}
+
+impl AsyncWrite for Full {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.0).poll_write(cx, bytes)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0).poll_flush(cx)
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Pending
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn lm_08_a_side_that_does_not_take_even_the_end_is_not_waited_for_for_ever() {
+    let (_browser, ours) = duplex(64);
+    let (theirs, upstream) = duplex(64);
+    drop(upstream);
+    let began = Instant::now();
+    let joined = join(Full(ours), theirs, std::future::pending(), || {}).await;
+    assert_eq!(joined.unwrap_err().kind(), io::ErrorKind::TimedOut);
+    assert_eq!(began.elapsed(), SEND_STALL + FAREWELL);
 }

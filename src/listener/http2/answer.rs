@@ -58,8 +58,11 @@ impl<B> Answer<B> {
 
     fn give(&mut self, bytes: Bytes) -> Poll<Option<Result<Frame<Piece>, BodyError>>> {
         offer(Offer::Next);
-        let _unsent = self.streams.unsent();
-        Poll::Ready(Some(Ok(Frame::data(Piece { bytes, _unsent }))))
+        let piece = Piece {
+            bytes,
+            _unsent: self.streams.unsent(),
+        };
+        Poll::Ready(Some(Ok(Frame::data(piece))))
     }
 }
 
