@@ -14,7 +14,8 @@ ROUTES = {
     "session in memory": lambda rig, stack, wrapper: rig.start_cloakroom(stack, Way(), MEMORY, prefix="/private/", wrapper=wrapper),
     "session in Redis": lambda rig, stack, wrapper: rig.start_cloakroom(stack, Way(), rig.redis_store(), prefix="/private/", wrapper=wrapper),
 }
-FEW, MANY, CONNECTIONS = 200, 2200, 8
+# So far apart that it does not matter by how much one start and login differ from another: some millions of instructions.
+FEW, MANY, CONNECTIONS = 1000, 21000, 8
 # Under valgrind everything takes some fifty times as long.
 PATIENCE = 120
 
